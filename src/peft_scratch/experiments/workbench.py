@@ -1,0 +1,320 @@
+"""From a run's id to its result: what the notebooks and the command line both call."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments.base_model import base_fingerprint, load_base
+from peft_scratch.experiments.baselines import bag_of_words
+from peft_scratch.experiments.data import Collator, Reviews, label_ids, load_reviews, tokenise
+from peft_scratch.experiments.device import precision_of
+from peft_scratch.experiments.evaluation import Verdicts, judge
+from peft_scratch.experiments.profiles import ROOT, Choice, Profile, choose_profile
+from peft_scratch.experiments.results import environment, write_json
+from peft_scratch.experiments.runs import Run, find_run
+from peft_scratch.experiments.settings import change, configuration, fingerprint, prompt_rows
+from peft_scratch.experiments.text import SST2_PREFIX
+from peft_scratch.experiments.training import History, restore, train, trainable_state
+from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
+
+# Twice the batch of training fits wherever training fits: nothing is kept for a backward pass.
+EVALUATION_FACTOR = 2
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run about to be trained: its constants, and a fresh base model with its method in it."""
+
+    run: Run
+    profile: Profile
+    learning_rate: float
+    tuned: Tuned
+    changed: bool  # by the user: such a run is kept apart from the ten
+
+
+@dataclass
+class Workbench:
+    """A profile opened for work: base, reviews, device and output folder.
+
+    Attributes:
+        choice: the profile and why it was chosen.
+        seed: of initialisation, data order and dropout.
+        output: folder that holds `report/results`, `weights` and the unfinished `runs`.
+    """
+
+    choice: Choice
+    seed: int
+    output: Path
+    accelerator: Accelerator
+    precision_reason: str
+    _judged: dict[str, Verdicts] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, profile: str = "auto", seed: int = 0, output: str | Path | None = None) -> Workbench:
+        """Choose the profile, look at the device, and make sure that `output` can be written to.
+
+        Raises:
+            UserError: unknown profile, negative seed, or an output folder that cannot be written to.
+        """
+        choice = choose_profile(profile)
+        if not isinstance(seed, int) or seed < 0:
+            raise UserError(f"The seed must be a whole number of at least 0, not {seed!r}.")
+        output = choice.profile.output if output is None else Path(output)
+        with _writing(output):
+            (output / "runs").mkdir(parents=True, exist_ok=True)
+            (output / "runs" / ".writable").write_text("")
+            (output / "runs" / ".writable").unlink()
+        transformers_logging.set_verbosity_error()
+        precision, reason = precision_of()
+        return cls(choice, seed, output, Accelerator(mixed_precision=precision), reason)
+
+    @property
+    def profile(self) -> Profile:
+        return self.choice.profile
+
+    def __str__(self) -> str:
+        """What a notebook shows at its top."""
+        profile = self.profile
+        reviews = self.reviews
+        return "\n".join(
+            (
+                f"profile    {profile.name}, because {self.choice.reason}",
+                f"base       {_shown(profile.base)}",
+                f"reviews    {len(reviews.train):,} to train on, {len(reviews.test):,} to test on, "
+                f"from {profile.reviews}; inputs of {profile.max_tokens} tokens",
+                f"training   {profile.epochs} epochs in batches of {profile.batch_size}, seed {self.seed}",
+                f"device     {environment(self.accelerator.device, self.precision)['device_name']}; "
+                f"{self.precision_reason}",
+                f"output     {_shown(self.output)}",
+            )
+        )
+
+    @property
+    def precision(self) -> str:
+        return {"no": "float32", "bf16": "bfloat16"}[self.accelerator.mixed_precision]
+
+    @functools.cached_property
+    def reviews(self) -> Reviews:
+        return load_reviews(self.profile)
+
+    @functools.cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_base(self.profile)[1]
+
+    def base(self) -> T5ForConditionalGeneration:
+        """A fresh copy of the base model, with nothing in it."""
+        return load_base(self.profile)[0]
+
+    def prepare(self, run_id: str, settings: dict[str, Any] | None = None) -> Prepared:
+        """Load a fresh base model and put the run's method into it.
+
+        Args:
+            settings: constants to change, such as `{"rank": 4}`; a changed run is not one of the ten.
+
+        Raises:
+            UserError: unknown run or setting, impossible value, missing base model.
+        """
+        settings = settings or {}
+        run, profile = change(find_run(run_id), self.profile, settings)
+        learning_rate = settings.get("learning_rate", run.learning_rate_in(profile.name))
+        set_seed(self.seed)  # decides how the method's own parameters start
+        return Prepared(run, profile, float(learning_rate), apply(run.method, self.base()), bool(settings))
+
+    def train(self, prepared: Prepared) -> dict[str, Any]:
+        """Train a prepared run, or pick it up where it stopped; return its result, as its JSON holds it.
+
+        Afterwards the model carries the weights of its best epoch. A finished run is not repeated.
+
+        Raises:
+            UserError: the output folder cannot be written to, or the loss stopped being a number.
+        """
+        run, profile, tuned = prepared.run, prepared.profile, prepared.tuned
+        config = configuration(run, profile, prepared.learning_rate, self.seed, base_fingerprint(profile))
+        name = f"{profile.name}-{run.id}-{fingerprint(config)}"
+        folder = self.output / "runs" / name
+        reviews = self.reviews if profile == self.profile else load_reviews(profile)
+        length = profile.max_tokens - prompt_rows(run)
+        test = self._collator(reviews.test, length)
+
+        def evaluate(model: torch.nn.Module) -> dict[str, Any]:
+            verdicts = judge(
+                model, test, self.tokenizer, self.accelerator, EVALUATION_FACTOR * profile.batch_size
+            )
+            return _scores(verdicts, reviews.test["validation"])
+
+        whole, t5 = count_parameters(tuned.model), tuned.model.config
+        with _writing(self.output):
+            history = train(
+                tuned.model,
+                self._collator(reviews.train, length),
+                evaluate,
+                accelerator=self.accelerator,
+                epochs=profile.epochs,
+                learning_rate=prepared.learning_rate,
+                batch_size=profile.batch_size,
+                seed=self.seed,
+                checkpoint=folder / "checkpoint.pt",
+            )
+            restore(tuned.model, history.best_state)
+            result = {
+                "id": run.id,
+                "title": run.title,
+                "notebook": run.notebook,
+                "profile": profile.name,
+                "fingerprint": fingerprint(config),
+                "config": config,
+                "environment": environment(self.accelerator.device, self.precision),
+                "parameters": {
+                    "added": run.method.added_parameters(t5),
+                    "trainable": sum(tensor.numel() for tensor in history.best_state.values()),
+                    "whole": whole,
+                    "trainable_tensors": len(history.best_state),
+                    "places": len(tuned.places),
+                },
+                "base_model": {
+                    "name": _shown(profile.base),
+                    **{name: getattr(t5, name) for name in ("d_model", "num_layers", "num_decoder_layers")},
+                },
+                **_summary(history),
+            }
+            if self.accelerator.is_main_process:
+                self._keep(result, prepared, folder)
+        return result
+
+    def zero_shot(self, prefix: str = "") -> dict[str, Any]:
+        """What the base says before any tuning, with `prefix` before every review."""
+        collator = self._collator(self.reviews.test, self.profile.max_tokens, prefix)
+        model = self.base().to(self.accelerator.device)
+        batch_size = EVALUATION_FACTOR * self.profile.batch_size
+        verdicts = judge(model, collator, self.tokenizer, self.accelerator, batch_size)
+        name = "zero_shot_prefix" if prefix else "zero_shot"
+        title = f"Zero-shot, prefix “{SST2_PREFIX.strip()}”" if prefix else "Zero-shot, no prefix"
+        return self._keep_baseline(name, title, _scores(verdicts, self.reviews.test["validation"]))
+
+    def bag_of_words(self) -> dict[str, Any]:
+        """A logistic regression on the words of the same reviews, in whole length."""
+        verdicts = Verdicts(bag_of_words(self.reviews), list(self.reviews.test["label"]))
+        scores = _scores(verdicts, self.reviews.test["validation"])
+        return self._keep_baseline("bag_of_words", "Bag of words, logistic regression", scores)
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """All results of this profile in the output folder, by id."""
+        found = [json.loads(path.read_text()) for path in sorted(self._results.glob("*.json"))]
+        return {result["id"]: result for result in found if result["profile"] == self.profile.name}
+
+    @property
+    def _results(self) -> Path:
+        return self.output / "report" / "results"
+
+    def _collator(self, split: Any, max_tokens: int, prefix: str = "") -> Collator:
+        texts = [prefix + text for text in split["text"]]
+        return Collator(
+            tokenise(texts, self.tokenizer, max_tokens),
+            list(split["label"]),
+            label_ids(self.tokenizer),
+            self.tokenizer.pad_token_id,
+        )
+
+    def _keep(self, result: dict[str, Any], prepared: Prepared, folder: Path) -> None:
+        run, model = prepared.run, prepared.tuned.model
+        delta = folder / "best.pt"
+        if run.method.library == "scratch":
+            save_delta(model, delta)
+        else:
+            torch.save(trainable_state(model), delta)
+        result["files"] = {"bytes": delta.stat().st_size, "weight_file": run.weight_file}
+        write_json(folder / "result.json", result)
+        if prepared.changed:
+            return
+        if run.weight_file:
+            save_delta(model, self.output / "weights" / run.weight_file)
+        write_json(self._results / f"{run.id}.json", result)
+
+    def _keep_baseline(self, name: str, title: str, scores: dict[str, Any]) -> dict[str, Any]:
+        result = {
+            "id": name,
+            "title": title,
+            "notebook": 1,
+            "profile": self.profile.name,
+            "environment": environment(self.accelerator.device, self.precision),
+            "accuracy": {"best": scores["accuracy"]},
+            "malformed": scores["malformed"],
+            "mistakes": scores["mistakes"],
+        }
+        with _writing(self.output):
+            write_json(self._results / f"{name}.json", result)
+        return result
+
+
+def _scores(verdicts: Verdicts, validation: list[bool]) -> dict[str, Any]:
+    """What an evaluation leaves: shares of 1 over the whole test split and over its two parts."""
+    return {
+        **verdicts.score(),
+        "validation_accuracy": verdicts.score(validation)["accuracy"],
+        "rest_accuracy": verdicts.score([not chosen for chosen in validation])["accuracy"],
+        "mistakes": verdicts.mistakes,
+    }
+
+
+def _summary(history: History) -> dict[str, Any]:
+    """The figures of a finished run: the course's number, and the two honest ones beside it."""
+    epochs, best = history.epochs, history.best
+    chosen = max(range(len(epochs)), key=lambda i: (epochs[i]["validation_accuracy"], -i))
+    return {
+        "accuracy": {
+            "best": epochs[best]["accuracy"],
+            "best_epoch": best + 1,
+            "last": epochs[-1]["accuracy"],
+            "validation_chosen": epochs[chosen]["rest_accuracy"],
+            "validation_chosen_epoch": chosen + 1,
+        },
+        "malformed": epochs[best]["malformed"],
+        "mistakes": epochs[best]["mistakes"],
+        "epochs": [{name: value for name, value in epoch.items() if name != "mistakes"} for epoch in epochs],
+        "curve": history.curve,
+        "seconds": {
+            "training": sum(epoch["train_seconds"] for epoch in epochs),
+            "evaluation": sum(epoch["evaluation_seconds"] for epoch in epochs),
+        },
+    }
+
+
+def _shown(path: str | Path) -> str:
+    """A path as a reader needs it: from the project's folder where it lies in there."""
+    path = Path(path)
+    return str(path.relative_to(ROOT)) if path.is_absolute() and path.is_relative_to(ROOT) else str(path)
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Turn a failure to write into a sentence; what was written before it stays as it was."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+            errno.EACCES,
+            errno.EPERM,
+            errno.ENOTDIR,
+        ):
+            raise
+        raise UserError(
+            f"Nothing can be written to {_shown(output)} ({problem.strerror}): free some space or choose another "
+            "output folder, then run again; finished epochs are kept."
+        ) from None

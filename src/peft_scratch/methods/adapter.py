@@ -1,0 +1,132 @@
+"""The Pfeiffer adapter: a trained bottleneck after each feed-forward layer of a frozen model.
+
+Sources: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019 (arXiv:1902.00751),
+section 2.1 and figure 2, for the bottleneck with its residual connection; Pfeiffer et al.,
+"AdapterFusion", 2021 (arXiv:2005.00247), section 3.2.1 and appendix, for the single place after the
+feed-forward layer. Reference code: adapter-hub/adapters, `methods/modeling.py`, class `Adapter`.
+
+Letters: B batch, T tokens, D width (`d_model`), K bottleneck.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from peft_scratch.methods.injection import find_in_blocks, refuse_second_injection, replace
+from peft_scratch.methods.method import Method, require_positive_int
+from peft_scratch.methods.parameters import is_own
+
+# 1. The maths
+
+
+class Bottleneck(nn.Module):
+    """Down to K, ReLU, up to D again: `relu(x W_down^T + b_down) W_up^T + b_up`.
+
+    The residual connection around it belongs to the layer it is put into. There is no LayerNorm,
+    and no activation after the up-projection: what is added back may be negative.
+
+    The up-projection starts at zero, so the bottleneck returns zero at first; the down-projection
+    is drawn uniformly within `1 / sqrt(D)`, with a zero bias (as He et al. 2022, arXiv:2110.04366,
+    start theirs). Houlsby et al. start near zero, by a small random up-projection; exactly zero
+    leaves nothing to chance.
+
+    Its weights are float32 whatever the base is, and the output has the input's type.
+
+    Shapes: x `(B, T, D)` -> `(B, T, D)`; weights `(K, D)`, `(K)`, `(D, K)`, `(D)`.
+    """
+
+    def __init__(self, width: int, bottleneck: int, device: torch.device | None = None) -> None:
+        super().__init__()
+        down = nn.Linear(width, bottleneck, device=device, dtype=torch.float32)
+        up = nn.Linear(bottleneck, width, device=device, dtype=torch.float32)
+        nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
+        for zero in (down.bias, up.weight, up.bias):
+            nn.init.zeros_(zero)
+        self.sharif_llm_adapter = nn.Sequential(down, nn.ReLU(), up)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, T, D)` -> `(B, T, D)`."""
+        weights = self.sharif_llm_adapter[0].weight.dtype
+        return self.sharif_llm_adapter(x.to(weights)).to(x.dtype)  # (B, T, D) -> (B, T, K) -> (B, T, D)
+
+
+# 2. The composition
+
+
+class AdaptedLayerFF(nn.Module):
+    """T5's feed-forward layer with a bottleneck after it: `y = h + bottleneck(h)`, `h = x + f(x)`.
+
+    f is what T5 has there: layer norm, two (or three, gated) projections, dropout. The layer takes
+    over its modules under their names, so a checkpoint of the base still fits.
+
+    Identity at the start: `bottleneck(h)` is zero, so `y = h` to the last bit.
+
+    Floating-point sums depend on their order, and AdapterHub's is `(bottleneck(h) + f(x)) + x`;
+    keeping to it makes the two equal to the last bit.
+
+    Shapes: x `(B, T, D)` -> `(B, T, D)`.
+    """
+
+    def __init__(self, base: nn.Module, bottleneck: int) -> None:
+        super().__init__()
+        self.layer_norm = base.layer_norm
+        self.DenseReluDense = base.DenseReluDense
+        self.dropout = base.dropout
+        scale = base.layer_norm.weight  # (D)
+        self.adapter = Bottleneck(scale.numel(), bottleneck, scale.device)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """`(B, T, D)` -> `(B, T, D)`."""
+        x = hidden_states
+        fx = self.dropout(self.DenseReluDense(self.layer_norm(x)))  # (B, T, D)
+        return (self.adapter(fx + x) + fx) + x
+
+
+# 3. The injection
+
+
+@dataclass(frozen=True)
+class Adapter(Method):
+    """A bottleneck after every feed-forward layer, encoder and decoder (the Pfeiffer placement).
+
+    Attributes:
+        bottleneck: K, the width in the middle.
+    """
+
+    bottleneck: int = 8
+
+    kind = "adapter"
+    library = "scratch"
+
+    def __post_init__(self) -> None:
+        require_positive_int("The adapter's bottleneck", self.bottleneck)
+
+    def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
+        """Replace each feed-forward layer by an `AdaptedLayerFF`; return the model and the names.
+
+        Raises:
+            UserError: the model has no T5 feed-forward layer, or carries a method already.
+        """
+        refuse_second_injection(model)
+        inner = find_in_blocks(model, ("DenseReluDense",), nn.Module)
+        places = [name.rpartition(".")[0] for name in inner]
+        for name in places:
+            replace(model, name, AdaptedLayerFF(model.get_submodule(name), self.bottleneck))
+        return model, places
+
+    def declares(self, name: str) -> bool:
+        """Weights and biases of every bottleneck."""
+        return is_own(name)
+
+    def added_parameters(self, config: T5Config) -> int:
+        """For every feed-forward layer: `D K + K` down and `K D + D` up.
+
+        On t5-small, 12 layers: `12 * (512 * 8 + 8 + 8 * 512 + 512)`.
+        """
+        sites, d, k = config.num_layers + config.num_decoder_layers, config.d_model, self.bottleneck
+        return sites * (d * k + k + k * d + d)

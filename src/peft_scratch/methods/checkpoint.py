@@ -1,0 +1,167 @@
+"""The files that are handed in: the trained entries alone, as a plain `dict[str, Tensor]`."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor, nn
+
+from peft_scratch.errors import UserError
+from peft_scratch.methods.parameters import is_own
+
+# What the dimensions of an entry are called, by the end of its key.
+_DIMENSIONS = {
+    "sharif_llm_A": ("input width", "rank"),
+    "sharif_llm_B": ("rank", "output width"),
+    "sharif_llm_adapter.0.weight": ("bottleneck", "width"),
+    "sharif_llm_adapter.0.bias": ("bottleneck",),
+    "sharif_llm_adapter.2.weight": ("width", "bottleneck"),
+    "sharif_llm_adapter.2.bias": ("width",),
+    "sharif_llm_soft_prompts.prompt_emb": ("number of prompt rows", "width"),
+}
+
+
+def save_delta(model: nn.Module, path: str | Path, declared: Callable[[str], bool] = is_own) -> None:
+    """Write the declared parameters of `model` to `path`: float32, on the CPU, nothing else.
+
+    The file is written beside its place and then moved there, so that there is never half a file.
+
+    Args:
+        model: a model with a method in it.
+        path: the file; its folder is made if need be.
+        declared: which parameters to save, by name. A library's model needs `method.declares`.
+
+    Raises:
+        UserError: no parameter is declared, or the file cannot be written.
+    """
+    path = Path(path)
+    tensors = {
+        # A clone, since torch.save would write the whole storage that a view looks into.
+        name: p.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
+        for name, p in model.named_parameters()
+        if declared(name)
+    }
+    if not tensors:
+        raise UserError(
+            f"The model has no parameters of a method to save in {path}; apply a method to it first."
+        )
+    # In memory first: then the bytes do not depend on the file's name, and a full disk is an OSError.
+    data = io.BytesIO()
+    torch.save(tensors, data)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with unfinished.open("wb") as file:
+                file.write(data.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"Could not write {path}: {error.strerror or error}.") from error
+
+
+def read_delta(path: str | Path) -> dict[str, Tensor]:
+    """Read a file of tensors as `save_delta` writes it, ours or anyone's, in float32 on the CPU.
+
+    Nothing in the file is executed: it is read with `weights_only=True`.
+
+    Raises:
+        UserError: it is not a plain dictionary of finite floating-point tensors; the message says where.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is {'a folder, not a file' if path.is_dir() else 'not there'}.")
+    try:
+        entries = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds, by where the damage is
+        if isinstance(error, UnpicklingError) and "Unsupported" in str(error):
+            raise UserError(
+                f"{path} holds Python objects besides tensors and is not loaded, since that could run code; "
+                "save a plain dictionary of tensors."
+            ) from error
+        raise UserError(
+            f"{path} is not a tensor file, or is cut short; write it again with torch.save."
+        ) from error
+    if not isinstance(entries, dict):
+        raise UserError(f"{path} holds a {type(entries).__name__}, not a dictionary of tensors.")
+    return {key: _checked(path, key, value) for key, value in entries.items()}
+
+
+def _checked(path: Path, key: object, value: object) -> Tensor:
+    """`value` as a float32 tensor of its own, or a UserError that names `key`."""
+    where = f"{path}, entry {key!r}:"
+    if not isinstance(key, str):
+        raise UserError(f"{where} the key is a {type(key).__name__}, not a string.")
+    if not isinstance(value, Tensor):
+        raise UserError(f"{where} it is a {type(value).__name__}, not a tensor.")
+    if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
+        raise UserError(
+            f"{where} it is not an ordinary floating-point tensor ({value.dtype}, {value.layout})."
+        )
+    # A few bytes can pretend to be a huge tensor by strides of zero.
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise UserError(f"{where} its shape {tuple(value.shape)} is larger than the numbers stored for it.")
+    if not value.isfinite().all():
+        raise UserError(f"{where} it holds NaN or infinity, so the training that wrote it went wrong.")
+    return value.detach().to(torch.float32).contiguous()
+
+
+def load_delta(model: nn.Module, path: str | Path, declared: Callable[[str], bool] = is_own) -> None:
+    """Put the entries of the file at `path` into `model`, which has the same method in it.
+
+    Any file of the course's form will do. Entries that the method does not declare (a whole model's,
+    say) are passed over, as the course's own loader does. The model is changed only if all fits.
+
+    Args:
+        model: a model with the method in it that wrote the file, of the same size.
+        path: the file.
+        declared: which parameters to load, by name. A library's model needs `method.declares`.
+
+    Raises:
+        UserError: the file is not one of tensors, or does not fit; the message names the first difference.
+    """
+    entries = {key: value for key, value in read_delta(path).items() if declared(key)}
+    own = {name: p for name, p in model.named_parameters() if declared(name)}
+    if not own:
+        raise UserError(
+            f"The model has no parameters of a method to load {path} into; apply a method to it first."
+        )
+    if any(getattr(module, "merged", False) for module in model.modules()):
+        raise UserError(f"The model's LoRA update is merged; call unmerge(model) before loading {path}.")
+    if difference := _first_difference(entries, own):
+        raise UserError(f"{path} does not fit the model: {difference}.")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(entries[name])
+
+
+def _first_difference(entries: dict[str, Tensor], own: dict[str, nn.Parameter]) -> str | None:
+    """The first thing in which a file and a model differ, in words; None if they fit."""
+    unexpected = next((key for key in entries if key not in own), None)
+    for name, parameter in own.items():
+        if name not in entries:
+            instead = f" (it has {unexpected} instead)" if unexpected else ""
+            return f"the file lacks the entry {name}{instead}"
+        got, expected = tuple(entries[name].shape), tuple(parameter.shape)
+        if got != expected:
+            return f"{_difference_in_shape(name, got, expected)}, at {name}"
+    if unexpected:
+        return f"the file has an entry {unexpected} that the model has not"
+    return None
+
+
+def _difference_in_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    called = next((names for end, names in _DIMENSIONS.items() if name.endswith(end)), ())
+    if len(got) == len(expected) == len(called):
+        for what, in_file, in_model in zip(called, got, expected, strict=True):
+            if in_file != in_model:
+                return f"{what} {in_file} in the file, {in_model} in the model"
+    return f"shape {got} in the file, {expected} in the model"

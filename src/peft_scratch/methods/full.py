@@ -1,0 +1,33 @@
+"""Full fine-tuning: the yardstick, in which every weight of the model trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from peft_scratch.methods.injection import refuse_second_injection
+from peft_scratch.methods.method import Method
+
+
+@dataclass(frozen=True)
+class FullFineTuning(Method):
+    """Train every weight; nothing is added, nothing is frozen."""
+
+    kind = "full"
+    library = "none"
+
+    def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
+        """Let every parameter of `model` train; no place is changed."""
+        refuse_second_injection(model)
+        model.requires_grad_(True)
+        return model, []
+
+    def declares(self, name: str) -> bool:
+        """Every parameter is trained."""
+        return True
+
+    def added_parameters(self, config: T5Config) -> int:
+        """None is added."""
+        return 0

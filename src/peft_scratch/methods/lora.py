@@ -1,0 +1,221 @@
+"""LoRA: a trained low-rank update beside a frozen linear layer.
+
+Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021 (arXiv:2106.09685),
+section 4.1, equation 3. Reference code: microsoft/LoRA, `loralib/layers.py`, class `Linear`.
+
+Letters: B batch, T tokens, D width in (`d_model`), E width out (heads x `d_kv`), R rank.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import T5Config, T5ForConditionalGeneration
+
+from peft_scratch.errors import UserError
+from peft_scratch.methods.injection import find_in_blocks, last_part, refuse_second_injection, replace
+from peft_scratch.methods.method import Method, require_positive_int
+from peft_scratch.methods.parameters import is_own
+
+# 1. The maths
+
+
+def low_rank_update(x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
+    """The update that LoRA adds to a layer's output: `scaling * x A B` (section 4.1, equation 3).
+
+    The paper writes column vectors, `h = W x + (alpha / r) B A x`; here, as in torch, a token is a
+    row, so A and B are the transposes of the paper's and their order is turned round.
+
+    The scaling is applied to the R columns in the middle, not to the E at the end: the same value
+    for a fraction of the work, and the same to the last bit if `scaling` is a power of two.
+
+    Args:
+        x: `(B, T, D)`.
+        a: `(D, R)`, projects down.
+        b: `(R, E)`, projects up.
+        scaling: `alpha / r`.
+
+    Returns:
+        `(B, T, E)`.
+    """
+    down = x @ a * scaling  # (B, T, D) @ (D, R) -> (B, T, R)
+    return down @ b  # (B, T, R) @ (R, E) -> (B, T, E)
+
+
+def kaiming_uniform_down(features: int, rank: int, device: torch.device | None = None) -> Tensor:
+    """A's first value: uniform within `1 / sqrt(D)`, as loralib and PEFT draw it. Returns `(D, R)`.
+
+    The trap here: both libraries store A as `(R, D)`, where torch reads the fan-in off the last
+    dimension and finds D. Called on our `(D, R)`, the same function would find R. At D = 512 and
+    R = 8, `kaiming_uniform_(A)` spreads over sqrt(6 / 8) = 0.87 in place of 1 / sqrt(512) = 0.044:
+    some twenty times too large. So A is drawn on its side, then turned.
+    """
+    a = torch.empty(rank, features, device=device)  # (R, D)
+    nn.init.kaiming_uniform_(a, a=math.sqrt(5))  # bound: sqrt(6 / ((1 + 5) D)) = 1 / sqrt(D)
+    return a.T  # (D, R)
+
+
+# 2. The composition
+
+
+class LoRALinear(nn.Linear):
+    """A linear layer with a low-rank update beside it: `y = x W^T + bias + (alpha / r) x A B`.
+
+    It takes over the weight of the layer it replaces, under the same name: a checkpoint of the base
+    still fits. A and B are float32 whatever the base is, and the output has the base's type.
+
+    Identity at the start: B is zero, so `x A B` is zero and the output is the base's to the last
+    bit. A must not be zero as well, or neither would ever get a gradient; with B zero, A gets its
+    first one in the second step.
+
+    Shapes: x `(B, T, D)`, weight `(E, D)`, `sharif_llm_A` `(D, R)`, `sharif_llm_B` `(R, E)`,
+    output `(B, T, E)`.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        # "meta" allocates nothing: the weight is the base's own, not a second one.
+        super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
+        self.weight = base.weight  # (E, D)
+        self.bias = base.bias  # (E) or None
+        self.rank = rank
+        self.scaling = alpha / rank
+        device = base.weight.device
+        self.sharif_llm_A = nn.Parameter(kaiming_uniform_down(self.in_features, rank, device))  # (D, R)
+        self.sharif_llm_B = nn.Parameter(torch.zeros(self.out_features, rank, device=device).T)  # (R, E)
+        # Holds W while the update is merged. A buffer moves with the model; not persistent, it stays
+        # out of the state dict.
+        self.register_buffer("weight_before_merge", None, persistent=False)
+
+    @property
+    def merged(self) -> bool:
+        """Whether `weight` holds `W + (alpha / r) (A B)^T` at the moment."""
+        return self.weight_before_merge is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, T, D)` -> `(B, T, E)`."""
+        y = F.linear(x, self.weight, self.bias)  # (B, T, E)
+        if self.merged:
+            return y
+        a, b = self.sharif_llm_A, self.sharif_llm_B  # (D, R), (R, E)
+        return (y + low_rank_update(x.to(a.dtype), a, b, self.scaling)).to(y.dtype)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Write the update into the weight, `W + (alpha / r) (A B)^T`; nothing if it is there already.
+
+        It pays at inference: one matrix product in place of three (section 4.1, "no additional
+        inference latency"). A and B get no gradient while merged.
+        """
+        if self.merged:
+            return
+        self.weight_before_merge = self.weight.detach().clone()
+        update = (self.sharif_llm_A @ self.sharif_llm_B * self.scaling).T  # (D, R) @ (R, E) -> (E, D)
+        self.weight.copy_(self.weight + update)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Put W back, to the last bit; nothing if the update is not merged.
+
+        Subtracting the update would leave rounding errors, so `merge` keeps a copy of W instead.
+        """
+        if self.merged:
+            self.weight.copy_(self.weight_before_merge)
+            self.weight_before_merge = None
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, rank={self.rank}, scaling={self.scaling}"
+
+
+# 3. The injection
+
+
+@dataclass(frozen=True)
+class LoRA(Method):
+    """A low-rank update on every `q` and `v` projection (Hu et al. 2021, sections 4.2 and 7.1).
+
+    Attributes:
+        rank: r, the width of the update's middle.
+        alpha: the update is scaled by `alpha / rank`. The course keeps alpha at 4 for every rank, so
+            its r = 1 and r = 8 differ in scaling too: 4.0 and 0.5.
+        targets: last name parts of the layers to replace.
+    """
+
+    rank: int = 8
+    alpha: float = 4.0
+    targets: tuple[str, ...] = ("q", "v")
+
+    kind = "lora"
+    library = "scratch"
+
+    def __post_init__(self) -> None:
+        require_positive_int("LoRA's rank", self.rank)
+        if not 0 < self.alpha < math.inf:
+            raise UserError(f"LoRA's alpha has to be a positive number, not {self.alpha!r}.")
+        if isinstance(self.targets, str) or not self.targets:
+            raise UserError(f"LoRA's targets are a tuple of names such as ('q', 'v'), not {self.targets!r}.")
+
+    def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
+        """Replace each target by a `LoRALinear` on the same weight; return the model and the names.
+
+        Raises:
+            UserError: a target matches no linear layer, or the model carries a method already.
+        """
+        refuse_second_injection(model)
+        places = find_in_blocks(model, self.targets, nn.Linear)
+        for name in places:
+            replace(model, name, LoRALinear(model.get_submodule(name), self.rank, self.alpha))
+        return model, places
+
+    def declares(self, name: str) -> bool:
+        """`sharif_llm_A` and `sharif_llm_B` of every target."""
+        return is_own(name)
+
+    def added_parameters(self, config: T5Config) -> int:
+        """For every layer with a target from D to E: `r (D + E)`, that is A `(D, r)` and B `(r, E)`.
+
+        On q and v of t5-small, 18 attention blocks of 512 by 512: `18 * 2 * 8 * (512 + 512)`.
+        """
+        attention = config.num_layers + 2 * config.num_decoder_layers  # the decoder has cross attention too
+        feed_forward = config.num_layers + config.num_decoder_layers
+        inner = config.num_heads * config.d_kv
+        into_attention, into_feed_forward = (config.d_model, inner), (config.d_model, config.d_ff)
+        sites_and_shape = {
+            **dict.fromkeys(("q", "k", "v", "o"), (attention, into_attention)),
+            **dict.fromkeys(("wi", "wi_0", "wi_1", "wo"), (feed_forward, into_feed_forward)),
+        }
+        layers = [sites_and_shape[last_part(target)] for target in dict.fromkeys(self.targets)]
+        return sum(sites * self.rank * sum(shape) for sites, shape in layers)
+
+
+def merge(model: nn.Module) -> None:
+    """Merge every LoRA update of `model` into its weight. Merging twice is merging once.
+
+    While merged, `model.state_dict()` has the merged weights, ready for use without this package
+    (ignore A and B there); `save_delta` saves A and B as ever.
+
+    Raises:
+        UserError: the model has no LoRA layer.
+    """
+    for layer in _lora_layers(model):
+        layer.merge()
+
+
+def unmerge(model: nn.Module) -> None:
+    """Take every LoRA update of `model` out of its weight, which is then W again to the last bit.
+
+    Raises:
+        UserError: the model has no LoRA layer.
+    """
+    for layer in _lora_layers(model):
+        layer.unmerge()
+
+
+def _lora_layers(model: nn.Module) -> list[LoRALinear]:
+    layers = [module for module in model.modules() if isinstance(module, LoRALinear)]
+    if not layers:
+        raise UserError("This model has no LoRA layer to merge; apply LoRA() to it first.")
+    return layers

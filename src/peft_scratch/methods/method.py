@@ -1,0 +1,99 @@
+"""What every way of tuning a model has in common: inject, declare, freeze.
+
+A method names the parameters it adds; whatever is the same for all of them (freezing, counting,
+saving, loading) is written once, against those names, here and in `parameters` and `checkpoint`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+
+from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from peft_scratch.errors import UserError
+from peft_scratch.methods.parameters import count_parameters, freeze_all_but, trainable_names
+
+# Set on a model once a method is in it: a second injection would stack two deltas unnoticed.
+_MARK = "_peft_scratch_method"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A model with a method in it, frozen but for what the method declares.
+
+    Attributes:
+        model: the module to train and to generate with (PEFT hands back a wrapper of its own).
+        method: the method that was applied.
+        places: dotted names of the modules that were replaced or extended, in model order.
+    """
+
+    model: nn.Module
+    method: Method
+    places: list[str]
+
+    @property
+    def trainable(self) -> list[str]:
+        """Names of the parameters that train, as `model.named_parameters()` spells them."""
+        return trainable_names(self.model)
+
+
+class Method(ABC):
+    """One way to tune a T5. Subclasses are frozen dataclasses whose fields are the hyperparameters."""
+
+    #: Short name as the results spell it: `full`, `soft_prompt`, `adapter`, `lora`.
+    kind: str
+    #: Who implements it: `none`, `scratch`, `opendelta`, `adapterhub`, `peft`.
+    library: str
+
+    @abstractmethod
+    def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
+        """Put the method into `model`, in place; return the module to call and the places changed.
+
+        Raises:
+            UserError: nothing in the model matches the method's targets.
+        """
+
+    @abstractmethod
+    def declares(self, name: str) -> bool:
+        """Whether the parameter called `name` in the injected model is the method's own."""
+
+    @abstractmethod
+    def added_parameters(self, config: T5Config) -> int:
+        """The number of parameters added to a model of `config`, by the hand formula."""
+
+    def hyperparameters(self) -> dict:
+        """The method's fields, as the results record them."""
+        return asdict(self)  # type: ignore[call-overload]
+
+
+def require_positive_int(what: str, value: object) -> None:
+    """Raise a UserError unless `value`, a hyperparameter called `what`, is a whole number above zero."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{what} has to be a whole number of at least 1, not {value!r}.")
+
+
+def apply(method: Method, model: T5ForConditionalGeneration) -> Tuned:
+    """Inject `method` into `model`, freeze the rest, and check what trains against the hand count.
+
+    Raises:
+        UserError: `model` has a method in it already, or nothing matches the method's targets.
+        AssertionError: what trains is not what the formula says; a defect, never a user's mistake.
+    """
+    if (before := getattr(model, _MARK, None)) is not None:
+        raise UserError(
+            f"This model already has {before!r} in it; load a fresh base model before applying {method!r}."
+        )
+    whole_before = count_parameters(model)
+    tuned, places = method.inject(model)
+    model.__dict__[_MARK] = method
+    if method.kind != "full":
+        freeze_all_but(tuned, method.declares)
+        expected = method.added_parameters(model.config)
+        trains = count_parameters(tuned, trainable_only=True)
+        added = count_parameters(tuned) - whole_before
+        assert trains == added == expected, (
+            f"{method!r}: {trains:,} parameters train and {added:,} were added, but the formula says {expected:,}"
+        )
+    return Tuned(tuned, method, places)

@@ -1,0 +1,42 @@
+"""Freezing and counting, for any method: everything here goes by parameter names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+#: Part of the name of every parameter that a method from scratch adds. The course's own loader keeps
+#: the entries of a file whose key holds it.
+OWN = "sharif_llm"
+
+
+def is_own(name: str) -> bool:
+    """Whether the parameter called `name` was added by one of the methods from scratch."""
+    return OWN in name
+
+
+def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
+    """The number of parameters; a tensor that several modules share (T5's embedding) counts once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
+
+
+def trainable_names(model: nn.Module) -> list[str]:
+    """Names of the parameters that require a gradient, in model order."""
+    return [name for name, p in model.named_parameters() if p.requires_grad]
+
+
+def freeze_all_but(model: nn.Module, declared: Callable[[str], bool]) -> list[str]:
+    """Let only the parameters whose name satisfies `declared` train; return their names.
+
+    Raises:
+        ValueError: no name satisfies `declared`, so nothing would train.
+    """
+    chosen = []
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(declared(name))
+        if declared(name):
+            chosen.append(name)
+    if not chosen:
+        raise ValueError("no parameter of the model is declared by the method, so nothing would train")
+    return chosen

@@ -1,0 +1,215 @@
+"""The soft prompt: trained rows before the embedded input of a frozen model.
+
+Source: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", 2021
+(arXiv:2104.08691): section 2 for the method, `[P; X]` in place of X; section 3.2 for the ways to
+start. Reference code: google-research/prompt-tuning.
+
+Letters: B batch, T tokens, D width (`d_model`), N prompt rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from peft_scratch.errors import UserError
+from peft_scratch.methods.injection import refuse_second_injection
+from peft_scratch.methods.method import Method, require_positive_int
+from peft_scratch.methods.parameters import is_own
+
+# 0. How the rows start. Every initialiser has one signature, so that any of them, or one of your
+#    own, can be handed to `SoftPrompt`: (embedding (V, D), n, generator) -> rows (n, D).
+
+Initialiser = Callable[[Tensor, int, torch.Generator | None], Tensor]
+
+
+def first_rows(embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """The first `n` rows of the vocabulary, as the course does. `(V, D)` -> `(n, D)`.
+
+    For T5 these are the padding, end and unknown tokens, then the most frequent pieces.
+    """
+    _require_rows(n, len(embedding), "vocabulary")
+    return embedding[:n]  # (n, D)
+
+
+def sampled_vocabulary(embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """`n` different rows drawn from the 5,000 most frequent pieces (section 3.2). `(V, D)` -> `(n, D)`.
+
+    T5's vocabulary is ordered by frequency, so those are the first 5,000.
+    """
+    pool = min(5000, len(embedding))
+    _require_rows(n, pool, "part of the vocabulary that is sampled")
+    chosen = torch.randperm(pool, generator=generator)[:n]  # (n)
+    return embedding[chosen.to(embedding.device)]  # (n, D)
+
+
+def random_uniform(embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """Rows drawn uniformly from -0.5 to 0.5 (section 3.2); of the embedding only D is used. -> `(n, D)`."""
+    rows = torch.rand(n, embedding.shape[1], generator=generator) - 0.5  # (n, D)
+    return rows.to(embedding.device)
+
+
+def label_words(
+    embedding: Tensor,
+    n: int,
+    generator: torch.Generator | None = None,
+    *,
+    words: Sequence[Sequence[int]],
+) -> Tensor:
+    """One row a label word, then sampled vocabulary (section 3.2, "class label"). `(V, D)` -> `(n, D)`.
+
+    A word of several pieces is the mean of their rows. The words have to be bound first:
+    `partial(label_words, words=[tokenizer(w, add_special_tokens=False).input_ids for w in LABEL_WORDS])`.
+    """
+    means = [embedding[list(pieces)].mean(0) for pieces in words[:n]]  # each (D)
+    rest = sampled_vocabulary(embedding, n - len(means), generator)  # (n - words, D)
+    return torch.cat([torch.stack(means), rest])  # (n, D)
+
+
+def _require_rows(n: int, there: int, where: str) -> None:
+    if n > there:
+        raise UserError(
+            f"A soft prompt of {n} rows cannot start from the {there} rows of the {where}; take fewer."
+        )
+
+
+# 1. The maths
+
+
+class PromptRows(nn.Module):
+    """N trained rows, put before an embedded text: `[P; X]` (section 2).
+
+    It is the one method that is not the identity at the start: there is no text before which
+    something can stand without being read. With `first_rows` the model behaves as if the text began
+    with those N vocabulary pieces.
+
+    Shapes: embedded `(B, T, D)` -> `(B, N + T, D)`; `prompt_emb` `(N, D)`.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.prompt_emb = nn.Parameter(rows.detach().to(torch.float32, copy=True))  # (N, D)
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        """`(B, T, D)` -> `(B, N + T, D)`."""
+        prompt = self.prompt_emb.to(embedded.dtype).expand(len(embedded), -1, -1)  # (N, D) -> (B, N, D)
+        return torch.cat([prompt, embedded], dim=1)  # (B, N + T, D)
+
+
+# 2. The composition
+
+
+class PromptedEmbedding(nn.Embedding):
+    """The encoder's vocabulary table, with the prompt rows kept beside it.
+
+    Looking up tokens is unchanged, `(B, T)` -> `(B, T, D)`. The table is the base's own, under the
+    same name: it stays tied to the decoder's and to the output layer's.
+
+    The rows cannot be added here, because the encoder measures its input before it looks it up, and
+    its attention mask would be N columns short. `prepend_prompt` adds them one step earlier.
+    """
+
+    def __init__(self, table: nn.Embedding, rows: Tensor) -> None:
+        # "meta" allocates nothing: the weight is the base's own, not a second one.
+        super().__init__(table.num_embeddings, table.embedding_dim, table.padding_idx, device="meta")
+        self.weight = table.weight  # (V, D)
+        self.sharif_llm_soft_prompts = PromptRows(rows)
+
+
+def prepend_prompt(encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    """Before the encoder runs: embed the tokens, put the rows before them, lengthen the mask to match.
+
+    `input_ids` `(B, T)` or `inputs_embeds` `(B, T, D)` become `inputs_embeds` `(B, N + T, D)`, and
+    `attention_mask` `(B, T)`, if there is one, becomes `(B, N + T)`. The caller's tensors are left as
+    they are. The relative positions of T5 need no care: it computes them from the length it sees.
+    """
+    given = inspect.signature(type(encoder).forward).bind_partial(encoder, *args, **kwargs).arguments
+    _, *names = given
+    inputs = {name: given[name] for name in names}
+    ids, embedded = inputs.pop("input_ids", None), inputs.pop("inputs_embeds", None)
+    if (ids is None) == (embedded is None):
+        return None  # none or both: T5 says itself what is wrong
+    table = encoder.embed_tokens
+    embedded = table(ids) if embedded is None else embedded  # (B, T, D)
+    prompt = table.sharif_llm_soft_prompts
+    inputs["inputs_embeds"] = prompt(embedded)  # (B, N + T, D)
+    if (mask := inputs.get("attention_mask")) is not None:
+        inputs["attention_mask"] = _lengthen(mask, len(prompt.prompt_emb))  # (B, N + T)
+    return (), inputs
+
+
+def lengthen_cross_attention_mask(
+    decoder: nn.Module, args: tuple, kwargs: dict, *, rows: int
+) -> tuple[tuple, dict] | None:
+    """Before the decoder runs: lengthen its mask over the encoder's output by the prompt's N columns.
+
+    T5 (and `generate`, at every step) hands the decoder the mask that the caller gave for the text,
+    `(B, T)`; the encoder's output is `(B, N + T, D)`.
+    """
+    mask, encoded = kwargs.get("encoder_attention_mask"), kwargs.get("encoder_hidden_states")
+    if mask is None or encoded is None or mask.shape[1] + rows != encoded.shape[1]:
+        return None
+    return args, {**kwargs, "encoder_attention_mask": _lengthen(mask, rows)}
+
+
+def _lengthen(mask: Tensor, rows: int) -> Tensor:
+    """Put `rows` columns of ones before `mask`: `(B, T)` -> `(B, N + T)`, a new tensor."""
+    return torch.cat([mask.new_ones(len(mask), rows), mask], dim=1)
+
+
+# 3. The injection
+
+
+@dataclass(frozen=True)
+class SoftPrompt(Method):
+    """N trained rows before the encoder's input; the rest of the model is frozen.
+
+    Attributes:
+        virtual_tokens: N. The rows count towards the number of tokens that the input may have.
+        initialiser: how the rows start.
+    """
+
+    virtual_tokens: int = 10
+    initialiser: Initialiser = field(default=first_rows, repr=False)
+
+    kind = "soft_prompt"
+    library = "scratch"
+
+    def __post_init__(self) -> None:
+        require_positive_int("The soft prompt's number of rows", self.virtual_tokens)
+
+    def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
+        """Put the rows beside the encoder's embedding, and hook encoder and decoder.
+
+        Raises:
+            UserError: the initialiser cannot give that many rows, or the model carries a method already.
+        """
+        refuse_second_injection(model)
+        table = model.encoder.embed_tokens
+        rows = self.initialiser(table.weight.detach(), self.virtual_tokens, None)  # (N, D)
+        model.encoder.embed_tokens = PromptedEmbedding(table, rows)
+        model.encoder.embed_tokens.train(table.training)
+        model.encoder.register_forward_pre_hook(prepend_prompt, with_kwargs=True)
+        model.decoder.register_forward_pre_hook(
+            partial(lengthen_cross_attention_mask, rows=self.virtual_tokens), with_kwargs=True
+        )
+        return model, ["encoder.embed_tokens"]
+
+    def declares(self, name: str) -> bool:
+        """The prompt's rows."""
+        return is_own(name)
+
+    def added_parameters(self, config: T5Config) -> int:
+        """`N D`; on t5-small with ten rows, `10 * 512`."""
+        return self.virtual_tokens * config.d_model
+
+    def hyperparameters(self) -> dict:
+        """As for every method, with the initialiser by its name."""
+        initialiser = getattr(self.initialiser, "func", self.initialiser)  # the function inside a partial
+        return {"virtual_tokens": self.virtual_tokens, "initialiser": initialiser.__name__}

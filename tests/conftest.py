@@ -1,0 +1,58 @@
+"""Tiny random models and a batch for every test: seeded, nothing downloaded."""
+
+from __future__ import annotations
+
+import os
+
+# Before transformers is imported: a test must never wait for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+TINY = {
+    "vocab_size": 128,
+    "d_model": 32,
+    "d_ff": 64,
+    "d_kv": 16,
+    "num_heads": 2,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "dropout_rate": 0.1,
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+
+
+def make_t5(seed: int = 0, **changes: object) -> T5ForConditionalGeneration:
+    """A tiny random T5 in eval mode; `changes` overrides entries of its configuration."""
+    torch.manual_seed(seed)
+    return T5ForConditionalGeneration(T5Config(**{**TINY, **changes})).eval()
+
+
+@pytest.fixture
+def tiny_t5() -> T5ForConditionalGeneration:
+    """As t5-small: ReLU, tied embeddings; d_model 32, 2 + 2 layers, 128 words."""
+    return make_t5()
+
+
+@pytest.fixture
+def tiny_gated_t5() -> T5ForConditionalGeneration:
+    """As flan-t5 and mT5: gated GELU, an output layer of its own; attention wider than d_model."""
+    return make_t5(num_heads=3, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    """Three texts of 7, 5 and 2 tokens, padded to 7, with targets of 2 and 1 tokens and the end token."""
+    generator = torch.Generator().manual_seed(1)
+    input_ids = torch.randint(2, 128, (3, 7), generator=generator)
+    attention_mask = torch.ones_like(input_ids)
+    for row, length in enumerate((7, 5, 2)):
+        input_ids[row, length:] = 0
+        attention_mask[row, length:] = 0
+    labels = torch.tensor([[5, 9, 1], [7, 1, -100], [5, 8, 1]])
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}

@@ -1,0 +1,100 @@
+"""The reviews: who is on which side, how they are cut, padded and batched."""
+
+import numpy as np
+import pytest
+import torch
+
+from peft_scratch.experiments.data import (
+    Collator,
+    LengthGroupedBatches,
+    SortedBatches,
+    load_reviews,
+    pad,
+)
+from peft_scratch.experiments.offline_data import imdb_split, sentence_split
+from peft_scratch.experiments.profiles import PROFILES
+from peft_scratch.experiments.text import clean
+
+
+def test_cleaning_follows_the_contract():
+    assert clean("A GREAT film.<br /><br />Really") == "a great film. really"
+
+
+def test_no_text_is_on_two_sides():
+    table = imdb_split()
+    assert table.text.is_unique
+    assert set(table.part) == {"train", "validation", "test"}
+    assert not set(table.text) & set(sentence_split().text)
+
+
+def test_parts_are_balanced_and_of_the_planned_size():
+    shares = imdb_split().groupby("part").label.agg(["mean", "size"])
+    assert (shares["mean"] - 0.5).abs().max() < 0.01
+    # 80 blocks of 250 train, 4 validate, 16 test; texts that occur twice were dropped.
+    planned = {"train": 20_000, "validation": 1_000, "test": 4_000}
+    for part, size in planned.items():
+        assert 0.99 * size < shares.loc[part, "size"] <= size
+
+
+def test_neighbouring_reviews_stay_on_one_side():
+    table = imdb_split()
+    # In a split by row every second neighbour or so would change sides; by blocks only at the edges.
+    assert (table.part != table.part.shift()).sum() <= 100
+
+
+@pytest.mark.parametrize("name", ["offline", "smoke"])
+def test_a_profile_takes_balanced_subsets(name):
+    profile = PROFILES[name]
+    reviews = load_reviews(profile)
+    for split, size in ((reviews.train, profile.train_reviews), (reviews.test, profile.test_reviews)):
+        assert len(split) == size
+        assert sum(split["label"]) == size // 2
+    assert not set(reviews.train["text"]) & set(reviews.test["text"])
+    test = set(imdb_split().query("part == 'test'").text)
+    assert set(reviews.test["text"]) <= test
+    chosen = np.asarray(reviews.test["validation"])
+    assert chosen.mean() == pytest.approx(0.2)
+    assert np.asarray(reviews.test["label"])[chosen].mean() == pytest.approx(0.5)
+
+
+def test_a_batch_is_padded_and_masked():
+    collator = Collator([[5, 6, 1], [7, 1]], [1, 0], [[10, 1], [11, 12, 1]], pad_id=0)
+    batch = collator([0, 1])
+    assert batch["input_ids"].tolist() == [[5, 6, 1], [7, 1, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["labels"].tolist() == [[11, 12, 1], [10, 1, -100]]
+    assert batch["index"].tolist() == [0, 1]
+
+
+LENGTHS = [int(n) for n in torch.randint(5, 200, (1000,), generator=torch.Generator().manual_seed(0))]
+
+
+def _padding(batches) -> float:
+    batches = list(batches)
+    padded = sum(max(LENGTHS[i] for i in batch) * len(batch) for batch in batches)
+    return padded / sum(LENGTHS) - 1
+
+
+def test_every_review_is_in_one_batch():
+    for batches in (LengthGroupedBatches(LENGTHS, 32, seed=3), SortedBatches(LENGTHS, 32)):
+        seen = [i for batch in batches for i in batch]
+        assert sorted(seen) == list(range(1000))
+        assert len(list(batches)) == len(batches)
+
+
+def test_batches_are_random_repeatable_and_carry_little_padding():
+    epoch = [LengthGroupedBatches(LENGTHS, 32, seed) for seed in (1, 2)]
+    assert list(epoch[0]) == list(LengthGroupedBatches(LENGTHS, 32, 1))
+    assert list(epoch[0]) != list(epoch[1])
+    partners = [{frozenset(batch) for batch in batches} for batches in epoch]
+    assert not partners[0] & partners[1], "the same reviews meet again in the next epoch"
+    longest = [max(LENGTHS[i] for i in batch) for batch in epoch[0]]
+    assert longest != sorted(longest, reverse=True), "batches come in order of length"
+    in_order = [list(range(i, min(i + 32, 1000))) for i in range(0, 1000, 32)]
+    assert _padding(in_order) > 0.8
+    assert _padding(epoch[0]) < 0.15
+    assert _padding(SortedBatches(LENGTHS, 32)) < 0.05
+
+
+def test_pad_fills_on_the_right():
+    assert pad([[1, 2], [3]], -100).tolist() == [[1, 2], [3, -100]]

@@ -1,0 +1,118 @@
+"""Verdicts: the shortcut against generation, review by review, and the score made of them."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+from peft_scratch.experiments import evaluation
+from peft_scratch.experiments.data import Collator, pad
+from peft_scratch.experiments.evaluation import (
+    MALFORMED,
+    LabelWordAccuracy,
+    Verdicts,
+    generated_verdicts,
+    judge,
+    verdicts_of,
+)
+
+WORDS = ["<pad>", "</s>", "<unk>", "negative", "positive", "good", "bad", "film"]
+TARGETS = [[3, 1], [4, 1]]
+
+
+@pytest.fixture
+def words_tokenizer():
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+# What the model below is taught to say of a review, by the word it repeats.
+SAYINGS = {3: [3, 1], 4: [4, 1], 5: [5, 1], 6: [3, 4, 1], 7: [1]}
+
+
+@pytest.fixture(scope="module")
+def talkative_t5():
+    """A T5 that says all sorts of things: label words, two of them, none, another word."""
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(WORDS),
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=0,
+        dropout_rate=0.0,
+    )
+    model = T5ForConditionalGeneration(config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    labels = torch.tensor([(saying + [-100, -100])[:3] for saying in SAYINGS.values()])
+    for step in range(200):
+        ids = torch.tensor([[word] * (1 + step % 8) + [1] for word in SAYINGS])
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+@pytest.fixture
+def batch():
+    rows = [[word] * (1 + n % 8) + [1] for n in range(40) for word in SAYINGS]
+    return {"input_ids": pad(rows, 0), "attention_mask": pad([[1] * len(row) for row in rows], 0)}
+
+
+def test_the_shortcut_says_what_generation_says(talkative_t5, words_tokenizer, batch):
+    with torch.inference_mode():
+        expected = generated_verdicts(talkative_t5, batch, words_tokenizer)
+        said = verdicts_of(talkative_t5, batch, TARGETS, words_tokenizer)
+    # The comparison is worth something only where every kind of output occurs.
+    assert {MALFORMED, 0, 1} == set(expected.tolist())
+    assert said.tolist() == expected.tolist()
+
+
+def test_only_unsettled_reviews_are_generated_for(talkative_t5, words_tokenizer, batch, monkeypatch):
+    generated = []
+
+    def count(model, inputs, tokenizer):
+        generated.append(len(inputs["input_ids"]))
+        return generated_verdicts(model, inputs, tokenizer)
+
+    monkeypatch.setattr(evaluation, "generated_verdicts", count)
+    with torch.inference_mode():
+        verdicts = verdicts_of(talkative_t5, batch, TARGETS, words_tokenizer)
+    assert 0 < sum(generated) < 200
+    assert sum(generated) >= (verdicts == MALFORMED).sum()
+
+
+def test_targets_of_several_tokens_are_generated_for(talkative_t5, words_tokenizer, batch):
+    targets = [[3, 4, 1], [4, 1]]
+    with torch.inference_mode():
+        said = verdicts_of(talkative_t5, batch, targets, words_tokenizer)
+        assert said.tolist() == generated_verdicts(talkative_t5, batch, words_tokenizer).tolist()
+
+
+def test_judge_keeps_the_order_and_the_mode(talkative_t5, words_tokenizer, batch):
+    rows = [
+        ids[mask == 1].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+    collator = Collator(rows, [0, 1] * 100, TARGETS, pad_id=0)
+    talkative_t5.train()
+    judged = judge(talkative_t5, collator, words_tokenizer, Accelerator(cpu=True), batch_size=16)
+    assert talkative_t5.training
+    talkative_t5.eval()
+    with torch.inference_mode():
+        assert judged.verdicts == generated_verdicts(talkative_t5, batch, words_tokenizer).tolist()
+    assert judged.labels == [0, 1] * 100
+
+
+def test_a_malformed_output_counts_as_wrong():
+    score = LabelWordAccuracy(keep_in_memory=True).compute(predictions=[0, 1, -1, 1], references=[0, 0, 0, 1])
+    assert score == {"accuracy": 0.5, "malformed": 0.25}
+    verdicts = Verdicts([0, 1, -1, 1], [0, 0, 0, 1])
+    assert verdicts.mistakes == [1, 2]
+    assert verdicts.score() == score
+    assert verdicts.score([True, False, False, True]) == {"accuracy": 1.0, "malformed": 0.0}
