@@ -50,7 +50,7 @@ def talkative_t5():
     )
     model = T5ForConditionalGeneration(config)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    labels = torch.tensor([(saying + [-100, -100])[:3] for saying in SAYINGS.values()])
+    labels = torch.tensor([([*saying, -100, -100])[:3] for saying in SAYINGS.values()])
     for step in range(200):
         ids = torch.tensor([[word] * (1 + step % 8) + [1] for word in SAYINGS])
         model(input_ids=ids, labels=labels).loss.backward()

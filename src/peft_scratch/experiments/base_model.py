@@ -41,8 +41,8 @@ def base_fingerprint(profile: Profile) -> str:
 def _missing(profile: Profile, problem: Exception) -> str:
     if Path(profile.base) == OFFLINE_BASE:
         return (
-            "The offline base model in weights/base is missing or damaged "
-            f"({type(problem).__name__}): restore that folder from the repository, or make it anew with `make base`."
+            f"The offline base model in weights/base is missing or damaged ({type(problem).__name__}): "
+            "restore that folder from the repository, or make it anew with `make base`."
         )
     return (
         f"The base model {profile.base!r} could not be loaded from the Hugging Face Hub or its local cache "

@@ -69,7 +69,8 @@ def _from_hub(name: str) -> dict[str, Dataset]:
         split = loaded[part]
         if set(split.unique("label")) != {0, 1}:
             raise UserError(
-                f"The {part} split of {name!r} has the labels {sorted(split.unique('label'))}, but 0 and 1 are needed."
+                f"The {part} split of {name!r} has the labels {sorted(split.unique('label'))}, "
+                "but 0 and 1 are needed."
             )
         splits[part] = split.map(lambda row: {"text": clean(row["text"])}, desc=f"Cleaning {part}")
     return splits

@@ -117,7 +117,7 @@ def train(
             _save(checkpoint, model, optimizer, history)
         accelerator.print(
             f"epoch {epoch + 1}/{epochs}: loss {history.epochs[-1]['loss']:.4f}, "
-            f"test accuracy {100 * scores['accuracy']:.1f} %"
+            f"test accuracy {100 * scores['accuracy']:.1f} %, {time.perf_counter() - started:.0f} s"
         )
     accelerator.free_memory()
     return history
@@ -136,7 +136,9 @@ def _train_epoch(
     )
     losses = []
     model.train()
-    bar = tqdm(loader, desc=title, mininterval=1, unit="step", disable=not accelerator.is_main_process)
+    bar = tqdm(
+        loader, desc=title, leave=False, mininterval=1, unit="step", disable=not accelerator.is_main_process
+    )
     for step, batch in enumerate(bar):
         with accelerator.autocast():
             loss = model(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")}).loss

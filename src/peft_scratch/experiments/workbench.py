@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from huggingface_hub.utils import disable_progress_bars as disable_hub_progress_bars
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
@@ -22,7 +25,7 @@ from peft_scratch.experiments.base_model import base_fingerprint, load_base
 from peft_scratch.experiments.baselines import bag_of_words
 from peft_scratch.experiments.data import Collator, Reviews, label_ids, load_reviews, tokenise
 from peft_scratch.experiments.device import precision_of
-from peft_scratch.experiments.evaluation import Verdicts, judge
+from peft_scratch.experiments.evaluation import MAX_LENGTH, Verdicts, judge
 from peft_scratch.experiments.profiles import ROOT, Choice, Profile, choose_profile
 from peft_scratch.experiments.results import environment, write_json
 from peft_scratch.experiments.runs import Run, find_run
@@ -33,6 +36,9 @@ from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
 
 # Twice the batch of training fits wherever training fits: nothing is kept for a backward pass.
 EVALUATION_FACTOR = 2
+
+# Full, read-only or forbidden: what a user can mend. Any other OSError is a defect and stays one.
+_WRITE_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,9 @@ class Workbench:
             (output / "runs" / ".writable").write_text("")
             (output / "runs" / ".writable").unlink()
         transformers_logging.set_verbosity_error()
+        # Their bars are widgets where Jupyter has them, whose metadata breaks notebooks on code hosts.
+        datasets.disable_progress_bars()
+        disable_hub_progress_bars()
         precision, reason = precision_of()
         return cls(choice, seed, output, Accelerator(mixed_precision=precision), reason)
 
@@ -170,6 +179,7 @@ class Workbench:
                 checkpoint=folder / "checkpoint.pt",
             )
             restore(tuned.model, history.best_state)
+            tuned.model.eval()
             result = {
                 "id": run.id,
                 "title": run.title,
@@ -194,6 +204,32 @@ class Workbench:
             if self.accelerator.is_main_process:
                 self._keep(result, prepared, folder)
         return result
+
+    def logits(self, prepared: Prepared, rows: Sequence[int]) -> Tensor:
+        """The model's logits (B, T', V) for the label words of the test reviews at `rows`."""
+        with self._at_rest(prepared, rows) as (model, batch):
+            names = ("input_ids", "attention_mask", "labels")
+            return model(**{name: batch[name] for name in names}).logits.float().cpu()
+
+    def answers(self, prepared: Prepared, rows: Sequence[int]) -> list[str]:
+        """What the model generates for the test reviews at `rows`, word for word."""
+        with self._at_rest(prepared, rows) as (model, batch):
+            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            output = model.generate(**inputs, max_length=MAX_LENGTH, do_sample=False, num_beams=1)
+            return self.tokenizer.batch_decode(output, skip_special_tokens=True)
+
+    @contextmanager
+    def _at_rest(
+        self, prepared: Prepared, rows: Sequence[int]
+    ) -> Iterator[tuple[torch.nn.Module, dict[str, Tensor]]]:
+        """The model on the device with dropout off, and a batch cut to length as in the run."""
+        collator = self._collator(
+            self.reviews.test.select(rows), prepared.profile.max_tokens - prompt_rows(prepared.run)
+        )
+        device = self.accelerator.device
+        batch = {name: tensor.to(device) for name, tensor in collator(list(range(len(rows)))).items()}
+        with torch.inference_mode(), self.accelerator.autocast():
+            yield prepared.tuned.model.to(device).eval(), batch
 
     def zero_shot(self, prefix: str = "") -> dict[str, Any]:
         """What the base says before any tuning, with `prefix` before every review."""
@@ -305,16 +341,9 @@ def _writing(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        if problem.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EROFS,
-            errno.EACCES,
-            errno.EPERM,
-            errno.ENOTDIR,
-        ):
+        if problem.errno not in _WRITE_FAILURES:
             raise
         raise UserError(
-            f"Nothing can be written to {_shown(output)} ({problem.strerror}): free some space or choose another "
-            "output folder, then run again; finished epochs are kept."
+            f"Nothing can be written to {_shown(output)} ({problem.strerror}): free some space or choose "
+            "another output folder, then run again; finished epochs are kept."
         ) from None

@@ -2,8 +2,8 @@
 
 Sources: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019 (arXiv:1902.00751),
 section 2.1 and figure 2, for the bottleneck with its residual connection; Pfeiffer et al.,
-"AdapterFusion", 2021 (arXiv:2005.00247), section 3.2.1 and appendix, for the single place after the
-feed-forward layer. Reference code: adapter-hub/adapters, `methods/modeling.py`, class `Adapter`.
+"AdapterFusion", 2021 (arXiv:2005.00247), section 2.2.3, for one place a block instead of two: after
+the feed-forward layer. Reference code: adapter-hub/adapters, `methods/modeling.py`, class `Adapter`.
 
 Letters: B batch, T tokens, D width (`d_model`), K bottleneck.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.methods.injection import find_in_blocks, refuse_second_injection, replace
@@ -31,11 +32,11 @@ class Bottleneck(nn.Module):
     and no activation after the up-projection: what is added back may be negative.
 
     The up-projection starts at zero, so the bottleneck returns zero at first; the down-projection
-    is drawn uniformly within `1 / sqrt(D)`, with a zero bias (as He et al. 2022, arXiv:2110.04366,
-    start theirs). Houlsby et al. start near zero, by a small random up-projection; exactly zero
-    leaves nothing to chance.
+    is drawn uniformly within `1 / sqrt(D)`, with a zero bias (AdapterHub's `mam_adapter` start, after
+    He et al. 2022, arXiv:2110.04366). Houlsby et al. start near zero, by small random weights in both;
+    exactly zero leaves nothing to chance.
 
-    Its weights are float32 whatever the base is, and the output has the input's type.
+    Its weights are float32 whatever the base is; the products are taken in the type of x.
 
     Shapes: x `(B, T, D)` -> `(B, T, D)`; weights `(K, D)`, `(K)`, `(D, K)`, `(D)`.
     """
@@ -51,8 +52,13 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, D)` -> `(B, T, D)`."""
-        weights = self.sharif_llm_adapter[0].weight.dtype
-        return self.sharif_llm_adapter(x.to(weights)).to(x.dtype)  # (B, T, D) -> (B, T, K) -> (B, T, D)
+        down, relu, up = self.sharif_llm_adapter
+        middle = relu(_linear(x, down))  # (B, T, D) -> (B, T, K)
+        return _linear(middle, up)  # (B, T, K) -> (B, T, D)
+
+
+def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
 
 
 # 2. The composition

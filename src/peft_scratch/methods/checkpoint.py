@@ -82,7 +82,7 @@ def read_delta(path: str | Path) -> dict[str, Tensor]:
     try:
         entries = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds, by where the damage is
-        if isinstance(error, UnpicklingError) and "Unsupported" in str(error):
+        if isinstance(error, UnpicklingError) and "Unsupported global" in str(error):
             raise UserError(
                 f"{path} holds Python objects besides tensors and is not loaded, since that could run code; "
                 "save a plain dictionary of tensors."

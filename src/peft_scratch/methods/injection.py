@@ -48,7 +48,7 @@ def last_part(name: str) -> str:
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put `module` where `model` has the module called `name`, in the same training mode."""
     parent, _, last = name.rpartition(".")
-    module.training = model.get_submodule(name).training
+    module.train(model.get_submodule(name).training)
     setattr(model.get_submodule(parent), last, module)
 
 

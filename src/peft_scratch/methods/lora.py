@@ -54,9 +54,9 @@ def kaiming_uniform_down(features: int, rank: int, device: torch.device | None =
     R = 8, `kaiming_uniform_(A)` spreads over sqrt(6 / 8) = 0.87 in place of 1 / sqrt(512) = 0.044:
     some twenty times too large. So A is drawn on its side, then turned.
     """
-    a = torch.empty(rank, features, device=device)  # (R, D)
-    nn.init.kaiming_uniform_(a, a=math.sqrt(5))  # bound: sqrt(6 / ((1 + 5) D)) = 1 / sqrt(D)
-    return a.T  # (D, R)
+    lying = torch.empty(rank, features, device=device, dtype=torch.float32)  # (R, D)
+    nn.init.kaiming_uniform_(lying, a=math.sqrt(5))  # bound: sqrt(6 / ((1 + 5) D)) = 1 / sqrt(D)
+    return lying.T  # (D, R)
 
 
 # 2. The composition
@@ -66,7 +66,7 @@ class LoRALinear(nn.Linear):
     """A linear layer with a low-rank update beside it: `y = x W^T + bias + (alpha / r) x A B`.
 
     It takes over the weight of the layer it replaces, under the same name: a checkpoint of the base
-    still fits. A and B are float32 whatever the base is, and the output has the base's type.
+    still fits. A and B are float32 whatever the base is; the product is taken in the type of x.
 
     Identity at the start: B is zero, so `x A B` is zero and the output is the base's to the last
     bit. A must not be zero as well, or neither would ever get a gradient; with B zero, A gets its
@@ -83,9 +83,12 @@ class LoRALinear(nn.Linear):
         self.bias = base.bias  # (E) or None
         self.rank = rank
         self.scaling = alpha / rank
+        # A and B lie in memory as loralib's and PEFT's (R, D) and (E, R) do: .T turns the view, not the
+        # numbers. So their matrix products and ours take one road and agree to the last bit.
         device = base.weight.device
         self.sharif_llm_A = nn.Parameter(kaiming_uniform_down(self.in_features, rank, device))  # (D, R)
-        self.sharif_llm_B = nn.Parameter(torch.zeros(self.out_features, rank, device=device).T)  # (R, E)
+        up = torch.zeros(self.out_features, rank, device=device, dtype=torch.float32)  # (E, R)
+        self.sharif_llm_B = nn.Parameter(up.T)  # (R, E)
         # Holds W while the update is merged. A buffer moves with the model; not persistent, it stays
         # out of the state dict.
         self.register_buffer("weight_before_merge", None, persistent=False)
@@ -100,8 +103,8 @@ class LoRALinear(nn.Linear):
         y = F.linear(x, self.weight, self.bias)  # (B, T, E)
         if self.merged:
             return y
-        a, b = self.sharif_llm_A, self.sharif_llm_B  # (D, R), (R, E)
-        return (y + low_rank_update(x.to(a.dtype), a, b, self.scaling)).to(y.dtype)
+        a, b = self.sharif_llm_A.to(x.dtype), self.sharif_llm_B.to(x.dtype)  # (D, R), (R, E)
+        return y + low_rank_update(x, a, b, self.scaling)
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -94,6 +94,6 @@ def apply(method: Method, model: T5ForConditionalGeneration) -> Tuned:
         trains = count_parameters(tuned, trainable_only=True)
         added = count_parameters(tuned) - whole_before
         assert trains == added == expected, (
-            f"{method!r}: {trains:,} parameters train and {added:,} were added, but the formula says {expected:,}"
+            f"{method!r}: {trains:,} parameters train and {added:,} were added; the formula says {expected:,}"
         )
     return Tuned(tuned, method, places)

@@ -85,9 +85,9 @@ def _require_rows(n: int, there: int, where: str) -> None:
 class PromptRows(nn.Module):
     """N trained rows, put before an embedded text: `[P; X]` (section 2).
 
-    It is the one method that is not the identity at the start: there is no text before which
-    something can stand without being read. With `first_rows` the model behaves as if the text began
-    with those N vocabulary pieces.
+    It is the one method that is not the identity at the start: whatever stands before the text is
+    read. With `first_rows` the model behaves, to the last bit, as if the text began with those N
+    pieces of the vocabulary.
 
     Shapes: embedded `(B, T, D)` -> `(B, N + T, D)`; `prompt_emb` `(N, D)`.
     """
@@ -129,9 +129,8 @@ def prepend_prompt(encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple
     `attention_mask` `(B, T)`, if there is one, becomes `(B, N + T)`. The caller's tensors are left as
     they are. The relative positions of T5 need no care: it computes them from the length it sees.
     """
-    given = inspect.signature(type(encoder).forward).bind_partial(encoder, *args, **kwargs).arguments
-    _, *names = given
-    inputs = {name: given[name] for name in names}
+    inputs = inspect.signature(type(encoder).forward).bind_partial(encoder, *args, **kwargs).arguments
+    del inputs["self"]
     ids, embedded = inputs.pop("input_ids", None), inputs.pop("inputs_embeds", None)
     if (ids is None) == (embedded is None):
         return None  # none or both: T5 says itself what is wrong
@@ -193,6 +192,10 @@ class SoftPrompt(Method):
         refuse_second_injection(model)
         table = model.encoder.embed_tokens
         rows = self.initialiser(table.weight.detach(), self.virtual_tokens, None)  # (N, D)
+        if rows.shape != (shape := (self.virtual_tokens, table.embedding_dim)):
+            raise UserError(
+                f"The initialiser returned rows of shape {tuple(rows.shape)}; it has to be {shape}."
+            )
         model.encoder.embed_tokens = PromptedEmbedding(table, rows)
         model.encoder.embed_tokens.train(table.training)
         model.encoder.register_forward_pre_hook(prepend_prompt, with_kwargs=True)

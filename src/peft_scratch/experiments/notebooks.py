@@ -1,0 +1,142 @@
+"""Execute the five notebooks, and keep of each what a reader needs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments.profiles import ROOT, choose_profile
+from peft_scratch.experiments.results import write_atomically
+
+# What a cell prints may name a file of this machine; a notebook is read on others.
+_ELSEWHERE = [
+    (re.compile(re.escape(f"{ROOT}/")), ""),
+    (re.compile(re.escape(f"{Path.home()}/")), "~/"),
+    (re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "<cell>"),
+]
+_INJECTED = "injected-parameters"
+
+
+def execute_all(profile: str, seed: int, output: Path | None) -> list[Path]:
+    """Execute the notebooks in order; return the executed copies, in `notebooks` of the output folder.
+
+    The offline profile's output folder is the project itself: there the copies replace the notebooks.
+    Nothing is written of a notebook that fails.
+
+    Raises:
+        UserError: a cell raised one; the notebook and the cell are named.
+        RuntimeError: a cell failed otherwise.
+    """
+    # What is not asked for is not passed on, so that a default run's notebooks hold no extra cell.
+    parameters: dict[str, Any] = {}
+    if profile != "auto":
+        parameters["PROFILE"] = profile
+    if seed != 0:
+        parameters["SEED"] = seed
+    if output is not None:
+        parameters["OUTPUT"] = str(output.absolute())
+    choice = choose_profile(profile)
+    folder = (output or choice.profile.output) / "notebooks"
+    sources = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+    written = []
+    for number, source in enumerate(sources, start=1):
+        print(f"\nNotebook {number} of {len(sources)}: {source.name}", file=sys.stderr, flush=True)
+        executed = execute(source, parameters)
+        write_atomically(folder / source.name, nbformat.writes(executed) + "\n")
+        written.append(folder / source.name)
+    return written
+
+
+def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
+    """The notebook at `source`, executed with `parameters` and cleaned; nothing is written.
+
+    A bar counts the cells on standard error; what the cells print there, their own bars included, is
+    passed on.
+
+    Raises:
+        UserError: a cell raised one; the notebook and the cell are named.
+        RuntimeError: a cell failed otherwise.
+    """
+    notebook = nbformat.read(source, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if _INJECTED not in cell.metadata.get("tags", [])]
+    try:
+        executed = papermill.execute_notebook(
+            notebook,
+            None,
+            parameters,
+            kernel_name="python3",
+            language="python",
+            # What matters reaches the cell; the kernel's own log would only break up the bars.
+            extra_arguments=["--log-level=CRITICAL"],
+            cwd=source.parent,
+            stderr_file=_Terminal(),
+            # Merges what a progress bar wrote into its last state.
+            coalesce_streams=True,
+            record_timing=False,
+        )
+    except PapermillExecutionError as failure:
+        # Papermill counts the cell that it put in.
+        number = failure.cell_index + 1 - bool(parameters)
+        place = f"{source.name}, cell {number} (`{failure.source.strip().splitlines()[0]}`)"
+        if failure.ename == UserError.__name__:
+            raise UserError(f"{place}: {failure.evalue}") from None
+        raise RuntimeError(f"{place} failed with {failure.ename}: {failure.evalue}") from failure
+    except DeadKernelError:
+        raise UserError(
+            f"{source.name}: the process that ran it died, most often because memory ran out: close other "
+            "programs and run again; finished epochs are kept."
+        ) from None
+    return cleaned(executed)
+
+
+def cleaned(notebook: NotebookNode) -> NotebookNode:
+    """`notebook` without the traces of its execution: timestamps, dead widgets, paths of this machine."""
+    for name in ("papermill", "widgets"):
+        notebook.metadata.pop(name, None)
+    for cell in notebook.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if cell.cell_type != "code":
+            continue
+        cell.source = _portable(cell.source)
+        for output in cell.outputs:
+            if "text" in output:
+                text = _without_blank_bars(output.text) if output.name == "stderr" else output.text
+                output.text = _portable(text)
+            for kind, content in output.get("data", {}).items():
+                if isinstance(content, str) and kind.startswith("text/"):
+                    output.data[kind] = _portable(content)
+        cell.outputs = [output for output in cell.outputs if output.get("text", "kept")]
+    nbformat.validate(notebook)
+    return notebook
+
+
+class _Terminal:
+    """Standard error, where two bars write to one line: the kernel's, and papermill's own."""
+
+    def write(self, text: str) -> None:
+        # A shorter bar would leave the end of a longer one standing.
+        sys.stderr.write(text.replace("\r", "\r\x1b[K") if sys.stderr.isatty() else text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _portable(text: str) -> str:
+    for path, name in _ELSEWHERE:
+        text = path.sub(name, text)
+    return text
+
+
+def _without_blank_bars(text: str) -> str:
+    """A bar that cleared itself leaves a line of spaces behind, or a carriage return at the end."""
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.removesuffix("\r").split("\n")]
+    return "\n".join(line for n, line in enumerate(lines) if line or n == len(lines) - 1)

@@ -1,0 +1,123 @@
+"""The bottleneck adapter through AdapterHub's `adapters`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch import nn
+from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
+
+from peft_scratch.errors import UserError
+from peft_scratch.methods.adapter import Adapter
+from peft_scratch.methods.method import Method
+
+#: What the adapter is called in the model, and so in the names of its parameters.
+NAME = "imdb"
+
+
+@dataclass(frozen=True)
+class AdapterHubAdapter(Method):
+    """Our `Adapter` by AdapterHub: its `SeqBnConfig`, the Pfeiffer placement.
+
+    One difference is left as it is: both projections start normal with deviation 0.02
+    (methods/modeling.py, Adapter.init_bert_weights), so it is not quite the identity at the start.
+
+    Attributes:
+        bottleneck: K, the width in the middle.
+    """
+
+    bottleneck: int = 8
+
+    kind = "adapter"
+    library = "adapterhub"
+
+    def __post_init__(self) -> None:
+        self._from_scratch()
+
+    def _from_scratch(self) -> Adapter:
+        """The same from scratch: it checks the hyperparameter and knows the count."""
+        return Adapter(self.bottleneck)
+
+    def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
+        """Turn `model` into AdapterHub's class, with an adapter in each feed-forward layer, active.
+
+        Raises:
+            UserError: the library is not installed.
+        """
+        adapters = _import_adapters()
+        reduction = self._reduction(model.config)
+        add_active(model, adapters.SeqBnConfig(reduction_factor=reduction))
+        end = f".adapters.{NAME}"
+        return model, [name.removesuffix(end) for name, _ in model.named_modules() if name.endswith(end)]
+
+    def declares(self, name: str) -> bool:
+        """Weights and biases of every bottleneck."""
+        return f".adapters.{NAME}." in name
+
+    def added_parameters(self, config: T5Config) -> int:
+        """As from scratch: `D K + K` down and `K D + D` up for every feed-forward layer."""
+        return self._from_scratch().added_parameters(config)
+
+    def _reduction(self, config: T5Config) -> float:
+        """The library's `reduction_factor` that gives a width of exactly K.
+
+        methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(D // reduction_factor)`, and in
+        floating point 512 // (512 / 5) is 4. With K and a half it always rounds down to K.
+        """
+        exact = config.d_model / self.bottleneck
+        comes_out = config.d_model // exact == self.bottleneck
+        return exact if comes_out else config.d_model / (self.bottleneck + 0.5)
+
+
+def add_active(model: T5ForConditionalGeneration, config: object) -> None:
+    """Add an adapter of the library's `config` (`SeqBnConfig`, `LoRAConfig`) to `model`, active."""
+    adapters = _import_adapters()
+    training = model.training
+    initialise(model)
+    with torch.device(model.device):
+        model.add_adapter(NAME, config=config)
+        # model_mixin.py, forward_context: activated by `train_adapter` alone, it would first warn that
+        # no adapter is active.
+        model.adapters_config.active_setup = adapters.Stack(NAME)
+        model.train_adapter(NAME)
+    model.train(training)  # model_mixin.py, train_adapter turns dropout on
+    # A forgotten activation is silent: the model then runs, and trains nothing.
+    assert model.active_adapters is not None and model.active_adapters.first() == NAME
+
+
+def initialise(model: T5ForConditionalGeneration) -> None:
+    """Turn `model` into the library's T5, which calls transformers as 4.57 asks for, so nothing warns.
+
+    models/t5/modeling_t5.py, T5StackWithAdapters.forward starts a cache in the form of a tuple where it
+    was given none, and names it `past_key_value` towards each block. The results are the same.
+    """
+    with torch.device(model.device):
+        _import_adapters().init(model)
+
+    def start_cache(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if kwargs.get("use_cache") and kwargs.get("past_key_values") is None:
+            kwargs = {**kwargs, "past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
+        return args, kwargs
+
+    def rename_cache(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if "past_key_value" in kwargs:
+            kwargs = dict(kwargs)
+            kwargs["past_key_values"] = kwargs.pop("past_key_value")
+        return args, kwargs
+
+    model.decoder.register_forward_pre_hook(start_cache, with_kwargs=True)
+    for stack in (model.encoder, model.decoder):
+        for block in stack.block:
+            block.register_forward_pre_hook(rename_cache, with_kwargs=True)
+
+
+def _import_adapters() -> ModuleType:
+    try:
+        import adapters
+    except ImportError as error:
+        raise UserError(
+            f"The library `adapters` cannot be imported ({error}): run `pip install adapters==1.3.0`."
+        ) from None
+    return adapters

@@ -1,0 +1,88 @@
+"""Import OpenDelta 0.3.2 on today's transformers, without its web server and its cloud client.
+
+The library was last released in 2022. Four of its imports fail or do harm now; each is stood in for
+while `opendelta` is being imported, and only then, so nothing else ever sees a stand-in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import ModuleType
+
+from transformers.integrations.deepspeed import deepspeed_config, is_deepspeed_zero3_enabled
+
+from peft_scratch.errors import UserError
+
+
+def _unavailable(what: str) -> Callable[..., None]:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError(f"OpenDelta's {what} is left out of this kit")
+
+    return refuse
+
+
+def _module(name: str, **attributes: object) -> ModuleType:
+    module = ModuleType(name)
+    vars(module).update(attributes)
+    return module
+
+
+def _stand_ins() -> dict[str, ModuleType]:
+    stand_ins = {
+        # utils/saving_loading_utils.py and utils/delta_center.py: the cloud client, of a package that
+        # is gone; only its saving and downloading would use it.
+        "DeltaCenter": _module("DeltaCenter", OssClient=_unavailable("cloud client")),
+        # utils/interactive/web.py builds a web application when imported, for `interactive_modify`.
+        "opendelta.utils.interactive.web": _module(
+            "opendelta.utils.interactive.web", interactive=_unavailable("web server")
+        ),
+        # basemodel.py: an unused `from turtle import back`, which needs Tk.
+        "turtle": _module("turtle", back=None),
+    }
+    # basemodel.py: transformers moved this module; where the old place still exists, it is used.
+    if importlib.util.find_spec("transformers.deepspeed") is None:
+        stand_ins["transformers.deepspeed"] = _module(
+            "transformers.deepspeed",
+            deepspeed_config=deepspeed_config,
+            is_deepspeed_zero3_enabled=is_deepspeed_zero3_enabled,
+        )
+    return stand_ins
+
+
+@contextlib.contextmanager
+def _standing_in() -> Iterator[None]:
+    stand_ins = _stand_ins()
+    before = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
+    path = list(sys.path)
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+        sys.modules.update(before)
+        # utils/common_structures/__init__.py puts its own folder, with a t5.py and a bert.py in it,
+        # first on the path of every later import.
+        sys.path[:] = path
+
+
+@cache
+def import_opendelta() -> ModuleType:
+    """The package `opendelta`.
+
+    Raises:
+        UserError: it, or `rich`, which it prints with, is not installed.
+    """
+    try:
+        with _standing_in():
+            import opendelta
+    except ImportError as error:
+        raise UserError(
+            f"The library OpenDelta cannot be imported ({error}): "
+            "run `pip install rich` and `pip install --no-deps opendelta==0.3.2`."
+        ) from None
+    return opendelta

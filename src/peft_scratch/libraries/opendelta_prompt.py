@@ -1,0 +1,104 @@
+"""The soft prompt through OpenDelta."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from peft_scratch.libraries.opendelta_compat import import_opendelta
+from peft_scratch.methods.method import Method
+from peft_scratch.methods.soft_prompt import SoftPrompt, first_rows
+
+_PARAMETER = "encoder.soft_prompt_layer.soft_embeds"
+
+
+@dataclass(frozen=True)
+class OpenDeltaPrompt(Method):
+    """Our `SoftPrompt` by OpenDelta (Lester et al. 2021, section 2).
+
+    The rows start as the first rows of the vocabulary: the library's `token_init`, which is its
+    default and what the course asks for.
+
+    A deep copy of the model does not work by itself: basemodel.py, insert_module binds the encoder's
+    new `forward` to the encoder that it was made for.
+
+    Attributes:
+        virtual_tokens: N. The rows count towards the number of tokens that the input may have.
+    """
+
+    virtual_tokens: int = 10
+
+    kind = "soft_prompt"
+    library = "opendelta"
+
+    def __post_init__(self) -> None:
+        self._from_scratch()
+
+    def _from_scratch(self) -> SoftPrompt:
+        """The same from scratch: it checks the hyperparameter and knows the count."""
+        return SoftPrompt(self.virtual_tokens)
+
+    def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
+        """Put the rows into the encoder, which embeds its input with them from then on.
+
+        Raises:
+            UserError: there are more rows than the vocabulary has, or OpenDelta is not installed.
+        """
+        opendelta = import_opendelta()
+        rows = first_rows(model.get_input_embeddings().weight.detach(), self.virtual_tokens)  # (N, D)
+        # delta_models/soft_prompt.py, SoftPromptLayer.__init__ and .instantiate: token numbers are made
+        # on the default device whatever the model's, and the rows' `.to(device)` makes an ordinary
+        # tensor of the parameter when it has to move. With the model's device as the default, neither
+        # happens.
+        with torch.device(model.device):
+            opendelta.SoftPromptModel(model, soft_token_num=self.virtual_tokens, token_init=True)
+        assert torch.equal(model.get_parameter(_PARAMETER), rows), "OpenDelta started from other rows"
+        # No `freeze_module()`, on purpose: basemodel.py, set_active_state_dict, trims what
+        # `model.state_dict()` returns from then on; freezing is done by parameter names here.
+        model.train(model.training)  # a new layer is in training mode, wherever it goes
+        _spare_the_callers_mask(model)
+        return model, ["encoder"]
+
+    def declares(self, name: str) -> bool:
+        """The prompt's rows."""
+        return name == _PARAMETER
+
+    def added_parameters(self, config: T5Config) -> int:
+        """As from scratch: `N D`."""
+        return self._from_scratch().added_parameters(config)
+
+
+def _spare_the_callers_mask(model: T5ForConditionalGeneration) -> None:
+    """Give the model a copy of each attention mask it is called with, all ones where there is none.
+
+    delta_models/soft_prompt.py, SoftPromptLayer.pre_forward sets `.data` of the mask it gets, so that
+    the decoder, which gets the same tensor, sees N columns more. So does the caller, whose next call
+    with the batch fails. The mask has to be copied before the encoder and the decoder part ways: in
+    `forward`, and in `generate`, which calls the encoder by itself. Without a mask, the library would
+    hide token 0 from the encoder but not from the decoder, where a plain T5 hides nothing.
+    """
+    signature = inspect.signature(model.forward)
+
+    def own_mask(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        kwargs = signature.bind(*args, **kwargs).arguments
+        if kwargs.get("attention_mask") is not None:
+            kwargs["attention_mask"] = kwargs["attention_mask"].clone()
+        elif kwargs.get("input_ids") is not None:
+            kwargs["attention_mask"] = torch.ones_like(kwargs["input_ids"])
+        return (), kwargs
+
+    model.register_forward_pre_hook(own_mask, with_kwargs=True)
+    library_generate = model.generate
+
+    @functools.wraps(library_generate)
+    def generate(*args: object, **kwargs: object) -> object:
+        if kwargs.get("attention_mask") is not None:
+            kwargs["attention_mask"] = kwargs["attention_mask"].clone()
+        return library_generate(*args, **kwargs)
+
+    model.generate = generate

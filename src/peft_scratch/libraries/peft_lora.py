@@ -1,0 +1,78 @@
+"""LoRA through Hugging Face PEFT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from peft_scratch.errors import UserError
+from peft_scratch.methods.injection import find_in_blocks
+from peft_scratch.methods.lora import LoRA
+from peft_scratch.methods.method import Method
+
+
+@dataclass(frozen=True)
+class PeftLoRA(Method):
+    """Our `LoRA` by PEFT, with the same hyperparameters (Hu et al. 2021, section 4.1).
+
+    The model to call is PEFT's wrapper; the base is changed in place.
+
+    Attributes:
+        rank: r, the width of the update's middle.
+        alpha: the update is scaled by `alpha / rank`.
+        targets: last name parts of the layers to replace.
+    """
+
+    rank: int = 8
+    alpha: float = 4.0
+    targets: tuple[str, ...] = ("q", "v")
+
+    kind = "lora"
+    library = "peft"
+
+    def __post_init__(self) -> None:
+        self._from_scratch()
+
+    def _from_scratch(self) -> LoRA:
+        """The same from scratch: it checks the hyperparameters and knows the count."""
+        return LoRA(self.rank, self.alpha, self.targets)
+
+    def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
+        """Replace each target by PEFT's LoRA layer; return PEFT's wrapper and the names in the base.
+
+        Raises:
+            UserError: a target matches no linear layer, or PEFT is not installed.
+        """
+        try:
+            import peft
+        except ImportError as error:
+            raise UserError(
+                f"The library PEFT cannot be imported ({error}): run `pip install peft==0.21.2`."
+            ) from None
+        # tuners/tuners_utils.py, BaseTuner.inject_adapter raises only if no target at all matches: of
+        # two, a misspelt one would be passed over silently. So they are looked up here first.
+        places = find_in_blocks(model, self.targets, nn.Linear)
+        config = peft.LoraConfig(
+            task_type=peft.TaskType.SEQ_2_SEQ_LM,
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=0.0,
+            target_modules=list(self.targets),
+        )
+        with torch.device(model.device):
+            wrapper = peft.get_peft_model(model, config)
+        wrapper.train(model.training)  # a new wrapper is in training mode, whatever it wraps
+        layers = [n for n, module in model.named_modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
+        assert layers == places, f"PEFT replaced {layers}, not {places}"
+        return wrapper, places
+
+    def declares(self, name: str) -> bool:
+        """`lora_A` and `lora_B` of every target."""
+        return ".lora_A." in name or ".lora_B." in name
+
+    def added_parameters(self, config: T5Config) -> int:
+        """As from scratch: `r (D + E)` for every target."""
+        return self._from_scratch().added_parameters(config)

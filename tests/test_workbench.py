@@ -1,0 +1,148 @@
+"""From a run's id to its JSON and weight file, in the smoke profile on the base that ships."""
+
+import errno
+import json
+
+import pytest
+import torch
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments import results, workbench
+from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.methods import count_parameters, load_delta, read_delta
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Workbench.open("smoke", seed=3, output=tmp_path_factory.mktemp("output"))
+
+
+@pytest.fixture(scope="module")
+def finished(bench):
+    prepared = bench.prepare("lora_scratch_r8")
+    return prepared, bench.train(prepared)
+
+
+def test_the_result_is_the_json(bench, finished):
+    _, result = finished
+    written = json.loads((bench.output / "report" / "results" / "lora_scratch_r8.json").read_text())
+    assert written == json.loads(json.dumps(result))
+    assert bench.results() == {"lora_scratch_r8": written}
+
+
+def test_the_result_says_what_it_depends_on(bench, finished):
+    prepared, result = finished
+    assert result["config"]["hyperparameters"] == {"rank": 8, "alpha": 4.0, "targets": ["q", "v"]}
+    assert result["config"]["seed"] == 3
+    assert result["config"]["learning_rate"] == prepared.learning_rate
+    assert result["environment"]["versions"]["torch"] == torch.__version__
+    assert result["environment"]["precision"] in ("float32", "bfloat16")
+    parameters = result["parameters"]
+    assert parameters["whole"] == count_parameters(prepared.tuned.model)
+    assert (
+        parameters["trainable"] == parameters["added"] == parameters["whole"] - count_parameters(bench.base())
+    )
+
+
+def test_the_accuracies_agree_with_the_epochs(bench, finished):
+    _, result = finished
+    epochs, accuracy = result["epochs"], result["accuracy"]
+    assert len(epochs) == bench.profile.epochs
+    assert accuracy["best"] == max(epoch["accuracy"] for epoch in epochs)
+    assert accuracy["last"] == epochs[-1]["accuracy"]
+    assert epochs[accuracy["best_epoch"] - 1]["accuracy"] == accuracy["best"]
+    assert len(result["mistakes"]) == round((1 - accuracy["best"]) * bench.profile.test_reviews)
+    for epoch in epochs:
+        whole = 0.2 * epoch["validation_accuracy"] + 0.8 * epoch["rest_accuracy"]
+        assert epoch["accuracy"] == pytest.approx(whole)
+
+
+def test_the_weight_file_is_the_best_epochs(bench, finished):
+    prepared, _ = finished
+    path = bench.output / "weights" / "lora.pt"
+    entries = read_delta(path)
+    own = dict(prepared.tuned.model.named_parameters())
+    assert len(entries) == len(prepared.tuned.trainable)
+    assert all(torch.equal(entries[name], own[name]) for name in entries)
+    fresh = bench.prepare("lora_scratch_r8")
+    load_delta(fresh.tuned.model, path)
+    assert torch.equal(bench.logits(fresh, [0, 1, 2]), bench.logits(prepared, [0, 1, 2]))
+
+
+def test_a_finished_run_is_not_repeated(bench, finished):
+    _, result = finished
+    again = bench.train(bench.prepare("lora_scratch_r8"))
+    assert again["epochs"] == result["epochs"], "seconds and all: nothing was measured anew"
+
+
+def test_the_same_seed_gives_the_same_run(bench, finished, tmp_path):
+    _, result = finished
+    other = Workbench.open("smoke", seed=3, output=tmp_path)
+    again = other.train(other.prepare("lora_scratch_r8"))
+    assert again["curve"] == result["curve"]
+    assert (tmp_path / "weights" / "lora.pt").read_bytes() == (
+        bench.output / "weights" / "lora.pt"
+    ).read_bytes()
+
+
+def test_a_changed_run_is_kept_apart_from_the_ten(bench, finished):
+    published = bench.output / "report" / "results" / "lora_scratch_r8.json"
+    before = published.read_bytes()
+    weights = (bench.output / "weights" / "lora.pt").read_bytes()
+    result = bench.train(bench.prepare("lora_scratch_r8", {"rank": 2, "epochs": 1}))
+    assert result["config"]["hyperparameters"]["rank"] == 2
+    assert published.read_bytes() == before
+    assert (bench.output / "weights" / "lora.pt").read_bytes() == weights
+
+
+def test_baselines_stand_beside_the_runs(bench):
+    rows = [bench.zero_shot(), bench.zero_shot("sst2 sentence: "), bench.bag_of_words()]
+    assert [row["id"] for row in rows] == ["zero_shot", "zero_shot_prefix", "bag_of_words"]
+    for row in rows:
+        assert 0 <= row["accuracy"]["best"] <= 1
+        assert row["id"] in bench.results()
+    assert rows[2]["malformed"] == 0
+
+
+def test_another_profiles_results_are_not_mixed_in(bench, finished):
+    stray = bench.output / "report" / "results" / "stray.json"
+    stray.write_text(json.dumps({"id": "stray", "profile": "course"}))
+    assert "stray" not in bench.results()
+    stray.unlink()
+
+
+def test_the_top_of_a_notebook_says_profile_reason_and_precision(bench):
+    shown = str(bench)
+    assert "smoke, because it was asked for" in shown
+    assert "float32" in shown or "bfloat16" in shown
+    assert "weights/base" in shown
+
+
+def test_a_full_disk_gets_one_sentence_and_leaves_no_half_file(bench, tmp_path, monkeypatch):
+    full = Workbench.open("smoke", output=tmp_path)
+
+    def no_space(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(workbench, "write_json", no_space)
+    with pytest.raises(UserError, match="No space left on device") as raised:
+        full.bag_of_words()
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="choose another output folder"):
+        Workbench.open("smoke", output=tmp_path / "file")
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(UserError, match="seed must be a whole number"):
+        Workbench.open("smoke", seed=-1)
+
+
+def test_json_has_no_nan(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        results.write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
