@@ -80,8 +80,9 @@ def test_an_unknown_profile_is_refused(tmp_path, command):
 
 @pytest.mark.parametrize("command", [("run", "full"), ("notebooks",)])
 def test_a_negative_seed_is_refused(tmp_path, command):
-    sentence = _refused(*command, "--profile", "smoke", "--seed", -1, "--output", tmp_path)
-    assert "Invalid value for '--seed'" in sentence
+    done = CliRunner().invoke(app, [*command, "--profile", "smoke", "--seed=-1", "--output", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "Invalid value for '--seed'" in done.stderr
     assert not _files(tmp_path)
 
 

@@ -347,6 +347,15 @@ def test_a_failed_write_keeps_the_old_file(lora_file, monkeypatch):
     assert [file.name for file in path.parent.iterdir()] == ["lora.pt"]
 
 
+def test_the_new_file_takes_the_old_one_s_place_at_once(lora_file):
+    path, _ = lora_file
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        save_delta(tuned_model(LoRA(rank=4), seed=8), path)
+        assert reader.read() == before  # it was not written over, but moved away from
+    assert path.read_bytes() != before
+
+
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "x.pt", tmp_path):

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from peft_scratch.errors import UserError
+from peft_scratch.exactness import commands as exactness
 
 # What the machine refuses, as opposed to what the kit does wrong.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -163,6 +164,10 @@ def base(
     from peft_scratch.pretraining.pretrain import pretrain
 
     pretrain(seconds, output or OFFLINE_BASE)
+
+
+app.command()(exactness.convert)
+app.command()(exactness.parameters)
 
 
 def _seconds(budget: str) -> float:

@@ -113,7 +113,7 @@ def curves(*results: dict[str, Any]) -> None:
     right.set(title="Accuracy on the test split", xlabel="epoch", ylabel="%")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.margins(x=0.1, y=0.2)
-    right.legend(frameon=False)
+    left.legend(frameon=False)  # where loss falls, the corner is free
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

@@ -81,13 +81,20 @@ def _spare_the_callers_mask(model: T5ForConditionalGeneration) -> None:
     with the batch fails. The mask has to be copied before the encoder and the decoder part ways: in
     `forward`, and in `generate`, which calls the encoder by itself. Without a mask, the library would
     hide token 0 from the encoder but not from the decoder, where a plain T5 hides nothing.
+
+    A caller that hands over `encoder_outputs` of before gives the mask of its text with them; no
+    encoder runs to lengthen that one, so it is lengthened here.
     """
     signature = inspect.signature(model.forward)
 
     def own_mask(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         kwargs = signature.bind(*args, **kwargs).arguments
         if kwargs.get("attention_mask") is not None:
-            kwargs["attention_mask"] = kwargs["attention_mask"].clone()
+            mask = kwargs["attention_mask"].clone()  # (B, T), or (B, N + T) within `generate`
+            if kwargs.get("encoder_outputs") is not None:
+                rows = kwargs["encoder_outputs"][0].shape[1] - mask.shape[1]
+                mask = torch.cat([mask.new_ones(len(mask), rows), mask], dim=1)  # (B, N + T)
+            kwargs["attention_mask"] = mask
         elif kwargs.get("input_ids") is not None:
             kwargs["attention_mask"] = torch.ones_like(kwargs["input_ids"])
         return (), kwargs

@@ -1,0 +1,63 @@
+"""The commands `convert` and `parameters`. Imports stand inside them: torch alone takes seconds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="lora.pt, prompts.pt or adapter.pt; or a folder of PEFT or AdapterHub.")
+    ],
+    target: Annotated[Path, typer.Argument(help="A new folder; or a new .pt file.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help="The model it was trained on, as for `parameters`: checked, and written down."),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="LoRA's alpha, which a .pt file does not hold.")] = 4.0,
+) -> None:
+    """Convert a weight file to the adapter folder of a library, or such a folder to a weight file."""
+    from peft_scratch.exactness.convert import convert
+
+    done = convert(source, target, base=base, alpha=alpha)
+    typer.echo(
+        f"{done.target}: {done.form} of {done.method!r}, {done.tensors} tensors, "
+        f"{done.parameters:,} parameters. {done.next_step}"
+    )
+
+
+def parameters(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="t5-small to t5-11b, flan-t5-small to flan-t5-xxl, offline; or a config.json or its folder."
+        ),
+    ] = "t5-small",
+    method: Annotated[
+        str | None, typer.Option(help="full, soft_prompt, adapter or lora; all four by default.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Prompt rows, bottleneck or rank; the assignment's by default.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the ledger to this file.")] = None,
+) -> None:
+    """Derive by hand and count what each method adds to a T5, here and in the libraries."""
+    from rich.console import Console
+
+    from peft_scratch.exactness.ledger import ledger
+    from peft_scratch.exactness.ledger_tables import LEGEND, tables
+    from peft_scratch.experiments.results import write_json
+
+    result = ledger(model, method=method, size=size)
+    # A file or a pipe is as wide as need be. No markup: a regular expression's brackets are no style.
+    width = None if sys.stdout.isatty() else 140
+    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    for table in tables(result):
+        console.print(table)
+    console.print(LEGEND)
+    if json is not None:
+        write_json(json, result.as_dict())

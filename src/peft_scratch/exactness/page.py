@@ -1,0 +1,98 @@
+"""The page on exactness, from the JSON alone."""
+
+from __future__ import annotations
+
+_LIBRARIES = {"lora": "LoRA", "adapter": "Adapter", "soft_prompt": "Soft prompt", "base": "The base"}
+_COLUMNS = (
+    "from scratch",
+    "against",
+    "logits",
+    "loss",
+    "gradients",
+    "after the steps",
+    "moved",
+    "control",
+    "base alone",
+)
+
+
+def page(results: dict) -> str:
+    """The results of `parity.run` as Markdown."""
+    bases = results["bases"]
+    rows = [row for base in bases for row in base["rows"]]
+    passed = sum(row["equal"] for row in rows)
+    detected = sum(row["control_detected"] for row in rows)
+    exact = sum(_largest(row) == 0 for row in rows)
+    lines = [
+        "# From scratch equals the library",
+        "",
+        f"Every method from scratch against each library that has it: {len(rows)} comparisons on "
+        f"{len(bases)} base{'s' if len(bases) > 1 else ''}. {exact} are equal to the last bit in "
+        f"everything compared, {passed} are within the limits, and {detected} of {len(rows)} negative "
+        "controls are detected.",
+        "",
+        f"Both sides get the same weights (the method's start plus noise of deviation {results['noise']}, "
+        "because LoRA and the adapter start as the identity) and the same batches of real reviews, in "
+        "float32 with dropout off. The columns are max |difference| over all entries: of the logits, of "
+        "the loss, of every trainable gradient, and of every trained weight after the steps of AdamW at "
+        f"the course's learning rate. Limits: {_number(results['limit'])}, and "
+        f"{_number(results['limit_after_steps'])} after the steps. *Moved* is how far the steps moved the "
+        "weights: the same steps, not the same start. *Control* is max |difference| of the logits with "
+        f"one weight moved by {results['nudge']}, which has to be beyond the limit. *Base alone* is what "
+        "the library's version of the base differs by with no method in it.",
+    ]
+    for base in bases:
+        lines += [
+            "",
+            f"## {base['title']}",
+            "",
+            f"{base['about']} {base['reviews']} reviews of at most {base['tokens']} tokens a batch, "
+            f"{base['steps']} steps. "
+            f"{', '.join(f'{library} {number}' for library, number in base['versions'].items())}.",
+            "",
+            f"| {' | '.join(_COLUMNS)} |",
+            f"|{'---|' * len(_COLUMNS)}",
+        ]
+        lines += [_row(row) for row in base["rows"]]
+        if others := [row for row in base["rows"] if row["logits_in_our_order"] is not None]:
+            lines += ["", "Summed in our own order, the logits differ by:", ""]
+            lines += [
+                f"- {row['ours']} against {row['library']}: {_number(row['logits_in_our_order'])}"
+                for row in others
+            ]
+    lines += [
+        "",
+        "## Where the libraries do otherwise",
+        "",
+        "| | library | about | how | where |",
+        "|---|---|---|---|---|",
+    ]
+    for other in results["differences"]:
+        source = f"`{other['package']}` {other['version']}, `{other['file']}`, line {other['line']}"
+        cells = (_LIBRARIES[other["kind"]], other["library"], other["about"], other["text"])
+        lines.append(f"| {' | '.join(cells)} | {source}: `{other['code']}` |")
+    lines += [
+        "",
+        "No library draws dropout inside its layers at these settings; all are given 0, their default.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(row: dict) -> str:
+    numbers = [
+        row[name]
+        for name in ("logits", "loss", "gradients", "weights_after_steps", "moved", "control", "base_alone")
+    ]
+    verdict = "" if row["equal"] and row["control_detected"] else " **FAILED**"
+    return (
+        f"| {row['ours']} | {row['library']} {row['what']}{verdict} | {' | '.join(map(_number, numbers))} |"
+    )
+
+
+def _largest(row: dict) -> float:
+    return max(row[name] for name in ("logits", "loss", "gradients", "weights_after_steps"))
+
+
+def _number(value: float) -> str:
+    return "0" if value == 0 else f"{value:.1e}"

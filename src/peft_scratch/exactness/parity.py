@@ -1,0 +1,319 @@
+"""The comparison of a pair: the same weights and batches into both, and the largest difference out.
+
+Float32, dropout off. Everything that is not the method's own is the same copy of the same base.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+from peft_scratch.errors import UserError
+from peft_scratch.exactness.differences import DIFFERENCES
+from peft_scratch.exactness.page import page
+from peft_scratch.exactness.pairs import PAIRS, Pair, as_it_is
+from peft_scratch.experiments.offline_data import imdb_split
+from peft_scratch.experiments.text import LABEL_WORDS
+from peft_scratch.methods.method import apply
+from peft_scratch.methods.parameters import count_parameters, freeze_all_but, trainable_names
+
+#: What `max |difference|` may be: of logits, loss and gradients, and of the weights after the steps.
+LIMIT, LIMIT_AFTER_STEPS = 1e-6, 1e-5
+STEPS = 50
+#: What one weight is moved by, for the negative control.
+NUDGE = 1e-2
+#: The deviation of the noise on the starting weights: at their own start LoRA and the adapter are the
+#: identity, and half of their gradients are zero.
+NOISE = 0.05
+
+_LIBRARIES = ("torch", "transformers", "peft", "adapters", "opendelta")
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Differences:
+    """max |ours - theirs| of each thing compared."""
+
+    logits: float
+    loss: float
+    gradients: float
+    weights_after_steps: float = 0.0
+    moved: float = 0.0  # of our own weights, by the steps
+
+    @property
+    def equal(self) -> bool:
+        """Whether each is within its limit."""
+        return (
+            max(self.logits, self.loss, self.gradients) <= LIMIT
+            and self.weights_after_steps <= LIMIT_AFTER_STEPS
+        )
+
+
+def compare(
+    pair: Pair, base: T5ForConditionalGeneration, batches: Sequence[Batch], steps: int
+) -> Differences:
+    """Build both sides of `pair` on copies of `base` and compare them.
+
+    Logits, loss and gradients are compared on the first batch; `steps` steps of AdamW follow, each on
+    the next batch, over again if there are fewer.
+    """
+    ours, theirs, names = build(pair, base)
+    logits, loss, gradients = _differences(pair, ours, theirs, names, batches[0])
+    start = {name: ours.get_parameter(name).detach().clone() for name in names}
+    for model in (ours, theirs):
+        optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), pair.learning_rate)
+        for step in range(steps):
+            optimiser.zero_grad()
+            model(**batches[step % len(batches)]).loss.backward()
+            optimiser.step()
+    after = max(_distance(*_partners(pair, ours, theirs, name)) for name in names)
+    moved = max(_distance(ours.get_parameter(name), start[name]) for name in names)
+    return Differences(logits, loss, gradients, after, moved)
+
+
+def negative_control(pair: Pair, base: T5ForConditionalGeneration, batch: Batch) -> Differences:
+    """The same comparison with one weight of the library's side moved by `NUDGE`: it has to fail."""
+    ours, theirs, names = build(pair, base)
+    with torch.no_grad():
+        weight = _partners(pair, ours, theirs, names[-1])[1]
+        weight[(0,) * weight.dim()] += NUDGE
+    return Differences(*_differences(pair, ours, theirs, names, batch))
+
+
+def base_difference(pair: Pair, base: T5ForConditionalGeneration, batch: Batch) -> float:
+    """max |difference| of the logits of the plain base and of the library's version of it, no method in."""
+    prepared = copy.deepcopy(base)
+    pair.prepare(prepared)
+    with torch.no_grad():
+        return _distance(base(**batch).logits, prepared(**batch).logits)
+
+
+def logits_in_our_order(pair: Pair, base: T5ForConditionalGeneration, batch: Batch) -> float | None:
+    """max |difference| of the logits without `pair.reorder`; None for a pair that does not reorder."""
+    if pair.reorder is as_it_is:
+        return None
+    ours, theirs, _ = build(replace(pair, reorder=as_it_is), base)
+    with torch.no_grad():
+        return _distance(ours(**batch).logits, theirs(**batch).logits)
+
+
+def build(pair: Pair, base: T5ForConditionalGeneration) -> tuple[nn.Module, nn.Module, list[str]]:
+    """Both sides on copies of `base`, with the same weights; and the names of ours that both train.
+
+    Raises:
+        AssertionError: the library trains more, or other, than the map between the weights covers.
+    """
+    plain = copy.deepcopy(base)
+    pair.prepare(plain)
+    ours = apply(pair.ours, plain).model
+    pair.reorder(ours)
+    names = [name for name in trainable_names(ours) if pair.shares(name)]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            if name in names:
+                parameter += NOISE * torch.randn(parameter.shape, generator=generator)
+    freeze_all_but(ours, set(names).__contains__)
+
+    theirs = pair.build(copy.deepcopy(base)).eval()
+    partners = {pair.partner(name) for name in names}
+    freeze_all_but(theirs, partners.__contains__)
+    added = count_parameters(theirs) - count_parameters(base)
+    covered = sum(theirs.get_parameter(name).numel() for name in partners)
+    assert added == covered, f"{pair.id}: the library adds {added:,} parameters, {covered:,} of them ours too"
+    with torch.no_grad():
+        for name in names:
+            mine, other = _partners(pair, ours, theirs, name)
+            other.copy_(mine)
+    return ours, theirs, names
+
+
+def _partners(pair: Pair, ours: nn.Module, theirs: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+    """Our parameter called `name` and the library's, turned the same way round."""
+    mine, other = ours.get_parameter(name), theirs.get_parameter(pair.partner(name))
+    return mine, other.T if pair.transposed else other
+
+
+def _differences(
+    pair: Pair, ours: nn.Module, theirs: nn.Module, names: Iterable[str], batch: Batch
+) -> tuple[float, float, float]:
+    outputs = [model(**batch) for model in (ours, theirs)]
+    for output in outputs:
+        output.loss.backward()
+    gradients = []
+    for name in names:
+        mine, other = ours.get_parameter(name).grad, theirs.get_parameter(pair.partner(name)).grad
+        gradients.append(_distance(mine, other.T if pair.transposed else other))
+    return (
+        _distance(outputs[0].logits, outputs[1].logits),
+        _distance(outputs[0].loss, outputs[1].loss),
+        max(gradients),
+    )
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    return (a - b).abs().max().item()
+
+
+# What it is compared on: bases, and batches of real reviews.
+
+REVIEWS, TOKENS = 2, 48
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base to compare on: how it is called, what it is, how it and its tokenizer are had.
+
+    Attributes:
+        load: -> the model, in evaluation mode, and a function from a text to token numbers.
+    """
+
+    name: str
+    title: str
+    about: str
+    load: Callable[[], tuple[T5ForConditionalGeneration, Callable[[str], list[int]]]]
+
+
+def _random(config: T5Config) -> tuple[T5ForConditionalGeneration, Callable[[str], list[int]]]:
+    """A seeded random T5; its rows mean nothing, so a word's number is its hash."""
+
+    def encode(text: str) -> list[int]:
+        return [2 + zlib.crc32(word.encode()) % (config.vocab_size - 2) for word in text.split()]
+
+    torch.manual_seed(0)
+    return T5ForConditionalGeneration(config).eval(), encode
+
+
+def _saved(folder: Path) -> tuple[T5ForConditionalGeneration, Callable[[str], list[int]]]:
+    try:
+        model = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as problem:
+        raise UserError(
+            f"The base model in {folder} is missing or damaged ({type(problem).__name__}): restore that "
+            "folder from the repository, or make it anew with `make base`."
+        ) from None
+
+    def encode(text: str) -> list[int]:
+        # Cut here: transformers warns of a text beyond the 512 tokens that T5 was trained on.
+        return tokenizer(text, add_special_tokens=False, truncation=True, max_length=TOKENS).input_ids
+
+    return model.eval(), encode
+
+
+def bases(offline: Path) -> dict[str, Base]:
+    """The three bases by name; `offline` is the folder of the kit's own."""
+    tiny = T5Config(
+        vocab_size=512, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, decoder_start_token_id=0
+    )
+    small = T5Config(decoder_start_token_id=0)  # transformers' defaults are t5-small's sizes
+    every = (
+        Base("tiny", "A tiny random T5", "d_model 32, 2 + 2 layers.", lambda: _random(tiny)),
+        Base("offline", "The offline base", "The kit's own pre-trained T5.", lambda: _saved(offline)),
+        Base(
+            "t5-small",
+            "A random model of t5-small's size",
+            "60,506,624 parameters, d_model 512, 6 + 6 layers.",
+            lambda: _random(small),
+        ),
+    )
+    return {base.name: base for base in every}
+
+
+def review_batches(encode: Callable[[str], list[int]], count: int) -> list[Batch]:
+    """`count` batches of training reviews with their label words, one of each label in a batch.
+
+    The second review is cut to half the length of the first, so that there is padding. Shapes:
+    `(REVIEWS, TOKENS)`.
+    """
+    table = imdb_split()
+    train = table[table.part == "train"]
+    by_label = [train[train.label == label].text.head(count).tolist() for label in (0, 1)]
+    batches = []
+    for texts in zip(*by_label, strict=True):
+        ids, mask = (torch.zeros(REVIEWS, TOKENS, dtype=torch.long) for _ in range(2))
+        for row, (text, length) in enumerate(zip(texts, (TOKENS, TOKENS // 2), strict=True)):
+            review = [*encode(text)[: length - 1], 1]
+            ids[row, : len(review)] = torch.tensor(review)
+            mask[row, : len(review)] = 1
+        words = [torch.tensor([*encode(word), 1]) for word in LABEL_WORDS]
+        labels = pad_sequence(words, batch_first=True, padding_value=-100)
+        batches.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
+    return batches
+
+
+def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline", "t5-small")) -> dict:
+    """Compare every pair on every base named; write `exactness.json` and `exactness.md` into `output`.
+
+    What is there already of the other bases is kept: t5-small's size takes many minutes.
+
+    Returns:
+        What the JSON holds.
+
+    Raises:
+        UserError: a name is unknown, the offline base is missing, or a library is.
+    """
+    known = bases(offline)
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"There is no base {unknown[0]!r}; there are {', '.join(known)}.")
+    output.mkdir(parents=True, exist_ok=True)
+    before = output / "exactness.json"
+    measured = {}
+    if before.exists():
+        measured = {base["name"]: base for base in json.loads(before.read_text(encoding="utf-8"))["bases"]}
+    measured |= {name: _on(known[name]) for name in names}
+    results = {
+        "limit": LIMIT,
+        "limit_after_steps": LIMIT_AFTER_STEPS,
+        "nudge": NUDGE,
+        "noise": NOISE,
+        "bases": [measured[name] for name in known if name in measured],
+        "differences": [difference.record() for difference in DIFFERENCES],
+    }
+    (output / "exactness.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (output / "exactness.md").write_text(page(results), encoding="utf-8")
+    return results
+
+
+def _on(base: Base) -> dict:
+    model, encode = base.load()
+    batches = review_batches(encode, STEPS)
+    rows = []
+    for pair in tqdm(PAIRS, desc=base.title):
+        differences = compare(pair, model, batches, STEPS)
+        control = negative_control(pair, model, batches[0])
+        rows.append(
+            {
+                "ours": pair.name,
+                "library": pair.library,
+                "what": pair.what,
+                **asdict(differences),
+                "equal": differences.equal,
+                "control": control.logits,
+                "control_detected": not control.equal,
+                "base_alone": base_difference(pair, model, batches[0]),
+                "logits_in_our_order": logits_in_our_order(pair, model, batches[0]),
+            }
+        )
+    return {
+        "name": base.name,
+        "title": base.title,
+        "about": base.about,
+        "reviews": REVIEWS,
+        "tokens": TOKENS,
+        "steps": STEPS,
+        "versions": {library: version(library) for library in _LIBRARIES},
+        "rows": rows,
+    }

@@ -1,0 +1,189 @@
+"""What the base reads: texts of the training parts only, as tokens, and batches made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import T5TokenizerFast
+
+from peft_scratch.experiments.offline_data import fingerprint, imdb_split, sentence_split
+from peft_scratch.experiments.text import LABEL_WORDS, SST2_PREFIX
+from peft_scratch.pretraining.corruption import IGNORED, corrupt, draw_spans, pad
+from peft_scratch.pretraining.tokenizer import sentinel_ids
+
+CHUNK = 128  # tokens of a span-corruption sequence before corruption
+LONGEST = 192  # tokens of a supervised input
+JOINED = (2, 8)  # sentences joined into one supervised input: fewest, most
+POOL = 12  # batches whose examples are sorted by length together
+SENTIMENT_WEIGHT = 6.0  # how much likelier a span starts at a word of strong sentiment
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The texts, cleaned. The reviews come without their labels: nothing here could use them."""
+
+    reviews: list[str]
+    sentences: list[str]
+    labels: list[int]  # of the sentences
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes that say which texts these are, without holding them."""
+        return {"reviews": fingerprint(self.reviews), "sentences": fingerprint(self.sentences)}
+
+
+def training_sources() -> Sources:
+    """The training parts of the offline split: review texts, and sentences with their labels."""
+    reviews, sentences = imdb_split(), sentence_split()
+    sentences = sentences[sentences.part == "train"]
+    return Sources(
+        reviews.text[reviews.part == "train"].to_list(),
+        sentences.text.to_list(),
+        sentences.label.to_list(),
+    )
+
+
+def tokenizer_texts(sources: Sources) -> Iterator[str]:
+    """What the tokenizer is trained on: every text, and the words of the supervised task."""
+    yield from sources.reviews
+    for text, label in zip(sources.sentences, sources.labels, strict=True):
+        yield SST2_PREFIX + text
+        yield LABEL_WORDS[label]
+
+
+@dataclass
+class Corpus:
+    """The sources as token ids, and the random batches that training draws from them.
+
+    Attributes:
+        stream: (N,) every review's tokens in turn, each with its end of sequence.
+        starts: where each review begins in `stream`, and N.
+        sentences, labels: the labelled sentences, without prefix and end.
+        pseudo: (tokens, label) pairs that a teacher made; empty until there is one.
+    """
+
+    tokenizer: T5TokenizerFast
+    stream: np.ndarray
+    starts: np.ndarray
+    sentences: list[np.ndarray]
+    labels: np.ndarray
+    pseudo: list[tuple[np.ndarray, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sentinels = sentinel_ids(self.tokenizer)
+        self.end = self.tokenizer.eos_token_id
+        self.prefix = np.array(self.tokenizer(SST2_PREFIX, add_special_tokens=False)["input_ids"])
+        self.targets = np.array(self.tokenizer(list(LABEL_WORDS))["input_ids"])  # (2, 2): word, end
+        self.weights = 1 + SENTIMENT_WEIGHT * self.sentiment()
+
+    @classmethod
+    def from_sources(cls, sources: Sources, tokenizer: T5TokenizerFast) -> Corpus:
+        reviews = tokenizer(sources.reviews, return_attention_mask=False, verbose=False)["input_ids"]
+        sentences = tokenizer(sources.sentences, add_special_tokens=False)["input_ids"]
+        lengths = np.array([len(r) for r in reviews])
+        return cls(
+            tokenizer,
+            np.concatenate(reviews).astype(np.uint16),
+            np.concatenate([[0], np.cumsum(lengths)]),
+            [np.array(s) for s in sentences],
+            np.array(sources.labels),
+        )
+
+    def sentiment(self) -> np.ndarray:
+        """(V,) how strongly each token marks a sentence as positive or negative, between 0 and 1.
+
+        The z-score of the log-odds ratio with a prior (Monroe et al. 2008, section 3.5), from the
+        labelled sentences alone; 3 and more counts as 1, under 1.5 as 0, and so does a token of
+        which the odds hardly differ, however often it occurs.
+        """
+        size = len(self.tokenizer)
+        counts = np.zeros((2, size))
+        for tokens, label in zip(self.sentences, self.labels, strict=True):
+            counts[label] += np.bincount(tokens, minlength=size)
+        prior = 0.01 + 0.05 * counts.sum(0)
+        smooth = counts + prior
+        odds = np.log(smooth / (smooth.sum(1, keepdims=True) - smooth))
+        difference = np.abs(odds[1] - odds[0])
+        z = difference / np.sqrt((1 / smooth).sum(0))
+        return np.where(difference > 0.4, np.clip((z - 1.5) / 1.5, 0, 1), 0)
+
+    def chunks(self, rng: np.random.Generator, length: int = CHUNK) -> Iterator[np.ndarray]:
+        """One pass over the stream in random order: pieces of `length` tokens that leave none out.
+
+        The grid is shifted by a random offset each pass, so that pieces differ between passes.
+        """
+        cuts = np.arange(rng.integers(1, length + 1), len(self.stream), length)
+        for piece in rng.permutation(len(cuts) + 1):
+            begin = cuts[piece - 1] if piece else 0
+            yield self.stream[begin : cuts[piece] if piece < len(cuts) else None].astype(np.int64)
+
+    def span_batches(self, rng: np.random.Generator, size: int) -> Iterator[dict[str, Tensor]]:
+        """Endless batches of `size` corrupted pieces."""
+        rows = []
+        while True:
+            for tokens in self.chunks(rng):
+                mask = draw_spans(self.weights[tokens], rng)
+                rows.append(corrupt(tokens, mask, self.sentinels, self.end))
+                if len(rows) == size:
+                    yield self._batch(rows)
+                    rows = []
+
+    def labelled_batches(
+        self, rng: np.random.Generator, tokens: int, shares: dict[str, float]
+    ) -> Iterator[dict[str, Tensor]]:
+        """Endless batches of supervised examples, about `tokens` input tokens each, padding included.
+
+        `shares` says which part of the tokens is single sentences (`short`), several sentences of
+        one label (`joined`) and reviews with a teacher's labels (`pseudo`). One batch has one kind.
+        """
+        draw = {"short": self._short, "joined": self._joined, "pseudo": self._from_teacher}
+        pools: dict[str, list[dict[str, Tensor]]] = {kind: [] for kind in shares}
+        kinds = list(shares)
+        while True:
+            kind = kinds[rng.choice(len(kinds), p=np.array(list(shares.values())))]
+            if not pools[kind]:
+                pools[kind] = self._pool(draw[kind], rng, tokens)
+            yield pools[kind].pop()
+
+    def _pool(self, draw, rng: np.random.Generator, tokens: int) -> list[dict[str, Tensor]]:
+        examples: list[tuple[np.ndarray, np.ndarray]] = []
+        while sum(len(inputs) for inputs, _ in examples) < POOL * tokens:
+            text, label = draw(rng)
+            inputs = np.concatenate([self.prefix, text[: LONGEST - len(self.prefix) - 1], [self.end]])
+            examples.append((inputs, self.targets[label]))
+        examples.sort(key=lambda example: len(example[0]))
+        batches: list[list] = [[]]
+        for example in examples:
+            if batches[-1] and (len(batches[-1]) + 1) * len(example[0]) > tokens:
+                batches.append([])
+            batches[-1].append(example)
+        return [self._batch(batches[i]) for i in rng.permutation(len(batches))]
+
+    def _short(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        i = rng.integers(len(self.sentences))
+        return self._thin(self.sentences[i], rng), self.labels[i]
+
+    def _joined(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        label = rng.integers(2)
+        rows = rng.choice(np.flatnonzero(self.labels == label), rng.integers(JOINED[0], JOINED[1] + 1))
+        return np.concatenate([self._thin(self.sentences[i], rng) for i in rows]), label
+
+    def _from_teacher(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        text, label = self.pseudo[rng.integers(len(self.pseudo))]
+        return self._thin(text, rng), label
+
+    @staticmethod
+    def _thin(tokens: np.ndarray, rng: np.random.Generator, share: float = 0.1) -> np.ndarray:
+        # Each sentence is seen many times: dropping tokens at random keeps it from being learnt by heart.
+        return tokens[rng.random(len(tokens)) >= share]
+
+    def _batch(self, rows: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
+        inputs = pad([r[0] for r in rows], self.tokenizer.pad_token_id)
+        return {
+            "input_ids": torch.from_numpy(inputs),
+            "attention_mask": torch.from_numpy((inputs != self.tokenizer.pad_token_id).astype(np.int64)),
+            "labels": torch.from_numpy(pad([r[1] for r in rows], IGNORED)),
+        }

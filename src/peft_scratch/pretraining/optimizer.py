@@ -1,0 +1,43 @@
+"""The optimiser of the pre-training: AdamW whose steps follow the size of each tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+class RMSScaledAdamW(torch.optim.Optimizer):
+    """AdamW, each tensor's step multiplied by the tensor's root mean square.
+
+    That is Adafactor's relative step size (Shazeer and Stern 2018, section 8) put into AdamW, as
+    nanoT5 does (Nawrot 2023, section 3). T5's tensors start at scales that differ a hundredfold, and
+    with one step size for all of them a small T5 does not get past the unigram loss.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """One step; tensors smaller than 1e-3 in root mean square move as if they were of that size."""
+        for group in self.param_groups:
+            first, second = group["betas"]
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+                state["step"] += 1
+                state["mean"].lerp_(parameter.grad, 1 - first)
+                state["square"].lerp_(parameter.grad.square(), 1 - second)
+                mean = state["mean"] / (1 - first ** state["step"])
+                root = (state["square"] / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
+                scale = parameter.square().mean().sqrt().clamp_min(1e-3).item()
+                parameter.addcdiv_(mean, root, value=-group["lr"] * scale)

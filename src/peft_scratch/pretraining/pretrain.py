@@ -1,0 +1,325 @@
+"""Pre-training of the offline base: one budget of seconds, resumable, exported as it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import transformers
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import T5Config, T5ForConditionalGeneration, T5TokenizerFast
+
+from peft_scratch.experiments.profiles import OFFLINE_BASE, ROOT
+from peft_scratch.pretraining.card import RECORD, write_card
+from peft_scratch.pretraining.corpus import Corpus, Sources, tokenizer_texts, training_sources
+from peft_scratch.pretraining.embeddings import minilm_embeddings
+from peft_scratch.pretraining.optimizer import RMSScaledAdamW
+from peft_scratch.pretraining.teacher import label_reviews
+from peft_scratch.pretraining.tokenizer import VOCABULARY, train_tokenizer
+
+#: Where the checkpoint of a run under way is kept, for resuming.
+WORK = ROOT / "runs" / "base"
+CHECKPOINT_SECONDS = 300.0
+CURVE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that shapes the base but for the budget."""
+
+    vocabulary: int = VOCABULARY
+    d_model: int = 256
+    d_kv: int = 64
+    heads: int = 4
+    d_ff: int = 768
+    layers: int = 3
+    decoder_layers: int = 2
+    minilm: bool = True  # embedding started from MiniLM's word vectors
+    learning_rate: float = 0.015  # before each tensor's own scale
+    warmup: float = 0.03  # shares of the budget
+    decay_from: float = 0.3
+    sequences: int = 24  # span-corruption pieces a step
+    labelled_tokens: int = 2048  # supervised input tokens a step, early
+    late_labelled_tokens: int = 4096
+    late_from: float = 0.5  # from this share on, the teacher's labels
+    judged: int = 6000  # reviews that the teacher judges
+    early_shares: tuple[tuple[str, float], ...] = (("short", 0.6), ("joined", 0.4))
+    late_shares: tuple[tuple[str, float], ...] = (("short", 0.25), ("joined", 0.25), ("pseudo", 0.5))
+    seed: int = 0
+
+    def config(self, vocabulary: int) -> T5Config:
+        return T5Config(
+            vocab_size=vocabulary,
+            d_model=self.d_model,
+            d_kv=self.d_kv,
+            d_ff=self.d_ff,
+            num_heads=self.heads,
+            num_layers=self.layers,
+            num_decoder_layers=self.decoder_layers,
+            dropout_rate=0.1,
+            decoder_start_token_id=0,
+        )
+
+    def rate(self, progress: float) -> float:
+        """The share of the peak learning rate at `progress` through the budget: up, level, down to 0."""
+        down = (1 - progress) / (1 - self.decay_from)
+        return max(0.0, min(1.0, (progress + 1e-3) / self.warmup, down))
+
+
+@dataclass
+class State:
+    """A run under way: what a checkpoint holds beside the weights and the optimiser."""
+
+    seconds: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+def pretrain(
+    budget_seconds: float,
+    out: Path = OFFLINE_BASE,
+    *,
+    recipe: Recipe | None = None,
+    sources: Sources | None = None,
+    work: Path = WORK,
+    workers: int | None = None,
+    stop_after: float | None = None,
+    export_seconds: float = 600.0,
+) -> dict:
+    """Make the base: tokenizer, pre-training for `budget_seconds` of training time, export to `out`.
+
+    A run that was interrupted continues from its last checkpoint in `work` when it is called again
+    with the same recipe, budget and texts; setting up (about a minute) is not counted in the budget.
+
+    Args:
+        sources: texts other than the training parts of the offline split.
+        workers: processes of one thread each that share every step; one a core unless said. On a
+            machine that does other work as well they lose far less than threads that wait for one
+            another within each operation.
+        stop_after: leave off, checkpointed, after so many seconds of this call.
+        export_seconds: how often the weights so far go to `out`; the last ones always do.
+
+    Returns:
+        What `out`/pretraining.json holds.
+    """
+    recipe, sources = recipe or Recipe(), sources or training_sources()
+    job = _Job(
+        recipe=recipe,
+        corpus=_prepare(recipe, sources, work),
+        texts_seen=sources.fingerprints(),
+        budget=budget_seconds,
+        out=out,
+        checkpoint=work / "checkpoint.pt",
+        workers=workers or min(len(os.sched_getaffinity(0)), recipe.sequences),
+        stop_after=stop_after if stop_after is not None else float("inf"),
+        export_seconds=export_seconds,
+    )
+    if job.workers == 1:
+        _train(0, job, None)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            torch.multiprocessing.spawn(_train, (job, f"{folder}/meeting"), nprocs=job.workers)
+    write_card(out)
+    return json.loads((out / RECORD).read_text())
+
+
+@dataclass(frozen=True)
+class _Job:
+    recipe: Recipe
+    corpus: Corpus
+    texts_seen: dict[str, str]
+    budget: float
+    out: Path
+    checkpoint: Path
+    workers: int
+    stop_after: float
+    export_seconds: float
+
+    @property
+    def identity(self) -> str:
+        """What a checkpoint must agree with to be continued."""
+        return json.dumps([asdict(self.recipe), self.texts_seen, self.budget])
+
+
+def _train(rank: int, job: _Job, meeting: str | None) -> None:
+    """What each worker does: its share of every step; the first also keeps time, saves and exports."""
+    recipe, corpus = job.recipe, job.corpus
+    if meeting is not None:
+        torch.set_num_threads(1)
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{meeting}",
+            rank=rank,
+            world_size=job.workers,
+            timeout=timedelta(hours=1),
+        )
+    model, optimizer, state = _start(job)
+    # The data order is not resumed to the step: a continued run draws fresh batches.
+    rng = np.random.default_rng([recipe.seed, state.steps, rank])
+    torch.manual_seed(recipe.seed + 1000 * state.steps + rank)
+    spans = corpus.span_batches(rng, recipe.sequences // job.workers)
+    labelled: Iterator[dict[str, Tensor]] | None = None
+    late = False
+    gradient = _flat_gradient(model)
+    began = last_save = last_export = state.seconds
+    losses: dict[str, list[float]] = {"span": [], "label": []}
+    bar = tqdm(total=round(job.budget), initial=round(began), unit="s", mininterval=5, disable=rank > 0)
+    clock = time.monotonic()
+    while state.seconds < job.budget and state.seconds - began < job.stop_after:
+        progress = state.seconds / job.budget
+        if labelled is None or (progress >= recipe.late_from and not late):
+            late = progress >= recipe.late_from
+            shares = dict(recipe.late_shares if late else recipe.early_shares)
+            if "pseudo" in shares:
+                corpus.pseudo = label_reviews(model, corpus, rng, recipe.judged // job.workers)
+            tokens = recipe.late_labelled_tokens if late else recipe.labelled_tokens
+            labelled = corpus.labelled_batches(rng, tokens // job.workers, shares)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * recipe.rate(progress)
+        # No dropout on text that is seen twice; on the few labelled sentences, seen often, the config's.
+        gradient.zero_()
+        losses["span"].append(_backward(model.eval(), batch := next(spans)))
+        losses["label"].append(_backward(model.train(), next(labelled)))
+        _average(gradient, job.workers)
+        gradient.mul_(1 / max(1.0, gradient.norm().item()))
+        optimizer.step()
+        state.steps += 1
+        state.tokens += int(batch["attention_mask"].sum()) * job.workers
+
+        now = time.monotonic()
+        state.seconds, clock = _agreed(state.seconds + now - clock), now
+        if rank > 0:
+            continue
+        if state.seconds >= job.budget * (len(state.curve) + 1) / CURVE_POINTS:
+            point = {name: sum(values) / len(values) for name, values in losses.items()}
+            state.curve.append({"seconds": state.seconds, "steps": state.steps, **point})
+            losses = {"span": [], "label": []}
+            bar.set_postfix(point | {"step": state.steps}, refresh=False)
+        bar.update(round(min(state.seconds, job.budget)) - bar.n)
+        if state.seconds - last_save >= CHECKPOINT_SECONDS:
+            _save_checkpoint(job, model, optimizer, state)
+            last_save = state.seconds
+        if state.seconds - last_export >= job.export_seconds:
+            _export(job, model, state)
+            last_export = state.seconds
+    bar.close()
+    if rank == 0:
+        _save_checkpoint(job, model, optimizer, state)
+        _export(job, model, state)
+    if meeting is not None:
+        dist.destroy_process_group()
+
+
+def _flat_gradient(model: T5ForConditionalGeneration) -> Tensor:
+    """One vector that every parameter's gradient is a part of, so that it is averaged in one go."""
+    parameters = list(model.parameters())
+    flat = torch.zeros(sum(p.numel() for p in parameters))
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
+    return flat
+
+
+def _average(gradient: Tensor, workers: int) -> None:
+    if dist.is_initialized():
+        dist.all_reduce(gradient)
+        gradient /= workers
+
+
+def _agreed(seconds: float) -> float:
+    """The first worker's clock, which all go by."""
+    if not dist.is_initialized():
+        return seconds
+    shared = torch.tensor([seconds], dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return shared.item()
+
+
+def _backward(model: T5ForConditionalGeneration, batch: dict[str, Tensor]) -> float:
+    loss = model(**batch, use_cache=False).loss
+    loss.backward()
+    return loss.item()
+
+
+def _prepare(recipe: Recipe, sources: Sources, work: Path) -> Corpus:
+    """The tokenised texts; their tokenizer is trained once and kept in `work`."""
+    key = sha256(f"{recipe.vocabulary} {sources.fingerprints()}".encode()).hexdigest()[:16]
+    folder = work / f"tokenizer-{key}"
+    if not folder.exists():
+        draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+        train_tokenizer(tokenizer_texts(sources), draft, recipe.vocabulary)
+        draft.replace(folder)
+    return Corpus.from_sources(sources, T5TokenizerFast.from_pretrained(folder))
+
+
+def _start(job: _Job) -> tuple[T5ForConditionalGeneration, RMSScaledAdamW, State]:
+    """A new model and optimiser, or those of the checkpoint if it is of this very run."""
+    recipe, tokenizer = job.recipe, job.corpus.tokenizer
+    torch.manual_seed(recipe.seed)
+    model = T5ForConditionalGeneration(recipe.config(len(tokenizer)))
+    if recipe.minilm:
+        with torch.no_grad():
+            model.shared.weight.copy_(minilm_embeddings(tokenizer, recipe.d_model, recipe.seed))
+    optimizer = RMSScaledAdamW(model.parameters(), lr=recipe.learning_rate)
+    state = State()
+    if job.checkpoint.exists():
+        saved = torch.load(job.checkpoint, weights_only=True)
+        if saved["identity"] == job.identity:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            state = State(**saved["state"])
+    return model, optimizer, state
+
+
+def _save_checkpoint(job: _Job, model: nn.Module, optimizer: RMSScaledAdamW, state: State) -> None:
+    draft = job.checkpoint.with_suffix(f".{os.getpid()}")
+    torch.save(
+        {
+            "identity": job.identity,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "state": asdict(state),
+        },
+        draft,
+    )
+    draft.replace(job.checkpoint)
+
+
+def _export(job: _Job, model: T5ForConditionalGeneration, state: State) -> None:
+    """Write the model in half precision, its tokenizer and its record to `out`, each file whole."""
+    record = {
+        "finished": state.seconds >= job.budget,
+        "budget_seconds": job.budget,
+        **asdict(state),
+        "parameters": model.num_parameters(),
+        "recipe": asdict(job.recipe),
+        "texts_seen": job.texts_seen,
+        "workers": job.workers,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+    draft = job.out.with_name(f".{job.out.name}.{os.getpid()}")
+    half = T5ForConditionalGeneration(model.config)
+    half.load_state_dict(model.state_dict())
+    half.to(torch.float16).save_pretrained(draft)
+    job.corpus.tokenizer.save_pretrained(draft)
+    (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    job.out.mkdir(parents=True, exist_ok=True)
+    for file in draft.iterdir():
+        file.replace(job.out / file.name)
+    draft.rmdir()

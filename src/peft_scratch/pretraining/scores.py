@@ -1,0 +1,70 @@
+"""How good a base is: the few figures that its model card gives, all on reviews it has not seen."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+from peft_scratch.experiments.data import Collator, label_ids, tokenise
+from peft_scratch.experiments.evaluation import judge
+from peft_scratch.experiments.offline_data import sentence_split
+from peft_scratch.experiments.profiles import OFFLINE_BASE, PROFILES, ROOT, Choice
+from peft_scratch.experiments.text import SST2_PREFIX
+from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.pretraining.card import write_card
+
+#: The runs of the offline profile that are repeated on the conditions of `CONDITIONS`.
+RUNS = ("full", "lora_scratch_r8", "adapter_scratch_b8", "prompt_scratch_n10")
+CONDITIONS = {"max_tokens": 192, "train_reviews": 4000, "test_reviews": 1500, "epochs": 2}
+
+
+def measure(base: Path = OFFLINE_BASE, output: Path = ROOT / "runs" / "base-scores") -> dict[str, float]:
+    """Accuracy in percent, by name: without tuning, with each method, and from random weights.
+
+    Every tuned figure is that of the last epoch. A measurement that was interrupted goes on with
+    the first run that is not finished.
+    """
+    scores = {"sentences_zero_shot": _sentences(base)}
+    bench = _workbench(base, output)
+    scores["imdb_zero_shot"] = bench.zero_shot()["accuracy"]["best"]
+    scores["imdb_zero_shot_prefix"] = bench.zero_shot(SST2_PREFIX)["accuracy"]["best"]
+    for run in RUNS:
+        scores[run] = _tuned(bench, run)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(bench.seed)
+        T5ForConditionalGeneration(T5Config.from_pretrained(base)).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+        scores["full_from_random_weights"] = _tuned(_workbench(Path(folder), output), "full")
+    return {name: round(100 * score, 1) for name, score in scores.items()}
+
+
+def _workbench(base: Path, output: Path) -> Workbench:
+    profile = replace(PROFILES["offline"], name="base-scores", base=str(base), output=output, **CONDITIONS)
+    return Workbench(Choice(profile, "it measures the base"), 0, output, Accelerator(), "the card's figures")
+
+
+def _tuned(bench: Workbench, run: str) -> float:
+    return bench.train(bench.prepare(run))["accuracy"]["last"]
+
+
+def _sentences(base: Path) -> float:
+    """Zero-shot accuracy on the one-sentence reviews that the base was not trained on."""
+    model = T5ForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    held_out = sentence_split().query("part == 'held_out'")
+    collator = Collator(
+        tokenise([SST2_PREFIX + text for text in held_out.text], tokenizer, CONDITIONS["max_tokens"]),
+        held_out.label.to_list(),
+        label_ids(tokenizer),
+        tokenizer.pad_token_id,
+    )
+    return judge(model, collator, tokenizer, Accelerator(), 64).score()["accuracy"]
+
+
+if __name__ == "__main__":
+    write_card(OFFLINE_BASE, measure())

@@ -1,0 +1,68 @@
+"""The base's tokenizer: SentencePiece trained on the reviews, saved as an ordinary T5 tokenizer."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+from transformers import T5Tokenizer, T5TokenizerFast
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments.text import LABEL_WORDS
+
+VOCABULARY = 8192  # rows of the embedding, the sentinels included
+SENTINELS = 100
+
+
+def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABULARY) -> T5TokenizerFast:
+    """A unigram SentencePiece tokenizer of `vocabulary` entries with T5's special ids, saved in `folder`.
+
+    Padding is 0, end of sequence 1, unknown 2; the last `SENTINELS` ids are `<extra_id_99>` down to
+    `<extra_id_0>` (Raffel et al. 2020, section 3.1.4).
+
+    Raises:
+        UserError: a label word does not come out as one token, so it could not be a target.
+    """
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=vocabulary - SENTINELS,
+        hard_vocab_limit=False,  # a tiny corpus has fewer pieces than asked for
+        character_coverage=0.9999,
+        max_sentence_length=100_000,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        num_threads=2,
+        minloglevel=2,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    # By way of the slow class: T5TokenizerFast, given a bare spiece.model, leaves out the space that
+    # SentencePiece puts before the first word.
+    slow = T5Tokenizer(str(folder / "spiece.model"), extra_ids=SENTINELS, model_max_length=512, legacy=True)
+    slow.save_pretrained(folder)
+    T5TokenizerFast.from_pretrained(folder).save_pretrained(folder)
+    # With this entry every load would convert the slow tokenizer anew; tokenizer.json holds its effect.
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("add_prefix_space", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    tokenizer = T5TokenizerFast.from_pretrained(folder)
+    for word in LABEL_WORDS:
+        if len(tokenizer(word)["input_ids"]) != 2:
+            raise UserError(
+                f"The label word {word!r} is not one token in the tokenizer trained here: "
+                "give it more text, or a larger vocabulary."
+            )
+    return tokenizer
+
+
+def sentinel_ids(tokenizer: T5TokenizerFast) -> list[int]:
+    """Ids of `<extra_id_0>`, `<extra_id_1>`, ... in the order in which they replace spans."""
+    return tokenizer.convert_tokens_to_ids([f"<extra_id_{i}>" for i in range(SENTINELS)])

@@ -1,0 +1,148 @@
+"""The repository as a whole: one address, versions that agree, notebooks fit to be read."""
+
+import importlib.util
+import json
+import re
+import shutil
+import stat
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from peft_scratch.experiments.profiles import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REQUIREMENTS = sorted(ROOT.glob("requirements*.txt"))
+
+
+def _script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _lines(path):
+    return [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+
+
+def _code_cells(path):
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+# The address
+
+
+def _addresses(text):
+    found = re.findall(r"github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?(?=[\"\s)/\\]|$)", text, re.MULTILINE)
+    return {address.removeprefix("github/") for address in found} | set(
+        re.findall(r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/", text)
+    )
+
+
+def test_readme_and_notebooks_have_the_address_of_pyproject():
+    address = _script("address").address((ROOT / "pyproject.toml").read_text())
+    for path in (ROOT / "README.md", *NOTEBOOKS):
+        assert _addresses(path.read_text()) == {address}, path.name
+
+
+def test_make_address_changes_every_place(tmp_path):
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text(re.sub(r'(?<=github\.com/)[^"]+', "some-one/a.fork", pyproject.read_text()))
+    script = _script("address")
+    script.ROOT = tmp_path
+    script.main()
+    for path in (tmp_path / "README.md", *(tmp_path / "notebooks").glob("*.ipynb")):
+        assert _addresses(path.read_text()) == {"some-one/a.fork"}, path.name
+
+
+def test_an_address_that_is_not_set_is_reported():
+    with pytest.raises(SystemExit, match="must set Repository"):
+        _script("address").address("[project]\nname = 'x'\n")
+
+
+# Versions
+
+
+@pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: path.name)
+def test_the_exact_versions_are_within_the_ranges(path):
+    exact = {
+        canonicalize_name(requirement.name): requirement.specifier
+        for requirement in map(Requirement, filter(None, _lines(ROOT / "constraints.txt")))
+    }
+    for requirement in map(Requirement, filter(None, _lines(path))):
+        (pinned,) = exact.get(canonicalize_name(requirement.name), requirement.specifier)
+        assert requirement.specifier.contains(pinned.version), requirement
+
+
+def test_every_requirement_says_who_needs_it():
+    for path in REQUIREMENTS:
+        for line in path.read_text().splitlines():
+            assert line.startswith("#") or re.search(r"\S\s+# \w", line), f"{path.name}: {line}"
+
+
+def test_the_exact_torch_is_no_particular_build():
+    (torch,) = [line for line in _lines(ROOT / "constraints.txt") if line.startswith("torch==")]
+    assert "+" not in torch
+
+
+def test_the_lock_names_no_build_and_marks_what_older_pythons_cannot_have():
+    class Distribution:
+        version = "2.13.0+cpu"
+        name = "Some_Package"
+
+        def __init__(self, python):
+            self.metadata = {"Requires-Python": python}
+
+    line = _script("lock").line
+    assert line(Distribution(">=3.9")) == line(Distribution(None)) == "some-package==2.13.0"
+    marked = 'some-package==2.13.0 ; python_full_version >= "3.11.5"'
+    assert line(Distribution("!=3.14.1,>=3.11.5")) == marked
+
+
+# What readers and machines see
+
+
+def test_ci_runs_make_test():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & stat.S_IXUSR
+    assert script.read_text().splitlines()[-1] == "make test"
+
+
+def test_there_are_five_notebooks_in_order():
+    assert [path.name[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_", "05_"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestNotebook:
+    def test_cells_are_short_and_define_no_layer(self, path):
+        for cell in _code_cells(path):
+            source = "".join(cell["source"])
+            assert len(source.splitlines()) <= 30, source
+            assert not re.search(r"^class ", source, re.MULTILINE), source
+
+    def test_one_parameters_cell_holds_the_defaults(self, path):
+        (cell,) = [cell for cell in _code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+        assert "".join(cell["source"]).split("\n") == ['PROFILE = "auto"', "SEED = 0", "OUTPUT = None"]
+
+    def test_the_set_up_cell_comes_first_and_is_everywhere_the_same(self, path):
+        assert _code_cells(path)[0]["source"] == _code_cells(NOTEBOOKS[0])[0]["source"]
+
+    def test_it_was_executed_in_order_and_without_error(self, path):
+        cells = _code_cells(path)
+        assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+        kinds = {output["output_type"] for cell in cells for output in cell["outputs"]}
+        assert "error" not in kinds
+
+    def test_it_is_clean(self, path):
+        notebook = json.loads(path.read_text())
+        assert not {"widgets", "papermill"} & set(notebook["metadata"])
+        for cell in notebook["cells"]:
+            assert not {"papermill", "execution"} & set(cell["metadata"])
+        kept = json.dumps([cell.get("outputs", []) for cell in notebook["cells"]])
+        assert not re.search(r"/(home|root|Users|tmp|content|usr|opt)/\w", kept)
+        assert str(ROOT) not in kept
