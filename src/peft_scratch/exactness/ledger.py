@@ -161,12 +161,18 @@ def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: i
     methods = [
         make() if size is None else make(size) for kind, make in METHODS.items() if method in (None, kind)
     ]
-    models = _Models(t5_config(model))
-    sizes = letters(models.config)
-    steps = base_steps(sizes, tied=models.config.tie_word_embeddings)
+    config = t5_config(model)
+    models = _Models(config)
+    sizes = letters(config)
+    steps = base_steps(sizes, tied=config.tie_word_embeddings)
     parameters = count_parameters(models.empty())
     assert parameters == steps[-1].value, f"{parameters:,} counted, {steps[-1].value:,} by hand"
     return Ledger(str(model), sizes, steps, parameters, [_account(one, models) for one in methods])
+
+
+def account(method: Method, config: T5Config) -> Account:
+    """The account of one method from scratch on a model of `config`."""
+    return _account(method, _Models(config))
 
 
 # 1. By hand
@@ -479,6 +485,7 @@ def _adapter(method: Adapter, models: _Models) -> list[_Setting]:
     doubled = "also after each self-attention (not after cross-attention), so twice the places"
     # As regular expressions: by its end alone, the encoder's `layer.1` is also the decoder's cross-attention.
     places = [r"[r]encoder\.block\.\d+\.layer\.1", r"[r]decoder\.block\.\d+\.layer\.2"]
+    named = ", ".join(f"r'{place}'" for place in places)
     return [
         _Setting(
             "AdapterHub",
@@ -520,7 +527,7 @@ def _adapter(method: Adapter, models: _Models) -> list[_Setting]:
         _Setting(
             "OpenDelta",
             "as ours",
-            f"AdapterModel(model, bottleneck_dim={b}, non_linearity='relu', modified_modules={places})",
+            f"AdapterModel(model, bottleneck_dim={b}, non_linearity='relu', modified_modules=[{named}])",
             "none; the feed-forward layers have to be named in full",
             once,
             {"b": b},

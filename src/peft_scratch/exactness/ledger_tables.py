@@ -62,7 +62,7 @@ def _libraries(account: Account) -> Table:
             f"{count.setting}: {count.call}".removeprefix(": "),
             _number(count.by_hand),
             _number(count.counted),
-            "" if count.difference is None else f"{count.difference:+,}",
+            f"{count.difference:+,}" if count.difference else _number(count.difference),
             count.counted_on,
             count.reason,
         )

@@ -106,7 +106,7 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type != "code":
             continue
-        cell.source = _portable(cell.source)
+        cell.source = _portable(cell.source).strip()
         for output in cell.outputs:
             if "text" in output:
                 text = _without_blank_bars(output.text) if output.name == "stderr" else output.text

@@ -1,0 +1,56 @@
+"""The exactness of one method as rows for a notebook's table; each function asserts what it shows."""
+
+from __future__ import annotations
+
+from transformers import T5Config, T5ForConditionalGeneration
+
+from peft_scratch.errors import UserError
+from peft_scratch.exactness.ledger import account
+from peft_scratch.exactness.pairs import PAIRS
+from peft_scratch.exactness.parity import Batch, compare, negative_control
+from peft_scratch.methods import Method
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def equal_to_the_libraries(method: Method, base: T5ForConditionalGeneration, batch: Batch) -> Table:
+    """Our method and each library's with the same weights on `base`: the largest differences.
+
+    The last column is the negative control: one weight of the library's is moved, and the gradients part.
+
+    Args:
+        method: from scratch, at one of the assignment's sizes.
+
+    Returns:
+        Header and rows.
+
+    Raises:
+        UserError: the method is not compared at this size.
+    """
+    pairs = [pair for pair in PAIRS if pair.ours == method]
+    if not pairs:
+        raise UserError(f"There is no comparison of {method!r}; take one of the assignment's sizes.")
+    rows = []
+    for pair in pairs:
+        same = compare(pair, base, [batch], steps=0)
+        nudged = negative_control(pair, base, batch)
+        assert same.equal, f"{pair.id}: {same}"
+        assert not nudged.equal, f"{pair.id}: a moved weight went unnoticed"
+        numbers = (same.logits, same.loss, same.gradients, max(nudged.logits, nudged.loss, nudged.gradients))
+        rows.append((f"{pair.library} {pair.what}", *(f"{number:.1g}" for number in numbers)))
+    return ("library", "logits", "loss", "gradients", "with one weight moved"), rows
+
+
+def counted_in_the_libraries(method: Method, config: T5Config) -> Table:
+    """What each library adds at its defaults and as ours: by hand, counted, and why it differs.
+
+    Returns:
+        Header and rows.
+    """
+    rows = []
+    for count in account(method, config).libraries:
+        if count.counted is not None:
+            assert count.counted == count.by_hand, count
+            numbers = (f"{count.by_hand:,}", f"{count.counted:,}")
+            rows.append((f"{count.library}, {count.setting}", *numbers, count.reason))
+    return ("library", "by hand", "counted", "why"), rows
