@@ -16,8 +16,9 @@ run: $(INSTALLED)  ## execute the five notebooks, write results, weights and tab
 	$(BIN)/peft-scratch notebooks $(PLACE) --seed "$(SEED)"
 	$(BIN)/peft-scratch tables $(PLACE)
 
+# Two processes of one thread each: the tests' models are so small that threads only wait for each other.
 test: lint  ## no network, no GPU
-	HF_HUB_OFFLINE=1 $(BIN)/pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -83,6 +83,13 @@ def test_tokenizer_has_the_special_ids_of_t5(corpus):
     assert tokenizer.decode(tokenizer("a superb film").input_ids, skip_special_tokens=True) == "a superb film"
 
 
+def test_the_prefix_is_tokenised_as_before_a_text(corpus):
+    for text in ["a superb film", "(yes) it is"]:
+        ids = corpus.tokenizer(f"sst2 sentence: {text}")["input_ids"]
+        alone = corpus.tokenizer(text)["input_ids"]
+        assert ids == [*corpus.prefix, *alone]
+
+
 def test_tokenizer_without_the_label_words_is_refused(tmp_path):
     with pytest.raises(UserError, match="'negative' is not one token"):
         train_tokenizer([" ".join(FILLER)] * 50, tmp_path, 140)
@@ -127,7 +134,7 @@ def test_supervised_batches_have_the_prefix_and_the_right_word(corpus, kind):
     for inputs, labels in zip(batch["input_ids"], batch["labels"], strict=True):
         text = corpus.tokenizer.decode(inputs, skip_special_tokens=True)
         word = corpus.tokenizer.decode(labels, skip_special_tokens=True)
-        assert text.startswith("sst2 sentence: ")
+        assert text.startswith("sst2 sentence:")
         other = words["positive" if word == "negative" else "negative"]
         assert not set(text.split()) & set(other)
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import cached_file
 
@@ -24,7 +25,7 @@ def load_base(profile: Profile) -> tuple[T5ForConditionalGeneration, PreTrainedT
     try:
         model = T5ForConditionalGeneration.from_pretrained(profile.base, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(profile.base)
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, SafetensorError) as problem:
         raise UserError(_missing(profile, problem)) from None
     return model.eval(), tokenizer
 

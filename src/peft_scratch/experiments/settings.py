@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -30,7 +31,7 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
                 raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
             profile = replace(profile, **{name: value})
         elif name == "learning_rate":
-            if not isinstance(value, (int, float)) or not value > 0:
+            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise UserError(f"learning_rate must be a number above 0, not {value!r}.")
         else:
             known = [*of_method, "learning_rate", *_PROFILE_SETTINGS]

@@ -89,6 +89,7 @@ def train(
     history = History()
     if checkpoint is not None and checkpoint.exists():
         history = _resume(checkpoint, model, optimizer)
+        accelerator.print(f"found on disk: {len(history.epochs)} of {epochs} epochs of this run")
     prepared, optimizer = accelerator.prepare(model, optimizer)
 
     for epoch in range(len(history.epochs), epochs):

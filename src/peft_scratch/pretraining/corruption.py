@@ -19,8 +19,8 @@ def draw_spans(
     Spans of 1 to 2 * `mean_span` - 1 tokens start at positions drawn without replacement, in
     proportion to `weights`, until a share `density` of the tokens is masked. With equal weights this
     is T5's noise but for the distribution of span lengths; with higher weights on sentiment words it
-    is the masking of SKEP (Tian et al. 2020, section 3.2), by which the model has to infer a
-    judgement from what surrounds it.
+    is the idea of SKEP (Tian et al. 2020), by which the model has to infer a judgement from what
+    surrounds it.
 
     Args:
         weights: (T,) positive.
