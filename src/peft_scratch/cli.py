@@ -60,6 +60,9 @@ app = typer.Typer(
 )
 main = app
 
+for command in (exactness.parity, exactness.convert, exactness.parameters):
+    app.command()(command)
+
 Profile = Annotated[
     str, typer.Option(help="course, offline, smoke; auto takes course where there is a GPU and the Hub.")
 ]

@@ -1,4 +1,4 @@
-"""The commands `convert` and `parameters`. Imports stand inside them: torch alone takes seconds."""
+"""The commands `parity`, `convert` and `parameters`. Imports stand inside them: torch alone takes seconds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def parity(
+    bases: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[BASE]...", help="tiny, offline, t5-small; all three by default."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the page; report by default.")] = None,
+) -> None:
+    """Compare every method from scratch with its libraries: exactness.md and exactness.json.
+
+    What is there already of the other bases is kept. t5-small's size takes many minutes.
+    """
+    from peft_scratch.exactness.parity import run
+    from peft_scratch.experiments.profiles import OFFLINE_BASE, ROOT
+
+    folder = output or ROOT / "report"
+    run(folder, OFFLINE_BASE, *([bases] if bases else []))
+    typer.echo(folder / "exactness.md")
 
 
 def convert(

@@ -31,7 +31,8 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
-from peft_scratch.exactness.t5_configs import t5_config
+from peft_scratch.exactness.t5_configs import OFFLINE, t5_config
+from peft_scratch.experiments.profiles import OFFLINE_BASE
 from peft_scratch.libraries.adapterhub_adapter import NAME
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt, apply, read_delta
 from peft_scratch.methods.parameters import is_own
@@ -104,7 +105,9 @@ def convert(
         if target.suffix == ".pt":
             raise UserError(f"{source} is a file and becomes a folder, so {target} must not end in .pt.")
         method, entries = _complete(source, read_delta(source), base, alpha)
-        config, tensors, weights = _FOLDERS[type(method)](method, entries, base)
+        # What a library can load the base by; the short name of the kit's own is for this kit alone.
+        name = str(OFFLINE_BASE) if base == OFFLINE else base and str(base)
+        config, tensors, weights = _FOLDERS[type(method)](method, entries, name)
         with _placed(target) as unfinished:
             unfinished.mkdir()
             text = json.dumps(config, indent=2, sort_keys=True)
@@ -228,7 +231,7 @@ def _smallest(entries: Entries, pattern: re.Pattern, **sizes: int) -> T5Config:
 # 2. To a folder: (configuration, tensors, name of the weight file)
 
 
-def _lora_folder(method: LoRA, entries: Entries, base: str | Path | None) -> tuple[Config, Entries, str]:
+def _lora_folder(method: LoRA, entries: Entries, base: str | None) -> tuple[Config, Entries, str]:
     config = _peft_config("LORA", base) | {
         "r": method.rank,
         "lora_alpha": method.alpha,
@@ -248,9 +251,7 @@ def _lora_folder(method: LoRA, entries: Entries, base: str | Path | None) -> tup
     return config, tensors, PEFT_WEIGHTS
 
 
-def _prompt_folder(
-    method: SoftPrompt, entries: Entries, base: str | Path | None
-) -> tuple[Config, Entries, str]:
+def _prompt_folder(method: SoftPrompt, entries: Entries, base: str | None) -> tuple[Config, Entries, str]:
     config = _peft_config("PROMPT_TUNING", base) | {
         "num_virtual_tokens": method.virtual_tokens,
         "token_dim": entries[_PROMPT].shape[1],
@@ -262,11 +263,11 @@ def _prompt_folder(
     return config, {"prompt_embeddings": entries[_PROMPT]}, PEFT_WEIGHTS
 
 
-def _peft_config(peft_type: str, base: str | Path | None) -> Config:
+def _peft_config(peft_type: str, base: str | None) -> Config:
     return {
         "peft_type": peft_type,
         "task_type": "SEQ_2_SEQ_LM",
-        "base_model_name_or_path": None if base is None else str(base),
+        "base_model_name_or_path": base,
         "inference_mode": True,
     }
 
@@ -303,9 +304,7 @@ def reduction_factor(width: int, bottleneck: int) -> float:
     return exact if width // exact == bottleneck else width / (bottleneck + 0.5)
 
 
-def _adapter_folder(
-    method: Adapter, entries: Entries, base: str | Path | None
-) -> tuple[Config, Entries, str]:
+def _adapter_folder(method: Adapter, entries: Entries, base: str | None) -> tuple[Config, Entries, str]:
     width = next(iter(entries.values())).shape[1]  # the first entry is a down-projection, (K, D)
     config = {
         "config": _SEQ_BN
@@ -316,7 +315,7 @@ def _adapter_folder(
         },
         "hidden_size": width,
         "model_class": "T5ForConditionalGeneration",
-        "model_name": "" if base is None else str(base),
+        "model_name": base or "",
         "model_type": "t5",
         "name": NAME,
         # Without a version, or one before 1.1, the library mends what those had wrong.

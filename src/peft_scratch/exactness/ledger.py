@@ -518,7 +518,8 @@ def _adapter(method: Adapter, models: _Models) -> list[_Setting]:
             "OpenDelta",
             "defaults",
             "AdapterModel(model)",
-            f"{doubled}; {_where_ours('b', 24, b)}; the activation is gelu_new where ours is ReLU",
+            f"{doubled}, and before the residual connection; {_where_ours('b', 24, b)}; "
+            "gelu_new where ours is ReLU",
             twice,
             {"b": 24},
             lambda: _by_opendelta(models.narrow(), "AdapterModel"),
