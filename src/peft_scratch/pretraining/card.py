@@ -84,6 +84,9 @@ minutes on a faster machine.
 ## Limits
 
 - One seed. The spread between seeds was not measured.
+- An early checkpoint by its own measure: with 33 minutes on a busy machine it is short of text, and bag of
+  words with a logistic regression is well ahead of it. Recipe and budget for a longer run are the defaults of
+  `peft-scratch base`; they were not tried.
 - Trained for minutes, on one domain. It cannot write, translate or answer; the tuned numbers are about
   methods, not about the state of the art.
 - Zero-shot on IMDB already profits from the labelled sentences and from self-training, so gains by tuning
@@ -121,6 +124,10 @@ All of 2026-11-23, on two cores without bfloat16, shared with other work.
 - Learning rates for tuning, 1,500 reviews of 128 tokens, one epoch, accuracy on 400 validation reviews: full
   1e-4 79.0, 2e-4 78.0, 5e-4 71.2, 1e-3 75.8; LoRA 3e-3 78.5, 1e-2 73.5; adapter 3e-3 79.5, 1e-2 77.2; soft
   prompt 1.0 78.0, 0.3 76.8, 0.1 76.5. One seed, and 400 reviews give about two points of sampling error.
+- The shipped base after two epochs on 2,000 reviews of 128 tokens, 1,000 test reviews: full fine-tuning 76.0,
+  soft prompt 72.8, zero-shot 71.1 without and 72.8 with the prefix. On the labelled sentences the loss went
+  under 0.05 a token while held-out ones are judged right in 76 of 100 cases: they are learnt by heart. The
+  default recipe now takes twice the span corruption and fewer labelled tokens a step; it was not tried.
 - No run without the MiniLM vectors was made, so what they contribute is not known.
 """
 
