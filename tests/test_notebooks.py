@@ -117,7 +117,14 @@ def test_an_interruption_leaves_nothing_behind(project):
         f"import peft_scratch.experiments.notebooks as n; n.ROOT = Path('{project}'); cli.main()"
     )
     command = [sys.executable, "-c", program, "notebooks", "--profile", "smoke", "--output", project / "out"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        # Tests started in the background of a shell inherit that interrupts are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     while not (marker.exists() and marker.read_text()) and process.poll() is None:
         time.sleep(0.1)
     kernel = int(marker.read_text())
