@@ -33,7 +33,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.t5_configs import OFFLINE, t5_config
 from peft_scratch.experiments.profiles import OFFLINE_BASE
-from peft_scratch.libraries.adapterhub_adapter import NAME
+from peft_scratch.libraries.adapterhub_adapter import NAME, reduction_factor
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt, apply, read_delta
 from peft_scratch.methods.parameters import is_own
 
@@ -292,16 +292,6 @@ _SEQ_BN = {
     "leave_out": [],
     "phm_layer": False,
 }
-
-
-def reduction_factor(width: int, bottleneck: int) -> float:
-    """What to call AdapterHub's `SeqBnConfig` with so that D wide becomes exactly K wide.
-
-    methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(D // reduction_factor)`, and in floating
-    point 512 // (512 / 5) is 4. With K and a half it always rounds down to K.
-    """
-    exact = width / bottleneck
-    return exact if width // exact == bottleneck else width / (bottleneck + 0.5)
 
 
 def _adapter_folder(method: Adapter, entries: Entries, base: str | None) -> tuple[Config, Entries, str]:

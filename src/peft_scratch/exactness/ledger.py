@@ -25,9 +25,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_utils import no_init_weights
 
 from peft_scratch.errors import UserError
-from peft_scratch.exactness.convert import reduction_factor
 from peft_scratch.exactness.t5_configs import t5_config
-from peft_scratch.libraries.adapterhub_adapter import initialise
+from peft_scratch.libraries.adapterhub_adapter import initialise, reduction_factor
 from peft_scratch.libraries.opendelta_compat import import_opendelta
 from peft_scratch.methods import (
     Adapter,

@@ -199,7 +199,7 @@ class Workbench:
                     "name": _shown(profile.base),
                     **{name: getattr(t5, name) for name in ("d_model", "num_layers", "num_decoder_layers")},
                     "inner_dim": t5.num_heads * t5.d_kv,
-                    "parameters": count_parameters(self.base()),
+                    "parameters": whole - run.method.added_parameters(t5),
                 },
                 **_summary(history),
             }

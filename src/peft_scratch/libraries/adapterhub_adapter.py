@@ -17,6 +17,16 @@ from peft_scratch.methods.method import Method
 NAME = "imdb"
 
 
+def reduction_factor(width: int, bottleneck: int) -> float:
+    """What to call AdapterHub's `SeqBnConfig` with so that D wide becomes exactly K wide.
+
+    methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(D // reduction_factor)`, and in floating
+    point 512 // (512 / 5) is 4. With K and a half it always rounds down to K.
+    """
+    exact = width / bottleneck
+    return exact if width // exact == bottleneck else width / (bottleneck + 0.5)
+
+
 @dataclass(frozen=True)
 class AdapterHubAdapter(Method):
     """Our `Adapter` by AdapterHub: its `SeqBnConfig`, the Pfeiffer placement.
@@ -47,7 +57,7 @@ class AdapterHubAdapter(Method):
             UserError: the library is not installed.
         """
         adapters = _import_adapters()
-        reduction = self._reduction(model.config)
+        reduction = reduction_factor(model.config.d_model, self.bottleneck)
         add_active(model, adapters.SeqBnConfig(reduction_factor=reduction))
         end = f".adapters.{NAME}"
         return model, [name.removesuffix(end) for name, _ in model.named_modules() if name.endswith(end)]
@@ -59,16 +69,6 @@ class AdapterHubAdapter(Method):
     def added_parameters(self, config: T5Config) -> int:
         """As from scratch: `D K + K` down and `K D + D` up for every feed-forward layer."""
         return self._from_scratch().added_parameters(config)
-
-    def _reduction(self, config: T5Config) -> float:
-        """The library's `reduction_factor` that gives a width of exactly K.
-
-        methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(D // reduction_factor)`, and in
-        floating point 512 // (512 / 5) is 4. With K and a half it always rounds down to K.
-        """
-        exact = config.d_model / self.bottleneck
-        comes_out = config.d_model // exact == self.bottleneck
-        return exact if comes_out else config.d_model / (self.bottleneck + 0.5)
 
 
 def add_active(model: T5ForConditionalGeneration, config: object) -> None:
