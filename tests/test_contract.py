@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,6 +142,58 @@ def test_reload_reproduces_the_logits(method, training, tiny_t5, batch, tmp_path
     assert not torch.equal(evaluate(again, batch), expected)
     load_delta(again.model, tmp_path / "delta.pt", method.declares)
     assert torch.equal(evaluate(again, batch), expected)
+
+
+@every_method
+def test_two_deltas_on_one_base_leave_no_trace_of_each_other(method, tiny_t5, batch, tmp_path):
+    tuned = apply(method, tiny_t5)
+    optimiser = optimiser_for(tuned)
+    expected = []
+    for task in range(2):
+        for _ in range(2):
+            step(tuned, batch, optimiser)
+        save_delta(tuned.model, tmp_path / f"{task}.pt", method.declares)
+        expected.append(evaluate(tuned, batch))
+    assert not torch.equal(*expected)
+    for task in (0, 1, 0):
+        load_delta(tuned.model, tmp_path / f"{task}.pt", method.declares)
+        assert torch.equal(evaluate(tuned, batch), expected[task])
+
+
+IN_A_FRESH_PROCESS = """
+import sys
+from pathlib import Path
+import torch
+from conftest import make_t5
+from test_contract import METHODS, evaluate
+from peft_scratch.methods import apply, load_delta
+
+kept = torch.load(Path(sys.argv[1]) / "kept.pt")
+for i, method in enumerate(METHODS):
+    tuned = apply(method, make_t5())
+    load_delta(tuned.model, Path(sys.argv[1]) / f"{i}.pt", method.declares)
+    assert torch.equal(evaluate(tuned, kept["batch"]), kept["logits"][i]), method
+print(len(METHODS), "reloaded")
+"""
+
+
+def test_reload_in_a_fresh_process(batch, tmp_path):
+    logits = []
+    for i, method in enumerate(METHODS):
+        tuned = apply(method, make_t5())
+        optimiser = optimiser_for(tuned)
+        for _ in range(2):
+            step(tuned, batch, optimiser)
+        save_delta(tuned.model, tmp_path / f"{i}.pt", method.declares)
+        logits.append(evaluate(tuned, batch))
+    torch.save({"batch": batch, "logits": logits}, tmp_path / "kept.pt")
+    child = subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    assert child.stdout == f"{len(METHODS)} reloaded\n", child.stderr
 
 
 @every_method

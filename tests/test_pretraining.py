@@ -9,16 +9,16 @@ import torch
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
+from peft_scratch.experiments.corruption import corrupt, cut, draw_spans, sentinel_ids
 from peft_scratch.experiments.offline_data import fingerprint, imdb_split, sentence_split
 from peft_scratch.experiments.profiles import OFFLINE_BASE
 from peft_scratch.experiments.text import LABEL_WORDS
 from peft_scratch.pretraining import embeddings
 from peft_scratch.pretraining.card import RECORD
 from peft_scratch.pretraining.corpus import Corpus, Sources, tokenizer_texts, training_sources
-from peft_scratch.pretraining.corruption import corrupt, draw_spans
 from peft_scratch.pretraining.optimizer import RMSScaledAdamW
 from peft_scratch.pretraining.pretrain import Recipe, pretrain
-from peft_scratch.pretraining.tokenizer import sentinel_ids, train_tokenizer
+from peft_scratch.pretraining.tokenizer import train_tokenizer
 
 GOOD, BAD = ["great", "best", "love"], ["bad", "worst", "boring"]
 FILLER = ["the", "a", "film", "movie", "plot", "actor", "scene", "story", "of", "in", "with", "and", "some"]
@@ -62,6 +62,19 @@ def test_corruption_at_the_edges_loses_no_token(masked):
     assert sorted(t for t in [*inputs, *targets] if 10 <= t < 21) == tokens.tolist()
     spans = [t for t in inputs if t > 90]
     assert [t for t in targets if t > 90] == [99, 98, 97][: len(spans) + 1]
+
+
+def test_a_text_is_cut_into_what_is_read_and_what_is_written():
+    inputs, targets = cut(np.arange(10, 20), end=1)
+    assert inputs.tolist() == [*range(10, 18), 1]
+    assert targets.tolist() == [18, 19, 1]
+    assert cut(np.array([10, 11]), end=1)[1].tolist() == [11, 1]  # at least one token is written
+
+
+def test_a_share_of_the_pieces_is_continued(corpus):
+    batches = corpus.span_batches(np.random.default_rng(0), 50, continued=0.2)
+    whole = ~np.isin(next(batches)["input_ids"].numpy(), corpus.sentinels).any(axis=1)  # no sentinel
+    assert 3 <= whole.sum() <= 20
 
 
 def test_spans_mask_the_share_of_the_paper_and_prefer_heavy_tokens():

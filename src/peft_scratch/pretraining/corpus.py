@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from transformers import T5TokenizerFast
 
+from peft_scratch.experiments.corruption import IGNORED, corrupt, cut, draw_spans, pad, sentinel_ids
 from peft_scratch.experiments.offline_data import fingerprint, imdb_split, sentence_split
 from peft_scratch.experiments.text import LABEL_WORDS, SST2_PREFIX
-from peft_scratch.pretraining.corruption import IGNORED, corrupt, draw_spans, pad
-from peft_scratch.pretraining.tokenizer import sentinel_ids
 
 CHUNK = 128  # tokens of a span-corruption sequence before corruption
 LONGEST = 192  # tokens of a supervised input
@@ -120,13 +119,18 @@ class Corpus:
             begin = cuts[piece - 1] if piece else 0
             yield self.stream[begin : cuts[piece] if piece < len(cuts) else None].astype(np.int64)
 
-    def span_batches(self, rng: np.random.Generator, size: int) -> Iterator[dict[str, Tensor]]:
-        """Endless batches of `size` corrupted pieces."""
+    def span_batches(
+        self, rng: np.random.Generator, size: int, continued: float = 0.0
+    ) -> Iterator[dict[str, Tensor]]:
+        """Endless batches of `size` pieces, a share `continued` of them cut in two, the others corrupted."""
         rows = []
         while True:
             for tokens in self.chunks(rng):
-                mask = draw_spans(self.weights[tokens], rng)
-                rows.append(corrupt(tokens, mask, self.sentinels, self.end))
+                if rng.random() < continued:
+                    rows.append(cut(tokens, self.end))
+                else:
+                    mask = draw_spans(self.weights[tokens], rng)
+                    rows.append(corrupt(tokens, mask, self.sentinels, self.end))
                 if len(rows) == size:
                     yield self._batch(rows)
                     rows = []
@@ -176,7 +180,7 @@ class Corpus:
         return self._thin(text, rng), label
 
     @staticmethod
-    def _thin(tokens: np.ndarray, rng: np.random.Generator, share: float = 0.1) -> np.ndarray:
+    def _thin(tokens: np.ndarray, rng: np.random.Generator, share: float = 0.25) -> np.ndarray:
         # Each sentence is seen many times: dropping tokens at random keeps it from being learnt by heart.
         return tokens[rng.random(len(tokens)) >= share]
 

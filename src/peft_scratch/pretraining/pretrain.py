@@ -54,10 +54,11 @@ class Recipe:
     learning_rate: float = 0.015  # before each tensor's own scale
     warmup: float = 0.03  # shares of the budget
     decay_from: float = 0.3
-    sequences: int = 48  # span-corruption pieces a step
-    labelled_tokens: int = 1536  # supervised input tokens a step, early
-    late_labelled_tokens: int = 3072
-    late_from: float = 0.7  # from this share on, the teacher's labels
+    sequences: int = 32  # unlabelled pieces a step
+    continued: float = 0.2  # share of those to be continued; spans of the others are corrupted
+    labelled_tokens: int = 1024  # supervised input tokens a step, early
+    late_labelled_tokens: int = 2048
+    late_from: float = 0.65  # from this share on, the teacher's labels
     judged: int = 10_000  # reviews that the teacher judges
     early_shares: tuple[tuple[str, float], ...] = (("short", 0.6), ("joined", 0.4))
     late_shares: tuple[tuple[str, float], ...] = (("short", 0.25), ("joined", 0.25), ("pseudo", 0.5))
@@ -174,7 +175,7 @@ def _train(rank: int, job: _Job, meeting: str | None) -> None:
     # The data order is not resumed to the step: a continued run draws fresh batches.
     rng = np.random.default_rng([recipe.seed, state.steps, rank])
     torch.manual_seed(recipe.seed + 1000 * state.steps + rank)
-    spans = corpus.span_batches(rng, recipe.sequences // job.workers)
+    spans = corpus.span_batches(rng, recipe.sequences // job.workers, recipe.continued)
     labelled: Iterator[dict[str, Tensor]] | None = None
     late = False
     gradient = _flat_gradient(model)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import T5ForConditionalGeneration
 
-from peft_scratch.pretraining.corruption import pad
+from peft_scratch.experiments.corruption import pad
 
 if TYPE_CHECKING:
     from peft_scratch.pretraining.corpus import Corpus

@@ -11,10 +11,10 @@ import sentencepiece
 from transformers import T5Tokenizer, T5TokenizerFast
 
 from peft_scratch.errors import UserError
+from peft_scratch.experiments.corruption import SENTINELS
 from peft_scratch.experiments.text import LABEL_WORDS
 
 VOCABULARY = 8192  # rows of the embedding, the sentinels included
-SENTINELS = 100
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABULARY) -> T5TokenizerFast:
@@ -61,8 +61,3 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABU
                 "give it more text, or a larger vocabulary."
             )
     return tokenizer
-
-
-def sentinel_ids(tokenizer: T5TokenizerFast) -> list[int]:
-    """Ids of `<extra_id_0>`, `<extra_id_1>`, ... in the order in which they replace spans."""
-    return tokenizer.convert_tokens_to_ids([f"<extra_id_{i}>" for i in range(SENTINELS)])
