@@ -1,4 +1,4 @@
-"""Install the kit into the Python that runs a notebook, and leave the torch that is there alone.
+"""Install the kit into the Python that runs a notebook, and leave its torch and its kernel alone.
 
 The first cell of every notebook calls `install` where the kit is missing, as in a fresh Colab
 runtime. Standard library only: at that point nothing else can be relied upon.
@@ -14,6 +14,10 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+
+# Stay in the version that is there: torch, which is built for the GPU, and what runs the notebook itself,
+# without which, in another version, a Colab runtime may not come back after a restart.
+KEPT = ("torch", "ipykernel", "ipython", "jupyter-client", "prompt-toolkit", "pyzmq", "tornado")
 
 
 class SetupStopped(Exception):
@@ -33,7 +37,7 @@ def install() -> None:
     before = _imported()
     with tempfile.TemporaryDirectory() as folder:
         keep = Path(folder) / "keep.txt"
-        keep.write_text(_torch_pin())
+        keep.write_text(_pins())
         print("Installing what the notebook needs; this takes a few minutes.", flush=True)
         _pip("-r", ROOT / "requirements.txt", "-c", keep)
     _pip("--no-deps", "-r", ROOT / "requirements-no-deps.txt")
@@ -51,10 +55,10 @@ def install() -> None:
     print("Ready.")
 
 
-def _torch_pin() -> str:
-    """A constraint that keeps the installed torch; empty where there is none."""
-    version = _version("torch")
-    return f"torch=={version}\n" if version else ""
+def _pins() -> str:
+    """Constraints that keep what is installed of `KEPT`."""
+    versions = {name: _version(name) for name in KEPT}
+    return "".join(f"{name}=={version}\n" for name, version in versions.items() if version)
 
 
 def _version(distribution: str) -> str | None:

@@ -234,10 +234,25 @@ def test_a_missing_library_is_named(method, package, tiny_t5, monkeypatch):
         apply(method, tiny_t5)
 
 
-def test_no_stand_in_is_left_behind_and_nothing_is_printed():
+def test_opendeltas_web_server_and_cloud_client_are_not_there():
+    import_opendelta.cache_clear()
+    import_opendelta()
+    modules = {name: sys.modules[f"opendelta.{name}"] for name in ("basemodel", "utils.saving_loading_utils")}
+    with pytest.raises(RuntimeError, match="OpenDelta's web server is left out of this kit"):
+        modules["basemodel"].interactive(None, port=0)
+    with pytest.raises(RuntimeError, match="OpenDelta's cloud client is left out of this kit"):
+        modules["utils.saving_loading_utils"].OssClient()
+
+
+def test_no_stand_in_is_left_behind_nothing_is_printed_and_no_connection_is_opened():
     # In a process of its own: transformers gives some of its warnings once only.
     script = """
 import sys
+
+def no_connection(event, arguments):
+    assert event not in ("socket.bind", "socket.connect", "webbrowser.open"), (event, arguments)
+
+sys.addaudithook(no_connection)
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA

@@ -44,18 +44,20 @@ def pip(monkeypatch):
     return calls
 
 
-def test_the_torch_that_is_there_is_kept(setup_notebook, pip, monkeypatch):
-    versions = {"torch": "2.8.0+cu126"}
+def test_the_torch_and_the_kernel_that_are_there_are_kept(setup_notebook, pip, monkeypatch):
+    versions = {"torch": "2.8.0+cu126", "ipykernel": "6.17.1"}
     monkeypatch.setattr(setup_notebook, "_version", lambda name: versions.get(name) or metadata.version(name))
     setup_notebook.install()
-    assert pip[0].kept == "torch==2.8.0+cu126\n"
+    kept = dict(line.split("==") for line in pip[0].kept.splitlines())
+    assert kept.keys() == set(setup_notebook.KEPT)
+    assert kept.items() >= versions.items()
     assert all(call.command[:4] == [sys.executable, "-m", "pip", "install"] for call in pip)
     assert [call.command[-1] for call in pip[1:]] == [str(ROOT / "requirements-no-deps.txt"), str(ROOT)]
     assert all("--no-deps" in call.command for call in pip[1:])
     assert sys.path[0] == str(ROOT / "src"), "the kit cannot be imported in this process"
 
 
-def test_without_torch_there_is_nothing_to_keep(setup_notebook, pip, monkeypatch):
+def test_what_is_not_there_is_not_kept(setup_notebook, pip, monkeypatch):
     monkeypatch.setattr(setup_notebook, "_imported", dict)
     monkeypatch.setattr(setup_notebook, "_version", lambda name: None)
     setup_notebook.install()

@@ -1,13 +1,13 @@
 """The training loop: what it changes, what it leaves, and that an interruption leaves no trace."""
 
 import copy
+import os
 
 import pytest
 import torch
 from accelerate import Accelerator
 
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import training
 from peft_scratch.experiments.data import Collator
 from peft_scratch.experiments.training import CURVE_POINTS, train, trainable_state
 from peft_scratch.methods import FullFineTuning, LoRA, apply
@@ -68,11 +68,10 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tiny_t5, tmp_path, method
     expected = _train(whole)
 
     torch.manual_seed(0)
-    checkpoint = tmp_path / "checkpoint.pt"
-    _train(apply(method, fresh), accuracies=(0.5,), checkpoint=checkpoint)
+    _train(apply(method, fresh), accuracies=(0.5,), checkpoints=tmp_path)
     torch.manual_seed(99)  # another process starts from another state
     resumed = apply(method, again)
-    history = _train(resumed, accuracies=(0.7, 0.6), epochs=3, checkpoint=checkpoint)
+    history = _train(resumed, accuracies=(0.7, 0.6), epochs=3, checkpoints=tmp_path)
 
     assert _equal(trainable_state(whole.model), trainable_state(resumed.model))
     assert _equal(expected.best_state, history.best_state)
@@ -82,24 +81,32 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tiny_t5, tmp_path, method
 
 def test_a_finished_run_is_not_repeated(tiny_t5, tmp_path):
     tuned = apply(LoRA(rank=2), tiny_t5)
-    history = _train(tuned, checkpoint=tmp_path / "checkpoint.pt")
-    again = _train(tuned, accuracies=(), epochs=3, checkpoint=tmp_path / "checkpoint.pt")
+    history = _train(tuned, checkpoints=tmp_path)
+    again = _train(tuned, accuracies=(), epochs=3, checkpoints=tmp_path)
     assert again.epochs == history.epochs
+
+
+def test_the_last_two_epochs_are_kept_and_of_a_finished_run_the_last(tiny_t5, tmp_path):
+    tuned = apply(LoRA(rank=2), tiny_t5)
+    with pytest.raises(StopIteration):  # the fourth evaluation has nothing to report
+        _train(tuned, accuracies=(0.5, 0.7, 0.6), epochs=4, checkpoints=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0002.pt", "epoch-0003.pt"]
+    _train(tuned, accuracies=(0.5,), epochs=4, checkpoints=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-0004.pt"]
 
 
 def test_a_kill_while_saving_leaves_the_last_whole_epoch(tiny_t5, tmp_path, monkeypatch):
     tuned = apply(LoRA(rank=2), tiny_t5)
-    checkpoint = tmp_path / "checkpoint.pt"
-    _train(tuned, accuracies=(0.5,), checkpoint=checkpoint)
+    _train(tuned, accuracies=(0.5,), checkpoints=tmp_path)
+    (checkpoint,) = tmp_path.iterdir()
     saved = checkpoint.read_bytes()
 
-    def die(content, path):
-        path.write_bytes(b"half a file")
+    def die(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.torch, "save", die)
+    monkeypatch.setattr(os, "fsync", die)
     with pytest.raises(KeyboardInterrupt):
-        _train(tuned, accuracies=(0.6,), epochs=2, checkpoint=checkpoint)
+        _train(tuned, accuracies=(0.6,), epochs=2, checkpoints=tmp_path)
     assert checkpoint.read_bytes() == saved
     assert list(tmp_path.iterdir()) == [checkpoint]
 
@@ -115,11 +122,11 @@ def test_another_seed_is_another_run(tiny_t5):
 
 def test_a_loss_that_is_no_number_stops_the_run(tiny_t5, tmp_path):
     tuned = apply(LoRA(rank=2), tiny_t5)
-    checkpoint = tmp_path / "checkpoint.pt"
-    _train(tuned, accuracies=(0.5,), checkpoint=checkpoint)
+    _train(tuned, accuracies=(0.5,), checkpoints=tmp_path)
+    (checkpoint,) = tmp_path.iterdir()
     saved = checkpoint.read_bytes()
     with torch.no_grad():
         tiny_t5.shared.weight.fill_(float("nan"))
     with pytest.raises(UserError, match=r"loss became nan in epoch 2/2, step 1: lower the learning rate"):
-        _train(tuned, accuracies=(0.6,), epochs=2, checkpoint=checkpoint)
+        _train(tuned, accuracies=(0.6,), epochs=2, checkpoints=tmp_path)
     assert checkpoint.read_bytes() == saved

@@ -2,12 +2,13 @@
 
 import errno
 import json
+import os
 
 import pytest
 import torch
 
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import results, workbench
+from peft_scratch.experiments import results
 from peft_scratch.experiments.workbench import Workbench
 from peft_scratch.methods import count_parameters, load_delta, read_delta
 
@@ -121,10 +122,10 @@ def test_the_top_of_a_notebook_says_profile_reason_and_precision(bench):
 def test_a_full_disk_gets_one_sentence_and_leaves_no_half_file(bench, tmp_path, monkeypatch):
     full = Workbench.open("smoke", output=tmp_path)
 
-    def no_space(path, content):
+    def no_space(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(workbench, "write_json", no_space)
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(UserError, match="No space left on device") as raised:
         full.bag_of_words()
     assert "\n" not in str(raised.value)

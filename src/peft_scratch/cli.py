@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from peft_scratch.errors import UserError
 from peft_scratch.exactness import commands as exactness
+from peft_scratch.submission import commands as submission
 
 # What the machine refuses, as opposed to what the kit does wrong.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -60,7 +61,10 @@ app = typer.Typer(
 )
 main = app
 
-for command in (exactness.parity, exactness.convert, exactness.parameters):
+for command in (
+    *(exactness.parity, exactness.convert, exactness.parameters),
+    *(submission.check, submission.submit),
+):
     app.command()(command)
 
 Profile = Annotated[
@@ -128,6 +132,25 @@ def baselines(profile: Profile = "auto", output: Output = None) -> None:
 
 
 @app.command()
+def small_data(profile: Profile = "auto", output: Output = None) -> None:
+    """Train the methods from scratch on 256 reviews with three seeds, to see them overfit.
+
+    Training and test accuracy of every epoch go to `report/small_data` in the output folder.
+    """
+    from peft_scratch.experiments.small_data import small_data
+
+    for result in small_data(profile, output):
+        last = [run["epochs"][-1] for run in result["runs"]]
+        training, test = (
+            sum(epoch[name] for epoch in last) / len(last) for name in ("training_accuracy", "test_accuracy")
+        )
+        typer.echo(
+            f"{result['title']}: after epoch {result['epochs']}, {_percent(training)} in training and "
+            f"{_percent(test)} in test, on average over {len(last)} seeds"
+        )
+
+
+@app.command()
 def notebooks(profile: Profile = "auto", seed: Seed = 0, output: Output = None) -> None:
     """Execute the five notebooks; the executed copies go to `notebooks` in the output folder."""
     from peft_scratch.experiments.notebooks import execute_all
@@ -155,8 +178,32 @@ def tables(profile: Profile = "auto", output: Output = None) -> None:
 
 
 @app.command()
+def report(
+    profile: Profile = "auto",
+    output: Output = None,
+    name: Annotated[str, typer.Option(help="Yours, as the report's head shows it.")] = "",
+    number: Annotated[str, typer.Option(help="Your student number, likewise.")] = "",
+) -> None:
+    """Make the report as PDF, in English and in Persian, and its figures, from the results that are there."""
+    from peft_scratch.experiments.profiles import OFFLINE_BASE, ROOT, choose_profile
+    from peft_scratch.files import write_atomically
+    from peft_scratch.reporting.content import Student
+    from peft_scratch.reporting.inputs import read
+    from peft_scratch.reporting.report import build
+
+    folder = (output or choose_profile(profile).profile.output) / "report"
+    inputs = read(folder, ROOT / "report" / "exactness.json", OFFLINE_BASE / "pretraining.json")
+    files = build(inputs, Student(name, number))
+    for file, content in files.items():
+        write_atomically(folder / file, content)
+    for file in files:
+        if file.endswith(".pdf"):
+            typer.echo(folder / file)
+
+
+@app.command()
 def base(
-    budget: Annotated[str, typer.Option(help="Training time, such as 2m or 2h.")] = "2h",
+    budget: Annotated[str, typer.Option(help="Training time, such as 2m or 2h.")] = "75m",
     output: Annotated[
         Path | None, typer.Option(help="Folder for the model; weights/base by default.")
     ] = None,

@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import cached_file
 
 from peft_scratch.errors import UserError
+from peft_scratch.experiments import hub
 from peft_scratch.experiments.profiles import OFFLINE_BASE, Profile
 
 WEIGHTS = "model.safetensors"
@@ -22,30 +22,37 @@ def load_base(profile: Profile) -> tuple[T5ForConditionalGeneration, PreTrainedT
     Raises:
         UserError: the model is not where the profile says, or cannot be read.
     """
+    source = hub.place(profile.base)
     try:
-        model = T5ForConditionalGeneration.from_pretrained(profile.base, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(profile.base)
-    except (OSError, ValueError, SafetensorError) as problem:
-        raise UserError(_missing(profile, problem)) from None
+        # Tensors alone: a pickle, which can run code, is not read even where there is nothing else.
+        model = T5ForConditionalGeneration.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as problem:  # damaged files raise a dozen kinds, those of tokenizers a bare Exception
+        raise _failure(profile, problem) from None
     return model.eval(), tokenizer
 
 
 def base_fingerprint(profile: Profile) -> str:
     """A hash of the base's weight file, so that a run on another base is another run."""
+    return hashlib.sha256(_weight_file(profile).read_bytes()).hexdigest()
+
+
+def base_bytes(profile: Profile) -> int:
+    """The size of the base's weight file."""
+    return _weight_file(profile).stat().st_size
+
+
+def _weight_file(profile: Profile) -> Path:
     try:
-        path = cached_file(profile.base, WEIGHTS)
+        return Path(cached_file(hub.place(profile.base), WEIGHTS))
     except OSError as problem:
-        raise UserError(_missing(profile, problem)) from None
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        raise _failure(profile, problem) from None
 
 
-def _missing(profile: Profile, problem: Exception) -> str:
+def _failure(profile: Profile, problem: Exception) -> UserError:
     if Path(profile.base) == OFFLINE_BASE:
-        return (
+        return UserError(
             f"The offline base model in weights/base is missing or damaged ({type(problem).__name__}): "
             "restore that folder from the repository, or make it anew with `make base`."
         )
-    return (
-        f"The base model {profile.base!r} could not be loaded from the Hugging Face Hub or its local cache "
-        f"({type(problem).__name__}): check the connection, or use the offline profile."
-    )
+    return hub.failure(hub.MODEL, profile.base, problem)

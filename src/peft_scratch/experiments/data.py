@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from datasets import Dataset, load_dataset
-from datasets.exceptions import DatasetNotFoundError
+from datasets.exceptions import DatasetsError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from peft_scratch.errors import UserError
+from peft_scratch.experiments import hub
 from peft_scratch.experiments.offline_data import imdb_split
 from peft_scratch.experiments.profiles import Profile
 from peft_scratch.experiments.text import LABEL_WORDS, clean
@@ -22,6 +23,8 @@ from peft_scratch.experiments.text import LABEL_WORDS, clean
 SUBSET_SEED = 0
 # The share of the test split on which an epoch is chosen; its number is then read off the rest.
 VALIDATION_SHARE = 0.2
+# So that this share holds a review of each label.
+FEWEST_REVIEWS = 6
 
 
 @dataclass(frozen=True)
@@ -51,37 +54,53 @@ def load_reviews(profile: Profile) -> Reviews:
         }
     else:
         splits = _from_hub(profile.reviews)
-    train = _balanced(splits["train"], profile.train_reviews)
-    test = _balanced(splits["test"], profile.test_reviews)
+    train = _balanced(splits["train"], "train_reviews", profile.train_reviews)
+    test = _balanced(splits["test"], "test_reviews", profile.test_reviews)
     return Reviews(train, test.add_column("validation", _first_of_each_label(test["label"]).tolist()))
 
 
 def _from_hub(name: str) -> dict[str, Dataset]:
     try:
-        loaded = load_dataset(name)
-    except (OSError, ConnectionError, DatasetNotFoundError) as problem:
-        raise UserError(
-            f"The reviews {name!r} could not be loaded from the Hugging Face Hub or its local cache "
-            f"({type(problem).__name__}): check the connection, or use the offline profile."
-        ) from None
+        loaded = load_dataset(hub.place(name))
+        loaded = {part: loaded[part] for part in ("train", "test")}
+    except (OSError, DatasetsError, ValueError, KeyError) as problem:
+        raise hub.failure(hub.REVIEWS, name, problem) from None
     splits = {}
     for part in ("train", "test"):
         split = loaded[part]
+        if not {"text", "label"} <= set(split.column_names):
+            raise UserError(
+                f"The {part} split of {name!r} has the columns {', '.join(split.column_names)}, but text and "
+                "label are needed."
+            )
         if set(split.unique("label")) != {0, 1}:
             raise UserError(
-                f"The {part} split of {name!r} has the labels {sorted(split.unique('label'))}, "
+                f"The {part} split of {name!r} has the labels {sorted(split.unique('label'), key=str)}, "
                 "but 0 and 1 are needed."
             )
-        splits[part] = split.map(lambda row: {"text": clean(row["text"])}, desc=f"Cleaning {part}")
+        try:
+            # A missing text is an empty review: it is judged like any other.
+            splits[part] = split.map(lambda row: {"text": clean(row["text"] or "")}, desc=f"Cleaning {part}")
+        except UnicodeDecodeError as problem:
+            raise UserError(
+                f"The {part} split of {name!r} holds text that is not UTF-8 ({problem.reason}): load it from "
+                "a whole copy."
+            ) from None
     return splits
 
 
-def _balanced(split: Dataset, reviews: int | None) -> Dataset:
+def _balanced(split: Dataset, setting: str, reviews: int | None) -> Dataset:
     """`reviews` of the split, half of each label, in their original order; all of it for `None`."""
     if reviews is None:
         return split
     rng = np.random.default_rng(SUBSET_SEED)
     labels = np.asarray(split["label"])
+    most = 2 * int(np.bincount(labels, minlength=2).min())
+    if not FEWEST_REVIEWS <= reviews <= most:
+        raise UserError(
+            f"{setting} must be a number from {FEWEST_REVIEWS} to {most:,}, of which each label gets half, "
+            f"not {reviews:,}."
+        )
     chosen = [rng.choice(np.flatnonzero(labels == label), reviews // 2, replace=False) for label in (0, 1)]
     return split.select(np.sort(np.concatenate(chosen)))
 

@@ -1,7 +1,8 @@
-"""Which precision the hardware really has."""
+"""What the hardware has: memory, and which precision."""
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 
@@ -19,3 +20,10 @@ def precision_of() -> tuple[str, str]:
     if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
         return "bf16", "bfloat16, which the processor has in hardware"
     return "no", "float32, since the processor has no bfloat16"
+
+
+def memory_of(device: torch.device) -> int:
+    """The memory that training on `device` can use at most, in bytes: the GPU's own, or the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return psutil.virtual_memory().total

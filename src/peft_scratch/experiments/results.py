@@ -11,18 +11,9 @@ from typing import Any
 
 import torch
 
+from peft_scratch.files import write_atomically
+
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "peft", "adapters", "opendelta")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that the file is either the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import release_memory, set_seed
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from peft_scratch.errors import UserError
+from peft_scratch.experiments.clock import duration
 from peft_scratch.experiments.data import Collator, LengthGroupedBatches
+from peft_scratch.files import write_atomically
+from peft_scratch.methods.checkpoint import serialised
 
 # How many points of the loss curve an epoch leaves, whatever its number of steps.
 CURVE_POINTS = 25
@@ -34,11 +39,14 @@ class History:
         curve: (epochs done, mean loss since the point before).
         best: position of the epoch with the highest accuracy, the earliest of equals.
         best_state: the trainable tensors after that epoch.
+        micro_batch: how many reviews of a batch go through the model at once: all, unless memory ran out;
+            0 before the first epoch.
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
     curve: list[tuple[float, float]] = field(default_factory=list)
     best_state: dict[str, Tensor] = field(default_factory=dict)
+    micro_batch: int = 0
 
     @property
     def best(self) -> int:
@@ -58,6 +66,11 @@ def restore(model: nn.Module, state: dict[str, Tensor]) -> None:
             parameters[name].copy_(tensor)
 
 
+def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW over the trainable parameters, as the contract fixes it."""
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
+
+
 def train(
     model: nn.Module,
     collator: Collator,
@@ -68,7 +81,7 @@ def train(
     learning_rate: float,
     batch_size: int,
     seed: int,
-    checkpoint: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> History:
     """Train the trainable parameters of `model`, evaluating after every epoch.
 
@@ -79,17 +92,20 @@ def train(
     Args:
         collator: makes training batches from indices.
         evaluate: given the model, returns at least `accuracy`, a share of 1.
-        checkpoint: file that holds the last whole epoch; continued from if it is there.
+        checkpoints: folder of the run's last two epochs (the one alone once it is finished); continued
+            from the newest that can be read.
 
     Raises:
-        UserError: the loss stopped being a number; the last whole epoch's checkpoint stays.
+        UserError: the loss or a weight stopped being a number, a review alone does not fit into memory, or
+            a checkpoint cannot be written; those of earlier epochs stay.
     """
     model.to(accelerator.device)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
-    history = History()
-    if checkpoint is not None and checkpoint.exists():
-        history = _resume(checkpoint, model, optimizer)
-        accelerator.print(f"found on disk: {len(history.epochs)} of {epochs} epochs of this run")
+    optimizer = make_optimizer(model, learning_rate)
+    history = _resume(checkpoints, model, optimizer, accelerator) if checkpoints else History()
+    if history.epochs:
+        again = f"; to train it anew, delete {checkpoints}" if len(history.epochs) == epochs else ""
+        accelerator.print(f"found on disk: {len(history.epochs)} of {epochs} epochs of this run{again}")
+    history.micro_batch = history.micro_batch or batch_size
     prepared, optimizer = accelerator.prepare(model, optimizer)
 
     for epoch in range(len(history.epochs), epochs):
@@ -97,9 +113,8 @@ def train(
         started = time.perf_counter()
         lengths = [len(row) for row in collator.inputs]
         batches = LengthGroupedBatches(lengths, batch_size, _epoch_seed(seed, epoch))
-        losses = _train_epoch(
-            prepared, optimizer, batches, collator, accelerator, f"epoch {epoch + 1}/{epochs}"
-        )
+        title = f"epoch {epoch + 1}/{epochs}"
+        losses = train_epoch(prepared, optimizer, batches, collator, accelerator, history, title)
         trained = time.perf_counter()
         scores = evaluate(prepared)
         history.curve += _curve(losses, epoch)
@@ -114,22 +129,24 @@ def train(
         )
         if history.best == epoch:
             history.best_state = trainable_state(model)
-        if checkpoint is not None and accelerator.is_main_process:
-            _save(checkpoint, model, optimizer, history)
+        if checkpoints and accelerator.is_main_process:
+            _save(checkpoints, model, optimizer, history, finished=epoch + 1 == epochs)
         accelerator.print(
-            f"epoch {epoch + 1}/{epochs}: loss {history.epochs[-1]['loss']:.4f}, "
-            f"test accuracy {100 * scores['accuracy']:.1f} %, {time.perf_counter() - started:.0f} s"
+            f"{title}: loss {history.epochs[-1]['loss']:.4f}, "
+            f"test accuracy {100 * scores['accuracy']:.1f} %, "
+            f"{_pace(time.perf_counter() - started, epoch, epochs)}"
         )
     accelerator.free_memory()
     return history
 
 
-def _train_epoch(
+def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: LengthGroupedBatches,
     collator: Collator,
     accelerator: Accelerator,
+    history: History,
     title: str,
 ) -> list[float]:
     loader = accelerator.prepare_data_loader(
@@ -141,19 +158,68 @@ def _train_epoch(
         loader, desc=title, leave=False, mininterval=1, unit="step", disable=not accelerator.is_main_process
     )
     for step, batch in enumerate(bar):
-        with accelerator.autocast():
-            loss = model(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")}).loss
-        accelerator.backward(loss)
+        while (loss := _backward(model, batch, accelerator, history.micro_batch)) is None:
+            optimizer.zero_grad()
+            release_memory()
+            if history.micro_batch == 1:
+                raise UserError(
+                    f"Memory ran out in {title}, step {step + 1}, with a single review at a time: close what "
+                    "else uses the device (other notebooks), or set a smaller max_tokens, then run again."
+                )
+            history.micro_batch = -(-history.micro_batch // 2)
+            bar.write(
+                f"memory ran out: each batch of {batches.batch_size} now goes through in parts of "
+                f"{history.micro_batch}, with the same gradients"
+            )
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(accelerator.reduce(loss.detach(), "mean").item())
+        losses.append(accelerator.reduce(loss, "mean").item())
         if not math.isfinite(losses[-1]):
-            raise UserError(
-                f"The loss became {losses[-1]} in {title}, step {step + 1}: lower the learning rate "
-                "(or leave float16) and run again; it continues from the last whole epoch."
-            )
+            raise _diverged(f"The loss became {losses[-1]} in {title}, step {step + 1}", optimizer)
         bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
+    # The last step's update has met no loss yet, and must not get into a checkpoint.
+    if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
+        raise _diverged(f"A weight stopped being a number in the last step of {title}", optimizer)
     return losses
+
+
+def _backward(
+    model: nn.Module, batch: dict[str, Tensor], accelerator: Accelerator, micro_batch: int
+) -> Tensor | None:
+    """The loss of `batch` and its gradients, `micro_batch` reviews at a time; None if memory runs out.
+
+    The loss of a part is a mean over its target tokens, so each part counts by its share of them: the sums
+    are loss and gradients of the whole batch, but for rounding, and for dropout's draws.
+    """
+    counted = batch["labels"] != -100  # (B, T'): the tokens that the loss is a mean of
+    whole = torch.zeros((), device=counted.device)
+    try:
+        for rows in torch.arange(len(counted), device=counted.device).split(micro_batch):
+            part = {name: batch[name][rows] for name in ("input_ids", "attention_mask", "labels")}
+            with accelerator.autocast():
+                loss = model(**part).loss * (counted[rows].sum() / counted.sum())
+            accelerator.backward(loss)
+            whole += loss.detach()
+    except RuntimeError as problem:
+        # Where several processes train, the others would wait for this one's gradients.
+        if accelerator.num_processes > 1 or not should_reduce_batch_size(problem):
+            raise
+        return None
+    return whole
+
+
+def _diverged(what: str, optimizer: torch.optim.Optimizer) -> UserError:
+    rate = optimizer.param_groups[0]["lr"]
+    return UserError(
+        f"{what}: lower the learning rate (`learning_rate`, now {rate:g}) and run again, which starts "
+        "from the first epoch; the finished epochs of this run are kept."
+    )
+
+
+def _pace(seconds: float, epoch: int, epochs: int) -> str:
+    """How long an epoch took, and how long those after it will take at its pace."""
+    left = epochs - epoch - 1
+    return duration(seconds) + (f", about {duration(left * seconds)} to go" if left else "")
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -167,27 +233,44 @@ def _curve(losses: list[float], epoch: int) -> list[tuple[float, float]]:
     return [(epoch + end / len(losses), sum(c) / len(c)) for end, c in zip(ends, chunks, strict=True)]
 
 
-def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(
-            {
-                "state": trainable_state(model),
-                "optimizer": optimizer.state_dict(),
-                "epochs": history.epochs,
-                "curve": history.curve,
-                "best_state": history.best_state,
-            },
-            draft,
-        )
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
-def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> History:
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    restore(model, saved["state"])
-    optimizer.load_state_dict(saved["optimizer"])
-    return History(saved["epochs"], saved["curve"], saved["best_state"])
+def _saved_epochs(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, newest first."""
+    return sorted(folder.glob("epoch-*.pt"), reverse=True)
+
+
+def _save(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: History, finished: bool
+) -> None:
+    before, path = (folder / f"epoch-{len(history.epochs) - back:04d}.pt" for back in (1, 0))
+    content = {"state": trainable_state(model), "optimizer": optimizer.state_dict(), "history": vars(history)}
+    write_atomically(path, serialised(content))
+    for other in _saved_epochs(folder):
+        if other != path and (finished or other != before):
+            with suppress(OSError):  # the next epoch tries again
+                other.unlink()
+
+
+def _resume(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+) -> History:
+    shapes = _shapes(trainable_state(model))
+    for path in _saved_epochs(folder):
+        try:
+            data = path.read_bytes()
+        except OSError as problem:
+            raise UserError(f"Could not read {path}: {problem.strerror or problem}; run again.") from problem
+        try:
+            saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            state, history = saved["state"], History(**saved["history"])
+            if not shapes == _shapes(state) == _shapes(history.best_state):
+                raise ValueError("of another model")
+            optimizer.load_state_dict(saved["optimizer"])
+            restore(model, state)
+            return history
+        except Exception:  # torch raises half a dozen kinds, by where the damage is
+            accelerator.print(f"{path} is damaged and passed over: this run goes on from before it")
+    return History()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,31 +13,44 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import find_executable_batch_size, set_seed
 from huggingface_hub.utils import disable_progress_bars as disable_hub_progress_bars
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.base_model import base_fingerprint, load_base
+from peft_scratch.experiments.base_model import base_bytes, base_fingerprint, load_base
 from peft_scratch.experiments.baselines import bag_of_words
+from peft_scratch.experiments.claims import (
+    KNOWLEDGE_REVIEWS,
+    masked_reviews,
+    pretraining_loss,
+    spread,
+    subset,
+    training_memory,
+)
+from peft_scratch.experiments.clock import duration
 from peft_scratch.experiments.data import Collator, Reviews, label_ids, load_reviews, tokenise
-from peft_scratch.experiments.device import precision_of
+from peft_scratch.experiments.device import memory_of, precision_of
+from peft_scratch.experiments.estimate import TIMED_STEPS, sample, seconds_of_a_run
 from peft_scratch.experiments.evaluation import MAX_LENGTH, Verdicts, judge
 from peft_scratch.experiments.profiles import ROOT, Choice, Profile, choose_profile
 from peft_scratch.experiments.results import environment, write_json
-from peft_scratch.experiments.runs import Run, find_run
+from peft_scratch.experiments.runs import RUNS, Run, find_run
 from peft_scratch.experiments.settings import change, configuration, fingerprint, prompt_rows
 from peft_scratch.experiments.text import SST2_PREFIX
 from peft_scratch.experiments.training import History, restore, train, trainable_state
-from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
+from peft_scratch.files import alone_in, write_atomically
+from peft_scratch.methods import Tuned, apply, count_parameters, save_delta, take_out
+from peft_scratch.methods.checkpoint import serialised
 
 # Twice the batch of training fits wherever training fits: nothing is kept for a backward pass.
 EVALUATION_FACTOR = 2
 
-# Full, read-only or forbidden: what a user can mend. Any other OSError is a defect and stays one.
-_WRITE_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+#: Where Colab mounts Google Drive. A folder in there can be made before it is mounted, on a disk that is
+#: gone after a disconnect.
+DRIVE = Path("/content/drive")
 
 
 @dataclass(frozen=True)
@@ -74,16 +86,21 @@ class Workbench:
         """Choose the profile, look at the device, and make sure that `output` can be written to.
 
         Raises:
-            UserError: unknown profile, negative seed, or an output folder that cannot be written to.
+            UserError: unknown profile, negative seed, or an output folder that cannot be written to or is
+                on a Drive that is not mounted.
         """
         choice = choose_profile(profile)
         if not isinstance(seed, int) or seed < 0:
             raise UserError(f"The seed must be a whole number of at least 0, not {seed!r}.")
         output = choice.profile.output if output is None else Path(output)
-        with _writing(output):
-            (output / "runs").mkdir(parents=True, exist_ok=True)
-            (output / "runs" / ".writable").write_text("")
-            (output / "runs" / ".writable").unlink()
+        if DRIVE in output.parents and not DRIVE.is_mount():
+            raise UserError(
+                f"Google Drive is not mounted, and {output} would be lost with this machine: run "
+                f"`from google.colab import drive; drive.mount('{DRIVE}')` first."
+            )
+        probe = output / "runs" / ".writable"
+        write_atomically(probe, "")
+        probe.unlink(missing_ok=True)
         transformers_logging.set_verbosity_error()
         # Their bars are widgets where Jupyter has them, whose metadata breaks notebooks on code hosts.
         datasets.disable_progress_bars()
@@ -106,8 +123,11 @@ class Workbench:
                 f"reviews    {len(reviews.train):,} to train on, {len(reviews.test):,} to test on, "
                 f"from {profile.reviews}; inputs of {profile.max_tokens} tokens",
                 f"training   {profile.epochs} epochs in batches of {profile.batch_size}, seed {self.seed}",
-                f"device     {environment(self.accelerator.device, self.precision)['device_name']}; "
-                f"{self.precision_reason}",
+                f"device     {environment(self.accelerator.device, self.precision)['device_name']}, "
+                f"{memory_of(self.accelerator.device) / 2**30:.0f} GiB of memory; {self.precision_reason}",
+                f"time       about {duration(self.seconds_of_a_run)} a run, "
+                f"{duration(len(RUNS) * self.seconds_of_a_run)} for all ten, going by a few steps of LoRA "
+                "timed just now",
                 f"output     {_shown(self.output)}",
             )
         )
@@ -119,6 +139,26 @@ class Workbench:
     @functools.cached_property
     def reviews(self) -> Reviews:
         return load_reviews(self.profile)
+
+    @functools.cached_property
+    def seconds_of_a_run(self) -> float:
+        """How long a run of this profile will take here, measured on a few steps of LoRA."""
+        profile, reviews = self.profile, self.reviews
+        chosen = (
+            split.select(sample(len(split), batches * profile.batch_size))
+            for split, batches in ((reviews.train, 1 + TIMED_STEPS), (reviews.test, EVALUATION_FACTOR))
+        )
+        training, test = (self._collator(split, profile.max_tokens) for split in chosen)
+        with torch.random.fork_rng():  # so that nothing after it comes out otherwise
+            return seconds_of_a_run(
+                apply(find_run("lora_scratch_r8").method, self.base()).model,
+                training,
+                lambda model: self._judge(model, test, profile.batch_size),
+                accelerator=self.accelerator,
+                profile=profile,
+                reviews=(len(reviews.train), len(reviews.test)),
+                judged=len(test.inputs),
+            )
 
     @functools.cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -157,26 +197,23 @@ class Workbench:
         folder = self.output / "runs" / name
         reviews = self.reviews if profile == self.profile else load_reviews(profile)
         length = profile.max_tokens - prompt_rows(run)
-        test = self._collator(reviews.test, length)
+        training, test = (self._collator(split, length) for split in (reviews.train, reviews.test))
 
         def evaluate(model: torch.nn.Module) -> dict[str, Any]:
-            verdicts = judge(
-                model, test, self.tokenizer, self.accelerator, EVALUATION_FACTOR * profile.batch_size
-            )
-            return _scores(verdicts, reviews.test["validation"])
+            return _scores(self._judge(model, test, profile.batch_size), reviews.test["validation"])
 
         whole, t5 = count_parameters(tuned.model), tuned.model.config
-        with _writing(self.output):
+        with alone_in(folder) if self.accelerator.is_main_process else nullcontext():
             history = train(
                 tuned.model,
-                self._collator(reviews.train, length),
+                training,
                 evaluate,
                 accelerator=self.accelerator,
                 epochs=profile.epochs,
                 learning_rate=prepared.learning_rate,
                 batch_size=profile.batch_size,
                 seed=self.seed,
-                checkpoint=folder / "checkpoint.pt",
+                checkpoints=folder,
             )
             restore(tuned.model, history.best_state)
             tuned.model.eval()
@@ -203,9 +240,69 @@ class Workbench:
                 },
                 **_summary(history),
             }
+            result |= self._claims(prepared, history, training, folder)
             if self.accelerator.is_main_process:
                 self._keep(result, prepared, folder)
         return result
+
+    def _claims(
+        self, prepared: Prepared, history: History, training: Collator, folder: Path
+    ) -> dict[str, dict[str, Any]]:
+        """What the assignment claims, measured on a trained run; of a run measured before, what was found.
+
+        Training accuracy is taken on half as many reviews as test accuracy, if there are so many: it costs
+        time in every run.
+        """
+        method, profile, model = prepared.run.method, prepared.profile, prepared.tuned.model
+        names = ("memory", "knowledge", "training_accuracy")
+        try:
+            found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+            if found["epochs"] == _summary(history)["epochs"]:
+                return {name: found[name] for name in names}
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # not there, damaged, or of an older kit: it is written anew
+        memory = training_memory(
+            model,
+            training,
+            accelerator=self.accelerator,
+            learning_rate=prepared.learning_rate,
+            batch_size=history.micro_batch,
+        )
+        restore(model, history.best_state)  # measuring takes steps
+        model.eval()
+        off = None if method.kind == "full" else self._knowledge(take_out(prepared.tuned))
+        wanted = (profile.test_reviews or len(self.reviews.test)) // 2
+        seen = subset(training, spread(len(training.inputs), wanted))
+        knowledge = {
+            "reviews": len(self._masked.inputs),
+            "base": self._base_knowledge,
+            "tuned": self._knowledge(model),
+            "off": off,
+        }
+        accuracy = self._judge(model, seen, profile.batch_size).score()["accuracy"]
+        training_accuracy = {"accuracy": accuracy, "reviews": len(seen.inputs)}
+        return dict(zip(names, (memory, knowledge, training_accuracy), strict=True))
+
+    def _knowledge(self, model: torch.nn.Module) -> float:
+        return pretraining_loss(model, self._masked, self.accelerator, self.profile.batch_size)
+
+    @functools.cached_property
+    def _base_knowledge(self) -> float:
+        return self._knowledge(self.base())
+
+    @functools.cached_property
+    def _masked(self) -> Collator:
+        """The same held-out reviews for every run of the profile."""
+        test = self.reviews.test
+        texts = test.select(spread(len(test), KNOWLEDGE_REVIEWS))["text"]
+        return masked_reviews(texts, self.tokenizer, self.profile.max_tokens)
+
+    def score(self, prepared: Prepared) -> dict[str, Any]:
+        """What the model scores on the test reviews as it stands: `accuracy` and other shares of 1."""
+        profile = prepared.profile
+        test = self._collator(self.reviews.test, profile.max_tokens - prompt_rows(prepared.run))
+        model = prepared.tuned.model.to(self.accelerator.device)
+        return _scores(self._judge(model, test, profile.batch_size), self.reviews.test["validation"])
 
     def logits(self, prepared: Prepared, rows: Sequence[int]) -> Tensor:
         """The model's logits (B, T', V) for the label words of the test reviews at `rows`."""
@@ -237,8 +334,7 @@ class Workbench:
         """What the base says before any tuning, with `prefix` before every review."""
         collator = self._collator(self.reviews.test, self.profile.max_tokens, prefix)
         model = self.base().to(self.accelerator.device)
-        batch_size = EVALUATION_FACTOR * self.profile.batch_size
-        verdicts = judge(model, collator, self.tokenizer, self.accelerator, batch_size)
+        verdicts = self._judge(model, collator, self.profile.batch_size)
         name = "zero_shot_prefix" if prefix else "zero_shot"
         title = f"Zero-shot, prefix “{SST2_PREFIX.strip()}”" if prefix else "Zero-shot, no prefix"
         return self._keep_baseline(name, title, _scores(verdicts, self.reviews.test["validation"]))
@@ -251,12 +347,30 @@ class Workbench:
 
     def results(self) -> dict[str, dict[str, Any]]:
         """All results of this profile in the output folder, by id."""
-        found = [json.loads(path.read_text()) for path in sorted(self._results.glob("*.json"))]
-        return {result["id"]: result for result in found if result["profile"] == self.profile.name}
+        found = {}
+        for path in sorted(self._results.glob("*.json")):
+            try:
+                result = json.loads(path.read_text(encoding="utf-8"))
+                if result["profile"] == self.profile.name:
+                    found[result["id"]] = result
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f"{_shown(path)} is not the JSON of a result: delete it and run again what it should "
+                    "hold."
+                ) from None
+        return found
 
     @property
     def _results(self) -> Path:
         return self.output / "report" / "results"
+
+    def _judge(self, model: torch.nn.Module, collator: Collator, batch_size: int) -> Verdicts:
+        """Verdicts in batches of `EVALUATION_FACTOR` times `batch_size`, or what part of it memory holds."""
+        judged = find_executable_batch_size(
+            lambda size: judge(model, collator, self.tokenizer, self.accelerator, size),
+            starting_batch_size=EVALUATION_FACTOR * batch_size,
+        )
+        return judged()
 
     def _collator(self, split: Any, max_tokens: int, prefix: str = "") -> Collator:
         texts = [prefix + text for text in split["text"]]
@@ -273,7 +387,8 @@ class Workbench:
         if run.method.library == "scratch":
             save_delta(model, delta)
         else:
-            torch.save(trainable_state(model), delta)
+            write_atomically(delta, serialised(trainable_state(model)))
+        result["disk"] = {"delta": delta.stat().st_size, "base": base_bytes(prepared.profile)}
         result["files"] = {"bytes": delta.stat().st_size, "weight_file": run.weight_file}
         write_json(folder / "result.json", result)
         if prepared.changed:
@@ -293,8 +408,7 @@ class Workbench:
             "malformed": scores["malformed"],
             "mistakes": scores["mistakes"],
         }
-        with _writing(self.output):
-            write_json(self._results / f"{name}.json", result)
+        write_json(self._results / f"{name}.json", result)
         return result
 
 
@@ -335,17 +449,3 @@ def _shown(path: str | Path) -> str:
     """A path as a reader needs it: from the project's folder where it lies in there."""
     path = Path(path)
     return str(path.relative_to(ROOT)) if path.is_absolute() and path.is_relative_to(ROOT) else str(path)
-
-
-@contextmanager
-def _writing(output: Path) -> Iterator[None]:
-    """Turn a failure to write into a sentence; what was written before it stays as it was."""
-    try:
-        yield
-    except OSError as problem:
-        if problem.errno not in _WRITE_FAILURES:
-            raise
-        raise UserError(
-            f"Nothing can be written to {_shown(output)} ({problem.strerror}): free some space or choose "
-            "another output folder, then run again; finished epochs are kept."
-        ) from None

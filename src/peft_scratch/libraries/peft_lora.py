@@ -73,6 +73,10 @@ class PeftLoRA(Method):
         """`lora_A` and `lora_B` of every target."""
         return ".lora_A." in name or ".lora_B." in name
 
+    def base_name(self, name: str) -> str:
+        """Without the names of PEFT's wrapper and of its layer around each target."""
+        return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+
     def added_parameters(self, config: T5Config) -> int:
         """As from scratch: `r (D + E)` for every target."""
         return self._from_scratch().added_parameters(config)

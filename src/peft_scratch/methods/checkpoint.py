@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from peft_scratch.errors import UserError
+from peft_scratch.files import write_atomically
 from peft_scratch.methods.parameters import is_own
 
 # What the dimensions of an entry are called, by the end of its key.
@@ -50,22 +53,17 @@ def save_delta(model: nn.Module, path: str | Path, declared: Callable[[str], boo
         raise UserError(
             f"The model has no parameters of a method to save in {path}; apply a method to it first."
         )
-    # In memory first: then the bytes do not depend on the file's name, and a full disk is an OSError.
+    write_atomically(path, serialised(tensors))
+
+
+def serialised(content: object) -> memoryview:
+    """The bytes that `torch.save` writes of `content`.
+
+    In memory first: then they do not depend on the file's name, and a full disk is an `OSError`.
+    """
     data = io.BytesIO()
-    torch.save(tensors, data)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("wb") as file:
-                file.write(data.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"Could not write {path}: {error.strerror or error}.") from error
+    torch.save(content, data)
+    return data.getbuffer()
 
 
 def read_delta(path: str | Path) -> dict[str, Tensor]:
@@ -79,8 +77,27 @@ def read_delta(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is {'a folder, not a file' if path.is_dir() else 'not there'}.")
+    with path.open("rb") as file:
+        entries = read_tensors(file, path)
+    for key, value in entries.items():
+        if not value.isfinite().all():
+            raise UserError(
+                f"{path}, entry {key!r}: it holds NaN or infinity, so the training that wrote it went wrong."
+            )
+    return {key: value.detach().to(torch.float32).contiguous() for key, value in entries.items()}
+
+
+def read_tensors(file: BinaryIO, path: str | Path) -> dict[str, Tensor]:
+    """The tensors of an open file as they are stored, in their own type; `path` is what messages call it.
+
+    Nothing in the file is executed: it is read with `weights_only=True`.
+
+    Raises:
+        UserError: it is not a plain dictionary of floating-point tensors; the message says where.
+    """
+    _refuse_compressed(file, path)
     try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
+        entries = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds, by where the damage is
         if isinstance(error, UnpicklingError) and "Unsupported global" in str(error):
             raise UserError(
@@ -95,8 +112,23 @@ def read_delta(path: str | Path) -> dict[str, Tensor]:
     return {key: _checked(path, key, value) for key, value in entries.items()}
 
 
-def _checked(path: Path, key: object, value: object) -> Tensor:
-    """`value` as a float32 tensor of its own, or a UserError that names `key`."""
+def _refuse_compressed(file: BinaryIO, path: str | Path) -> None:
+    """Refuse a file that unpacks to more than itself: torch never compresses, a bomb has to."""
+    try:
+        unpacked = sum(member.file_size for member in zipfile.ZipFile(file).infolist())
+    except (zipfile.BadZipFile, ValueError):  # torch's old format, or no tensor file: torch.load tells
+        unpacked = 0
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if unpacked > size:
+        raise UserError(
+            f"{path} unpacks from {size:,} to {unpacked:,} bytes, which torch.save never does, and is not "
+            "loaded; write it again with torch.save."
+        )
+
+
+def _checked(path: str | Path, key: object, value: object) -> Tensor:
+    """`value` if it is a plain floating-point tensor under a string, else a UserError that names `key`."""
     where = f"{path}, entry {key!r}:"
     if not isinstance(key, str):
         raise UserError(f"{where} the key is a {type(key).__name__}, not a string.")
@@ -109,9 +141,7 @@ def _checked(path: Path, key: object, value: object) -> Tensor:
     # A few bytes can pretend to be a huge tensor by strides of zero.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise UserError(f"{where} its shape {tuple(value.shape)} is larger than the numbers stored for it.")
-    if not value.isfinite().all():
-        raise UserError(f"{where} it holds NaN or infinity, so the training that wrote it went wrong.")
-    return value.detach().to(torch.float32).contiguous()
+    return value
 
 
 def load_delta(model: nn.Module, path: str | Path, declared: Callable[[str], bool] = is_own) -> None:
@@ -128,7 +158,17 @@ def load_delta(model: nn.Module, path: str | Path, declared: Callable[[str], boo
     Raises:
         UserError: the file is not one of tensors, or does not fit; the message names the first difference.
     """
-    entries = {key: value for key, value in read_delta(path).items() if declared(key)}
+    put_delta(model, read_delta(path), path, declared)
+
+
+def put_delta(
+    model: nn.Module,
+    entries: Mapping[str, Tensor],
+    path: str | Path,
+    declared: Callable[[str], bool] = is_own,
+) -> None:
+    """As `load_delta`, with the entries read already; `path` is what messages call their file."""
+    entries = {key: value for key, value in entries.items() if declared(key)}
     own = {name: p for name, p in model.named_parameters() if declared(name)}
     if not own:
         raise UserError(
@@ -136,14 +176,14 @@ def load_delta(model: nn.Module, path: str | Path, declared: Callable[[str], boo
         )
     if any(getattr(module, "merged", False) for module in model.modules()):
         raise UserError(f"The model's LoRA update is merged; call unmerge(model) before loading {path}.")
-    if difference := _first_difference(entries, own):
+    if difference := first_difference(entries, own):
         raise UserError(f"{path} does not fit the model: {difference}.")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(entries[name])
 
 
-def _first_difference(entries: dict[str, Tensor], own: dict[str, nn.Parameter]) -> str | None:
+def first_difference(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
     """The first thing in which a file and a model differ, in words; None if they fit."""
     unexpected = next((key for key in entries if key not in own), None)
     for name, parameter in own.items():

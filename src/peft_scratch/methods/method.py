@@ -59,6 +59,10 @@ class Method(ABC):
     def declares(self, name: str) -> bool:
         """Whether the parameter called `name` in the injected model is the method's own."""
 
+    def base_name(self, name: str) -> str:
+        """What the base calls the frozen parameter that the injected model calls `name`: mostly the same."""
+        return name
+
     @abstractmethod
     def added_parameters(self, config: T5Config) -> int:
         """The number of parameters added to a model of `config`, by the hand formula."""

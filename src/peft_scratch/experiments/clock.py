@@ -1,0 +1,14 @@
+"""How long a run takes: measured on a few steps before it starts, and said in words."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """`seconds` in the unit that fits, as exact as an estimate can be.
+
+    >>> duration(41.7), duration(700), duration(36_000)
+    ('42 s', '12 min', '10.0 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

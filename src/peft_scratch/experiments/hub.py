@@ -1,0 +1,120 @@
+"""What comes from the Hugging Face Hub: where it may lie instead, and why it cannot be loaded."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets import config as datasets_config
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import repo_folder_name
+from requests import RequestException
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments.profiles import ROOT
+
+#: Files that were put here by hand stand in for the Hub's: `hub/google-t5/t5-small/config.json`, say.
+BY_HAND = ROOT / "hub"
+
+#: What is loaded, in a sentence; its kind of repository; the files that are needed of it.
+MODEL = ("base model", "model", "config.json, model.safetensors, tokenizer.json and tokenizer_config.json")
+REVIEWS = ("reviews", "dataset", "the parquet files of train and test")
+
+# What a machine refuses to write. Any other OSError comes from the network or from a damaged file.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def place(name: str) -> str:
+    """What to load `name` from: the folder of that name in `BY_HAND` if there is one, else the Hub.
+
+    A folder's absolute path, as the offline base has, stays what it is.
+    """
+    folder = BY_HAND / name
+    return str(folder) if folder.is_dir() else name
+
+
+def failure(kind: tuple[str, str, str], name: str, problem: Exception) -> UserError:
+    """The sentence for a `problem` that the libraries had with the `MODEL` or the `REVIEWS` called `name`."""
+    what, repo_type, files = kind
+    page = f"https://huggingface.co/{'datasets/' * (repo_type == 'dataset')}{name}"
+    by_hand = BY_HAND.relative_to(ROOT) / name
+    cause, remedy = _cause(name, repo_type, page, problem)
+    return UserError(
+        f"The {what} {name!r} cannot be loaded, for {cause}: {remedy}; or use the offline profile; or "
+        f"download {files} from {page}/tree/main in a browser and put them into {by_hand} in the project."
+    )
+
+
+def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[str, str]:
+    """Why, and what to do about it."""
+    chain = list(_chain(problem))
+
+    def within(*kinds: type[Exception]) -> Exception | None:
+        return next((link for link in chain if isinstance(link, kinds)), None)
+
+    # datasets says in words alone that a repository is gated.
+    if within(GatedRepoError) or "gated" in str(within(DatasetNotFoundError)):
+        return (
+            "the Hugging Face Hub gives it to accounts with a permission only",
+            f"ask for it on {page} and log in with `hf auth login`",
+        )
+    if within(RepositoryNotFoundError, DatasetNotFoundError):
+        return (
+            "the Hugging Face Hub has nothing of that name (any more)",
+            f"see on {page} whether it was renamed, or take a newer release of this kit",
+        )
+    for link in chain:
+        if isinstance(link, OSError) and link.errno in _REFUSALS:
+            return (
+                f"its files cannot be written to {constants.HF_HOME} ({link.strerror})",
+                "free some space, or set the environment variable HF_HOME to a folder that has room",
+            )
+    if constants.HF_HUB_OFFLINE and within(LocalEntryNotFoundError, ConnectionError):
+        return (
+            "HF_HUB_OFFLINE keeps it from being downloaded and no whole copy is here",
+            "unset that environment variable",
+        )
+    missing = within(EntryNotFoundError, RevisionNotFoundError)
+    if missing and not isinstance(missing, LocalEntryNotFoundError):
+        return (
+            f"a file or version that is needed is not on the Hugging Face Hub ({type(missing).__name__})",
+            f"see on {page} what has changed, or take a newer release of this kit",
+        )
+    network = within(LocalEntryNotFoundError, ConnectionError, TimeoutError, RequestException)
+    if network or "on the Hugging Face Hub either" in str(problem):  # datasets again, in words alone
+        kind = type(network or problem).__name__
+        return (
+            f"the Hugging Face Hub does not deliver it ({kind}) and no whole copy is here",
+            "check the connection and run again, a broken download goes on where it stopped",
+        )
+    first = (str(problem).strip().splitlines() or [""])[0].rstrip(".")
+    return (
+        f"a file of it is damaged or missing ({type(problem).__name__}: {first})",
+        f"delete {' and '.join(map(str, _copies(name, repo_type)))} and run again",
+    )
+
+
+def _copies(name: str, repo_type: str) -> list[Path]:
+    """The folders that hold what was loaded of `name`."""
+    if place(name) != name:
+        return [Path(place(name))]
+    copies = [Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=repo_type)]
+    if repo_type == "dataset":  # datasets keeps it a second time, converted
+        copies.append(Path(datasets_config.HF_DATASETS_CACHE) / name.replace("/", "___"))
+    return copies
+
+
+def _chain(problem: BaseException | None) -> Iterator[BaseException]:
+    """`problem` and what it arose from, as a traceback would show it."""
+    while problem is not None:
+        yield problem
+        problem = problem.__cause__ or (None if problem.__suppress_context__ else problem.__context__)

@@ -1,0 +1,100 @@
+"""Files that are written whole or not at all, and folders that one process works in at a time."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+from peft_scratch.errors import UserError
+
+# Full, too large, read-only, forbidden, or no folder at all: trying again does not help. Whatever else
+# the system says may be a passing moment of a mounted Drive.
+_LASTING = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
+_ATTEMPTS = 4
+
+
+def write_atomically(path: str | Path, data: str | bytes | memoryview) -> None:
+    """Write `data` to `path`, so that the file is either the old one or the new one, whole.
+
+    A kill at any moment, a full disk and a machine that loses its power leave one of the two. Errors
+    that may pass are tried again, over some seconds.
+
+    Args:
+        path: the file; its folder is made if need be.
+        data: bytes, or text, which is written as UTF-8.
+
+    Raises:
+        UserError: the file cannot be written; what was there before is still there.
+    """
+    path = Path(path)
+    retrying = Retrying(
+        retry=retry_if_exception(lambda e: isinstance(e, OSError) and e.errno not in _LASTING),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential(0.5),
+        reraise=True,
+    )
+    try:
+        retrying(_write, path, data.encode() if isinstance(data, str) else data)
+    except OSError as problem:
+        raise UserError(
+            f"Could not write {path}: {problem.strerror or problem}; free some space or choose another "
+            "output folder, then run again."
+        ) from problem
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    # What a killed process left. Should its writer be alive after all, its attempt fails and is repeated.
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        left.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold `folder`, which is made if need be, for this process; the system lets go when it ends or dies.
+
+    The lock itself lies in this machine's temporary folder: a mounted Drive may know no locks, and one
+    that a lost machine left there would stay for good.
+
+    Raises:
+        UserError: another process holds the folder; the message says which.
+    """
+    key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"peft-scratch-{key}.lock", timeout=0)
+    holder = folder / "running.txt"
+    try:
+        lock.acquire()
+    except Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise UserError(
+            f"{folder} is being worked in by {who}: wait for it or stop it, then run again."
+        ) from None
+    try:
+        write_atomically(holder, f"process {os.getpid()}, since {datetime.now():%H:%M}")
+        yield
+    finally:
+        with suppress(OSError):  # a note that stays misleads nobody: the lock counts
+            holder.unlink()
+        lock.release()

@@ -1,0 +1,114 @@
+"""The notebooks' cells in any order: twice, interrupted, skipped; on a tiny base, in this process."""
+
+import ast
+import json
+
+import matplotlib.pyplot as plt
+import pytest
+from test_kills import outcome
+from tiny_bench import made_up_reviews, tiny_profile
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments import training, workbench
+from peft_scratch.experiments.profiles import PROFILES, ROOT
+from peft_scratch.experiments.runs import RUNS
+from peft_scratch.experiments.workbench import Workbench
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+pytestmark = [
+    pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem),
+    pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive"),
+]
+
+
+class Notebook:
+    """The code cells of a notebook and the names they share, as a kernel has them."""
+
+    def __init__(self, path, output):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        self.cells = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        (parameters,) = [n for n, cell in enumerate(self.cells) if cell.startswith("PROFILE = ")]
+        self.cells[parameters] = f"PROFILE, SEED, OUTPUT = 'smoke', 0, {str(output)!r}"
+        self.names = {}
+
+    def run(self, cell):
+        exec(compile(cell, "<cell>", "exec"), self.names)
+
+
+@pytest.fixture(autouse=True)
+def tiny(tmp_path, monkeypatch):
+    """Let `smoke` be a profile that trains in a second."""
+    plt.switch_backend("agg")
+    monkeypatch.setitem(PROFILES, "smoke", tiny_profile(tmp_path))
+    monkeypatch.setattr(workbench, "load_reviews", lambda _: made_up_reviews())
+    monkeypatch.setattr(workbench, "precision_of", lambda: ("no", "float32, for a test"))
+    yield
+    plt.close("all")
+
+
+def _straight(path, output):
+    """What the runs of the notebook at `path` leave when nothing happens to them."""
+    bench = Workbench.open("smoke", output=output)
+    for run in RUNS.values():
+        if run.notebook == int(path.name[:2]):
+            bench.train(bench.prepare(run.id))
+    return outcome(output)
+
+
+def test_each_cell_twice_and_one_interrupted(path, tmp_path, monkeypatch):
+    calls = []
+    train_epoch = training.train_epoch
+
+    def interrupted_once(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(training, "train_epoch", interrupted_once)
+    notebook = Notebook(path, tmp_path / "twice")
+    interrupted = 0
+    for cell in notebook.cells:
+        for _ in range(2):
+            try:
+                notebook.run(cell)
+            except KeyboardInterrupt:
+                interrupted += 1
+                notebook.run(cell)
+    assert interrupted == 1
+    monkeypatch.setattr(training, "train_epoch", train_epoch)
+    found = outcome(tmp_path / "twice")
+    expected = _straight(path, tmp_path / "straight")
+    assert expected.keys() <= found.keys()
+    for name, content in expected.items():
+        assert found[name] == content, f"{name} differs"
+
+
+def test_what_needs_a_skipped_cell_says_so_and_runs_after_it(path, tmp_path):
+    notebook = Notebook(path, tmp_path / "skipped")
+    skipped = [cell for cell in notebook.cells if "bench.train(" in cell]
+    assert skipped
+    missing = {name for cell in skipped for name in _bound(cell)}
+    waiting = []
+    for cell in notebook.cells:
+        if cell in skipped:
+            continue
+        try:
+            notebook.run(cell)
+        except NameError as error:
+            assert error.name in missing, cell
+        except UserError:
+            pass
+        else:
+            continue
+        missing |= _bound(cell)
+        waiting.append(cell)
+    assert waiting, "nothing noticed that the training was skipped"
+    for cell in (*skipped, *waiting):
+        notebook.run(cell)
+
+
+def _bound(cell):
+    """The names that `cell` gives a value."""
+    nodes = ast.walk(ast.parse(cell))
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}

@@ -1,0 +1,74 @@
+"""What the top of a notebook says of the machine, and how long a run is said to take."""
+
+import time
+
+import psutil
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import make_t5
+
+from peft_scratch.experiments import estimate, training
+from peft_scratch.experiments.clock import duration
+from peft_scratch.experiments.data import Collator
+from peft_scratch.experiments.device import memory_of
+from peft_scratch.experiments.profiles import PROFILES
+from peft_scratch.experiments.workbench import Workbench
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (89 * 60, "89 min"), (91 * 60, "1.5 h"), (36_000, "10.0 h")],
+)
+def test_a_duration_is_said_in_the_unit_that_fits(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_what_is_left_of_a_run_goes_by_the_epoch_before():
+    assert training._pace(60, epoch=0, epochs=10) == "60 s, about 9 min to go"
+    assert training._pace(60, epoch=9, epochs=10) == "60 s"
+
+
+@pytest.mark.parametrize("there", [20, 96])
+def test_a_run_is_as_long_as_its_steps_and_its_evaluations(monkeypatch, there):
+    """With a clock that only steps (2 s) and evaluations (5 s) move on; the first of each is slow (100 s)."""
+    now, trained, judged = [0.0], [], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def epoch(model, optimizer, batches, collator, accelerator, history, title):
+        steps = len(list(batches))
+        now[0] += 2 * steps if trained else 100
+        trained.append(steps)
+        return [0.5] * steps
+
+    def judge(model):
+        now[0] += 5 if judged else 100
+        judged.append(model)
+
+    monkeypatch.setattr(estimate, "train_epoch", epoch)
+    seconds = estimate.seconds_of_a_run(
+        make_t5(),
+        Collator([[5, 1]] * there, [0] * there, [[7, 1], [8, 1]], 0),
+        judge,
+        accelerator=Accelerator(cpu=True),
+        profile=PROFILES["course"],
+        reviews=(25_000, 25_000),
+        judged=64,
+    )
+    assert trained == ([1, 1] if there == 20 else [1, 2])
+    assert seconds == pytest.approx(10 * (782 * 2 + 25_000 / 64 * 5))
+
+
+def test_the_top_of_a_notebook_says_memory_and_time(tmp_path):
+    bench = Workbench.open("smoke", output=tmp_path)
+    state = torch.get_rng_state()
+    shown = str(bench)
+    assert torch.equal(torch.get_rng_state(), state), "timing changed what is drawn after it"
+    assert f"{memory_of(torch.device('cpu')) / 2**30:.0f} GiB of memory" in shown or torch.cuda.is_available()
+    each, ten = duration(bench.seconds_of_a_run), duration(10 * bench.seconds_of_a_run)
+    assert f"about {each} a run, {ten} for all ten" in shown
+    assert 0 < bench.seconds_of_a_run < 600
+
+
+def test_memory_is_the_machines_without_a_gpu():
+    assert memory_of(torch.device("cpu")) == psutil.virtual_memory().total

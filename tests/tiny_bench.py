@@ -1,0 +1,48 @@
+"""A whole workbench in small: a random T5 with the offline base's tokenizer, and made-up reviews."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from accelerate import Accelerator
+from conftest import make_t5
+from datasets import Dataset
+from transformers import AutoTokenizer
+
+from peft_scratch.experiments.data import Reviews
+from peft_scratch.experiments.profiles import OFFLINE_BASE, PROFILES, Choice, Profile
+from peft_scratch.experiments.workbench import Workbench
+
+WORDS = ("dull", "fine", "slow", "warm", "loud", "deep", "long")
+
+
+def tiny_profile(folder: Path) -> Profile:
+    """`smoke`, made smaller still; its base is written into `folder`."""
+    base = folder / "base"
+    tokenizer = AutoTokenizer.from_pretrained(OFFLINE_BASE)
+    tokenizer.save_pretrained(base)
+    make_t5(vocab_size=len(tokenizer)).save_pretrained(base)
+    return dataclasses.replace(
+        PROFILES["smoke"], base=str(base), max_tokens=24, epochs=3, batch_size=8, output=folder / "output"
+    )
+
+
+def made_up_reviews(train: int = 24, test: int = 10) -> Reviews:
+    """Reviews of a few words each, every other one negative."""
+
+    def split(size: int) -> Dataset:
+        texts = [" ".join(WORDS[(i * (k + 1)) % 7] for k in range(1 + i % 5)) for i in range(size)]
+        return Dataset.from_dict({"text": texts, "label": [i % 2 for i in range(size)]})
+
+    return Reviews(split(train), split(test).add_column("validation", [i < 4 for i in range(test)]))
+
+
+def tiny_workbench(folder: Path, reviews: Reviews | None = None) -> Workbench:
+    """A workbench on `tiny_profile` and `reviews`, in float32; its output folder lies in `folder`."""
+    profile = tiny_profile(folder)
+    bench = Workbench(
+        Choice(profile, "a test asked for it"), 0, profile.output, Accelerator(cpu=True), "float32"
+    )
+    bench.reviews = reviews or made_up_reviews()
+    return bench
