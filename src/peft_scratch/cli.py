@@ -216,10 +216,6 @@ def base(
     pretrain(seconds, output or OFFLINE_BASE)
 
 
-app.command()(exactness.convert)
-app.command()(exactness.parameters)
-
-
 def _seconds(budget: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
     if match is None or float(match[1]) == 0:
