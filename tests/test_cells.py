@@ -40,7 +40,7 @@ def tiny(tmp_path, monkeypatch):
     """Let `smoke` be a profile that trains in a second."""
     plt.switch_backend("agg")
     monkeypatch.setitem(PROFILES, "smoke", tiny_profile(tmp_path))
-    monkeypatch.setattr(workbench, "load_reviews", lambda _: made_up_reviews())
+    monkeypatch.setattr(workbench, "load_reviews", lambda _: made_up_reviews(test=40))
     monkeypatch.setattr(workbench, "precision_of", lambda: ("no", "float32, for a test"))
     yield
     plt.close("all")
