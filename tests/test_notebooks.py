@@ -162,6 +162,7 @@ def test_the_five_notebooks_run_from_the_command_line(tmp_path):
             for output in cell.get("outputs", ())
         )
         assert "smoke, because it was asked for" in outputs
+        assert "Warning" not in outputs
     assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == [
         "adapter.pt",
         "lora.pt",

@@ -135,8 +135,9 @@ class TestNotebook:
     def test_it_was_executed_in_order_and_without_error(self, path):
         cells = _code_cells(path)
         assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-        kinds = {output["output_type"] for cell in cells for output in cell["outputs"]}
-        assert "error" not in kinds
+        outputs = [output for cell in cells for output in cell["outputs"]]
+        assert "error" not in {output["output_type"] for output in outputs}
+        assert "stderr" not in {output.get("name") for output in outputs}  # a warning
 
     def test_it_is_clean(self, path):
         notebook = json.loads(path.read_text())

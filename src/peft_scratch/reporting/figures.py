@@ -82,6 +82,10 @@ def draw(results: dict[str, Result], small_data: dict[str, Result], language: La
         return {name: _svg(figure) for name, figure in figures.items() if figure is not None}
 
 
+#: Points below the lowest run at which a line of comparison is named at the foot instead of drawn.
+FAR_BELOW = 10
+
+
 def accuracy(results: dict[str, Result], language: Language) -> Figure | None:
     """Test accuracy of the best epoch against the number of trained parameters."""
     runs = {name: results[name] for name in TEN if name in results}
@@ -106,12 +110,18 @@ def accuracy(results: dict[str, Result], language: Language) -> Figure | None:
     right = 3 * max(trained)
     ax.set_xlim(min(trained) / 2.2, right)
     lines = []
+    lowest = min(100 * run["accuracy"]["best"] for run in runs.values())
     for name, dashes in (("bag_of_words", (5, 2)), ("zero_shot", (1, 2)), ("zero_shot_prefix", (3, 2, 1, 2))):
         if name in results:
             y = 100 * results[name]["accuracy"]["best"]
+            label = language.drawn(f"{language.run(name)} {language.number(y, 1)}")
+            if y < lowest - FAR_BELOW:  # down to it, the runs would all lie on one line
+                lines.append((lowest - FAR_BELOW, f"{label} ↓"))
+                continue
             ax.axhline(y, color=GREY, lw=0.9, dashes=dashes, zorder=1)
             avoid.append((min(trained) / 2.2, y, right, y))
-            lines.append((y, language.drawn(f"{language.run(name)} {language.number(y, 1)}")))
+            lines.append((y, label))
+    ax.update_datalim([(min(trained), y) for y, _ in lines])
     ax.margins(y=0.12)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.xaxis.set_major_locator(LogLocator(numticks=12))
