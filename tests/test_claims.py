@@ -247,15 +247,15 @@ def test_a_run_has_its_claims_measured(run_id, bench, finished):
 def test_training_accuracy_is_that_of_training_reviews_half_of_each_label(bench, finished, monkeypatch):
     prepared, _ = finished["lora_scratch_r8"]
     train = bench.reviews.train
-    inputs = bench._collator(train, bench.profile.max_tokens).inputs
+    inputs = bench.collator(train, bench.profile.max_tokens).inputs
 
     def judge(model, collator, batch_size):
         assert all(row in inputs for row in collator.inputs)
         assert sum(collator.labels) == 5
         return Verdicts([1] * 10, collator.labels)  # always positive
 
-    monkeypatch.setattr(bench, "_judge", judge)
-    training = bench._collator(train, bench.profile.max_tokens)
+    monkeypatch.setattr(bench, "judge", judge)
+    training = bench.collator(train, bench.profile.max_tokens)
     history = History(micro_batch=32, best_state=trainable_state(prepared.tuned.model))
     measured = bench._claims(prepared, history, training, Path("nowhere"))
     assert measured["training_accuracy"] == {"accuracy": 0.5, "reviews": 10}

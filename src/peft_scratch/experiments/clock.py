@@ -1,4 +1,4 @@
-"""How long a run takes: measured on a few steps before it starts, and said in words."""
+"""A length of time, said in words."""
 
 from __future__ import annotations
 

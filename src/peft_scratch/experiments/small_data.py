@@ -13,12 +13,11 @@ from typing import Any
 from torch import nn
 
 from peft_scratch.experiments.base_model import base_fingerprint
-from peft_scratch.experiments.data import Collator, label_ids, load_reviews, tokenise
-from peft_scratch.experiments.evaluation import judge
+from peft_scratch.experiments.data import load_reviews
 from peft_scratch.experiments.results import environment, write_json
 from peft_scratch.experiments.settings import configuration, fingerprint, prompt_rows
 from peft_scratch.experiments.training import train
-from peft_scratch.experiments.workbench import EVALUATION_FACTOR, Workbench
+from peft_scratch.experiments.workbench import Workbench
 from peft_scratch.files import alone_in
 
 RUNS = ("full", "prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8")
@@ -57,21 +56,12 @@ def _train(bench: Workbench, run_id: str, settings: dict[str, int]) -> dict[str,
     config = configuration(run, profile, prepared.learning_rate, bench.seed, base_fingerprint(profile))
     folder = bench.output / "runs" / f"small-data-{profile.name}-{run.id}-{fingerprint(config)}"
     reviews = load_reviews(profile)
-    training, test = (
-        Collator(
-            tokenise(list(split["text"]), bench.tokenizer, profile.max_tokens - prompt_rows(run)),
-            list(split["label"]),
-            label_ids(bench.tokenizer),
-            bench.tokenizer.pad_token_id,
-        )
-        for split in (reviews.train, reviews.test)
-    )
+    length = profile.max_tokens - prompt_rows(run)
+    training, test = (bench.collator(split, length) for split in (reviews.train, reviews.test))
 
     def accuracies(model: nn.Module) -> dict[str, float]:
-        size = EVALUATION_FACTOR * profile.batch_size
         on_test, on_training = (
-            judge(model, part, bench.tokenizer, bench.accelerator, size).score()["accuracy"]
-            for part in (test, training)
+            bench.judge(model, part, profile.batch_size).score()["accuracy"] for part in (test, training)
         )
         return {"accuracy": on_test, "training_accuracy": on_training}
 

@@ -148,12 +148,12 @@ class Workbench:
             split.select(sample(len(split), batches * profile.batch_size))
             for split, batches in ((reviews.train, 1 + TIMED_STEPS), (reviews.test, EVALUATION_FACTOR))
         )
-        training, test = (self._collator(split, profile.max_tokens) for split in chosen)
+        training, test = (self.collator(split, profile.max_tokens) for split in chosen)
         with torch.random.fork_rng():  # so that nothing after it comes out otherwise
             return seconds_of_a_run(
                 apply(find_run("lora_scratch_r8").method, self.base()).model,
                 training,
-                lambda model: self._judge(model, test, profile.batch_size),
+                lambda model: self.judge(model, test, profile.batch_size),
                 accelerator=self.accelerator,
                 profile=profile,
                 reviews=(len(reviews.train), len(reviews.test)),
@@ -197,10 +197,10 @@ class Workbench:
         folder = self.output / "runs" / name
         reviews = self.reviews if profile == self.profile else load_reviews(profile)
         length = profile.max_tokens - prompt_rows(run)
-        training, test = (self._collator(split, length) for split in (reviews.train, reviews.test))
+        training, test = (self.collator(split, length) for split in (reviews.train, reviews.test))
 
         def evaluate(model: torch.nn.Module) -> dict[str, Any]:
-            return _scores(self._judge(model, test, profile.batch_size), reviews.test["validation"])
+            return _scores(self.judge(model, test, profile.batch_size), reviews.test["validation"])
 
         whole, t5 = count_parameters(tuned.model), tuned.model.config
         with alone_in(folder) if self.accelerator.is_main_process else nullcontext():
@@ -279,7 +279,7 @@ class Workbench:
             "tuned": self._knowledge(model),
             "off": off,
         }
-        accuracy = self._judge(model, seen, profile.batch_size).score()["accuracy"]
+        accuracy = self.judge(model, seen, profile.batch_size).score()["accuracy"]
         training_accuracy = {"accuracy": accuracy, "reviews": len(seen.inputs)}
         return dict(zip(names, (memory, knowledge, training_accuracy), strict=True))
 
@@ -300,9 +300,9 @@ class Workbench:
     def score(self, prepared: Prepared) -> dict[str, Any]:
         """What the model scores on the test reviews as it stands: `accuracy` and other shares of 1."""
         profile = prepared.profile
-        test = self._collator(self.reviews.test, profile.max_tokens - prompt_rows(prepared.run))
+        test = self.collator(self.reviews.test, profile.max_tokens - prompt_rows(prepared.run))
         model = prepared.tuned.model.to(self.accelerator.device)
-        return _scores(self._judge(model, test, profile.batch_size), self.reviews.test["validation"])
+        return _scores(self.judge(model, test, profile.batch_size), self.reviews.test["validation"])
 
     def logits(self, prepared: Prepared, rows: Sequence[int]) -> Tensor:
         """The model's logits (B, T', V) for the label words of the test reviews at `rows`."""
@@ -322,7 +322,7 @@ class Workbench:
         self, prepared: Prepared, rows: Sequence[int]
     ) -> Iterator[tuple[torch.nn.Module, dict[str, Tensor]]]:
         """The model on the device with dropout off, and a batch cut to length as in the run."""
-        collator = self._collator(
+        collator = self.collator(
             self.reviews.test.select(rows), prepared.profile.max_tokens - prompt_rows(prepared.run)
         )
         device = self.accelerator.device
@@ -332,9 +332,9 @@ class Workbench:
 
     def zero_shot(self, prefix: str = "") -> dict[str, Any]:
         """What the base says before any tuning, with `prefix` before every review."""
-        collator = self._collator(self.reviews.test, self.profile.max_tokens, prefix)
+        collator = self.collator(self.reviews.test, self.profile.max_tokens, prefix)
         model = self.base().to(self.accelerator.device)
-        verdicts = self._judge(model, collator, self.profile.batch_size)
+        verdicts = self.judge(model, collator, self.profile.batch_size)
         name = "zero_shot_prefix" if prefix else "zero_shot"
         title = f"Zero-shot, prefix “{SST2_PREFIX.strip()}”" if prefix else "Zero-shot, no prefix"
         return self._keep_baseline(name, title, _scores(verdicts, self.reviews.test["validation"]))
@@ -364,7 +364,7 @@ class Workbench:
     def _results(self) -> Path:
         return self.output / "report" / "results"
 
-    def _judge(self, model: torch.nn.Module, collator: Collator, batch_size: int) -> Verdicts:
+    def judge(self, model: torch.nn.Module, collator: Collator, batch_size: int) -> Verdicts:
         """Verdicts in batches of `EVALUATION_FACTOR` times `batch_size`, or what part of it memory holds."""
         judged = find_executable_batch_size(
             lambda size: judge(model, collator, self.tokenizer, self.accelerator, size),
@@ -372,7 +372,8 @@ class Workbench:
         )
         return judged()
 
-    def _collator(self, split: Any, max_tokens: int, prefix: str = "") -> Collator:
+    def collator(self, split: Any, max_tokens: int, prefix: str = "") -> Collator:
+        """The reviews of `split`, `prefix` before each, cut to `max_tokens` tokens, for batches."""
         texts = [prefix + text for text in split["text"]]
         return Collator(
             tokenise(texts, self.tokenizer, max_tokens),

@@ -22,6 +22,8 @@ from tqdm import tqdm
 from transformers import T5Config, T5ForConditionalGeneration, T5TokenizerFast
 
 from peft_scratch.experiments.profiles import OFFLINE_BASE, ROOT
+from peft_scratch.files import write_atomically
+from peft_scratch.methods.checkpoint import serialised
 from peft_scratch.pretraining.card import RECORD, write_card
 from peft_scratch.pretraining.corpus import Corpus, Sources, tokenizer_texts, training_sources
 from peft_scratch.pretraining.embeddings import minilm_embeddings
@@ -291,17 +293,13 @@ def _start(job: _Job) -> tuple[T5ForConditionalGeneration, RMSScaledAdamW, State
 
 
 def _save_checkpoint(job: _Job, model: nn.Module, optimizer: RMSScaledAdamW, state: State) -> None:
-    draft = job.checkpoint.with_suffix(f".{os.getpid()}")
-    torch.save(
-        {
-            "identity": job.identity,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "state": asdict(state),
-        },
-        draft,
-    )
-    draft.replace(job.checkpoint)
+    content = {
+        "identity": job.identity,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "state": asdict(state),
+    }
+    write_atomically(job.checkpoint, serialised(content))
 
 
 def _export(job: _Job, model: T5ForConditionalGeneration, state: State) -> None:

@@ -502,9 +502,13 @@ class _Writer:
             low_run=language.run(low),
             high_run=language.run(high),
         )
+        yield from self._about_the_gap_of_full(gaps)
+
+    def _about_the_gap_of_full(self, gaps: dict[str, float]) -> Iterable[str]:
         if "full" in gaps and len(gaps) > 1:
+            widest = _ends(gaps)[1] == "full"
             yield self.say(
-                "gap_full_most" if high == "full" else "gap_full_not_most", full=language.points(gaps["full"])
+                "gap_full_most" if widest else "gap_full_not_most", full=self.language.points(gaps["full"])
             )
 
     def _disk_and_base_table(self, knows: dict[str, Result], gaps: dict[str, float]) -> Block:
@@ -557,10 +561,7 @@ class _Writer:
             low_run=language.run(low),
             high_run=language.run(high),
         )
-        if "full" in gaps and len(gaps) > 1:
-            yield self.say(
-                "gap_full_most" if high == "full" else "gap_full_not_most", full=language.points(gaps["full"])
-            )
+        yield from self._about_the_gap_of_full(gaps)
 
     # The rest
 
