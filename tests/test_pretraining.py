@@ -1,23 +1,25 @@
 """How the offline base was made: its task, its tokens, its texts, and a run of a few seconds."""
 
+import dataclasses
 import json
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, T5ForConditionalGeneration
+from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.corruption import corrupt, cut, draw_spans, sentinel_ids
 from peft_scratch.experiments.offline_data import fingerprint, imdb_split, sentence_split
 from peft_scratch.experiments.profiles import OFFLINE_BASE
 from peft_scratch.experiments.text import LABEL_WORDS
-from peft_scratch.pretraining import embeddings
+from peft_scratch.pretraining import embeddings, teacher
 from peft_scratch.pretraining.card import RECORD
-from peft_scratch.pretraining.corpus import Corpus, Sources, tokenizer_texts, training_sources
+from peft_scratch.pretraining.corpus import WINDOW, Corpus, Sources, tokenizer_texts, training_sources
 from peft_scratch.pretraining.optimizer import RMSScaledAdamW
 from peft_scratch.pretraining.pretrain import Recipe, pretrain
+from peft_scratch.pretraining.teacher import firmest
 from peft_scratch.pretraining.tokenizer import train_tokenizer
 
 GOOD, BAD = ["great", "best", "love"], ["bad", "worst", "boring"]
@@ -138,8 +140,10 @@ def test_sentiment_words_weigh_more_than_others(corpus):
     assert weight["bad"] > 2 and weight["great"] > 2 and weight["film"] == 1
 
 
-@pytest.mark.parametrize("kind", ["short", "joined"])
+@pytest.mark.parametrize("kind", ["sentences", "phrases", "windows"])
 def test_supervised_batches_have_the_prefix_and_the_right_word(corpus, kind):
+    judged = list(zip(corpus.sentences, corpus.labels.tolist(), strict=True))
+    corpus = dataclasses.replace(corpus, windows=judged, phrases=judged)
     batch = next(corpus.labelled_batches(np.random.default_rng(0), 400, {kind: 1.0}))
     assert batch["input_ids"].numel() <= 400
     assert len(batch["labels"].unique(dim=0)) <= 2
@@ -150,6 +154,50 @@ def test_supervised_batches_have_the_prefix_and_the_right_word(corpus, kind):
         assert text.startswith("sst2 sentence:")
         other = words["positive" if word == "negative" else "negative"]
         assert not set(text.split()) & set(other)
+
+
+def test_windows_start_with_a_sentence_and_phrases_are_parts_of_sentences(corpus):
+    rng = np.random.default_rng(0)
+    reviews = [r.tolist() for r in np.split(corpus.stream.astype(int), corpus.starts[1:-1])]
+    stops = corpus.tokenizer.convert_tokens_to_ids([".", "!", "?"])
+    for window in corpus.draw_windows(rng, 50):
+        window = window.tolist()
+        assert corpus.end not in window and 1 <= len(window) <= WINDOW[1]
+        places = [(r, i) for r in reviews for i in range(len(r)) if r[i : i + len(window)] == window]
+        assert any(i == 0 or r[i - 1] in stops for r, i in places)
+    for phrase in corpus.draw_phrases(rng, 50):
+        text = corpus.texts([phrase])[0]
+        assert any(text in sentence for sentence in corpus.texts(corpus.sentences))
+
+
+def test_the_firmest_of_either_side_get_the_teachers_labels():
+    texts = [np.array([i]) for i in range(10)]
+    scores = np.array([0.1, 5, 1, 2, 9, 3, -1, 7, 8, 4])  # leaning towards positive
+    kept = firmest(texts, scores, kept=0.2)
+    assert [(text.item(), label) for text, label in kept] == [(6, 0), (0, 0), (8, 1), (4, 1)]
+
+
+def test_the_teacher_learns_what_it_is_shown(monkeypatch, tmp_path, corpus):
+    """A random encoder of MiniLM's class in place of the real one, which only `make base` installs."""
+    texts = corpus.texts(corpus.sentences)
+    words = sorted({word for text in texts for word in text.split()})
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "initializer_range": 0.2,
+    }
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(words) + 5, **sizes)).save_pretrained(tmp_path)
+    monkeypatch.setattr(teacher, "minilm_folder", lambda: tmp_path)
+    monkeypatch.setattr(teacher, "LEARNING_RATE", 1e-2)
+    judge = teacher.Teacher(seed=0)
+    assert ((judge.scores(texts) > 0) == corpus.labels).mean() < 0.7
+    judge.train(texts, corpus.labels, epochs=20)
+    assert ((judge.scores(texts) > 0) == corpus.labels).mean() >= 0.9
 
 
 def test_optimiser_steps_in_proportion_to_each_tensor():
@@ -182,8 +230,6 @@ def tiny_recipe() -> Recipe:
         minilm=False,
         sequences=4,
         labelled_tokens=400,
-        late_labelled_tokens=800,
-        judged=60,
     )
 
 

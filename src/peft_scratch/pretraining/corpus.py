@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from peft_scratch.experiments.text import LABEL_WORDS, SST2_PREFIX
 
 CHUNK = 128  # tokens of a span-corruption sequence before corruption
 LONGEST = 192  # tokens of a supervised input
-JOINED = (2, 8)  # sentences joined into one supervised input: fewest, most
+WINDOW = (12, 184)  # tokens of a piece of a review that the teacher judges
+PHRASE = 3  # tokens of a sentence that it judges a part of, at least
 POOL = 12  # batches whose examples are sorted by length together
 SENTIMENT_WEIGHT = 6.0  # how much likelier a span starts at a word of strong sentiment
 
@@ -61,7 +63,8 @@ class Corpus:
         stream: (N,) every review's tokens in turn, each with its end of sequence.
         starts: where each review begins in `stream`, and N.
         sentences, labels: the labelled sentences, without prefix and end.
-        pseudo: (tokens, label) pairs that a teacher made; empty until there is one.
+        windows, phrases: (tokens, label) of pieces of reviews and of sentences that a teacher has
+            judged; empty until there is one.
     """
 
     tokenizer: T5TokenizerFast
@@ -69,7 +72,8 @@ class Corpus:
     starts: np.ndarray
     sentences: list[np.ndarray]
     labels: np.ndarray
-    pseudo: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    windows: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    phrases: list[tuple[np.ndarray, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sentinels = sentinel_ids(self.tokenizer)
@@ -140,10 +144,14 @@ class Corpus:
     ) -> Iterator[dict[str, Tensor]]:
         """Endless batches of supervised examples, about `tokens` input tokens each, padding included.
 
-        `shares` says which part of the tokens is single sentences (`short`), several sentences of
-        one label (`joined`) and reviews with a teacher's labels (`pseudo`). One batch has one kind.
+        `shares` says which part of the tokens is labelled sentences (`sentences`), and parts of them
+        (`phrases`) and of reviews (`windows`) with a teacher's labels. One batch has one kind.
         """
-        draw = {"short": self._short, "joined": self._joined, "pseudo": self._from_teacher}
+        draw = {
+            "sentences": self._sentence,
+            "phrases": partial(self._judged, self.phrases),
+            "windows": partial(self._judged, self.windows),
+        }
         pools: dict[str, list[dict[str, Tensor]]] = {kind: [] for kind in shares}
         kinds = list(shares)
         while True:
@@ -166,22 +174,45 @@ class Corpus:
             batches[-1].append(example)
         return [self._batch(batches[i]) for i in rng.permutation(len(batches))]
 
-    def _short(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    def draw_windows(self, rng: np.random.Generator, count: int) -> list[np.ndarray]:
+        """Pieces of random reviews, each from the start of a sentence on, of lengths of all scales."""
+        stops = set(self.tokenizer.convert_tokens_to_ids([".", "!", "?"]))
+        shortest, longest = WINDOW
+        lengths = np.exp(rng.uniform(np.log(shortest), np.log(longest), count)).round().astype(int)
+        windows = []
+        for row, length in zip(rng.integers(len(self.starts) - 1, size=count), lengths, strict=True):
+            review = self.stream[self.starts[row] : self.starts[row + 1] - 1].astype(np.int64)
+            begins = [0, *(i + 1 for i, t in enumerate(review[:-shortest].tolist()) if t in stops)]
+            begin = begins[rng.integers(len(begins))]
+            windows.append(review[begin : begin + length])
+        return windows
+
+    def draw_phrases(self, rng: np.random.Generator, count: int) -> list[np.ndarray]:
+        """Runs of tokens from the labelled sentences, such as SST-2 has."""
+        phrases = []
+        for row in rng.integers(len(self.sentences), size=count):
+            sentence = self.sentences[row]
+            length = rng.integers(min(PHRASE, len(sentence)), len(sentence) + 1)
+            begin = rng.integers(len(sentence) - length + 1)
+            phrases.append(sentence[begin : begin + length])
+        return phrases
+
+    def texts(self, rows: list[np.ndarray]) -> list[str]:
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+    def _sentence(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
         i = rng.integers(len(self.sentences))
-        return self._thin(self.sentences[i], rng), self.labels[i]
+        return self._thin(self.sentences[i], rng, 0.25), self.labels[i]
 
-    def _joined(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        label = rng.integers(2)
-        rows = rng.choice(np.flatnonzero(self.labels == label), rng.integers(JOINED[0], JOINED[1] + 1))
-        return np.concatenate([self._thin(self.sentences[i], rng) for i in rows]), label
-
-    def _from_teacher(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        text, label = self.pseudo[rng.integers(len(self.pseudo))]
-        return self._thin(text, rng), label
+    def _judged(
+        self, examples: list[tuple[np.ndarray, int]], rng: np.random.Generator
+    ) -> tuple[np.ndarray, int]:
+        text, label = examples[rng.integers(len(examples))]
+        return self._thin(text, rng, 0.1), label
 
     @staticmethod
-    def _thin(tokens: np.ndarray, rng: np.random.Generator, share: float = 0.25) -> np.ndarray:
-        # Each sentence is seen many times: dropping tokens at random keeps it from being learnt by heart.
+    def _thin(tokens: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+        # What is seen many times would be learnt by heart, if tokens of it were not dropped at random.
         return tokens[rng.random(len(tokens)) >= share]
 
     def _batch(self, rows: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:

