@@ -23,6 +23,11 @@ def tiny_profile(folder: Path) -> Profile:
     tokenizer = AutoTokenizer.from_pretrained(OFFLINE_BASE)
     tokenizer.save_pretrained(base)
     make_t5(vocab_size=len(tokenizer)).save_pretrained(base)
+    return profile_on(base, folder)
+
+
+def profile_on(base: Path, folder: Path) -> Profile:
+    """`tiny_profile` on the base that is there."""
     return dataclasses.replace(
         PROFILES["smoke"], base=str(base), max_tokens=24, epochs=3, batch_size=8, output=folder / "output"
     )

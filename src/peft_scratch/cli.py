@@ -51,6 +51,13 @@ def _stop(sentence: str, status: int) -> NoReturn:
     raise typer.Exit(status)
 
 
+def _say(text: str) -> None:
+    """Once, however many processes `accelerate launch` has started."""
+    from accelerate import PartialState
+
+    PartialState().print(text)
+
+
 app = typer.Typer(
     cls=_Sentences,
     help="Fine-tune T5 on IMDB four ways, each method from scratch and through its library.",
@@ -110,11 +117,11 @@ def run(
     bench = Workbench.open(profile, seed, output)
     for run_id in chosen:  # before hours are spent on the first
         change(find_run(run_id), bench.profile, changes)
-    typer.echo(bench)
+    _say(str(bench))
     for run_id in chosen:
-        typer.echo(f"\n{run_id}")
+        _say(f"\n{run_id}")
         accuracy = bench.train(bench.prepare(run_id, changes))["accuracy"]
-        typer.echo(
+        _say(
             f"best epoch {_percent(accuracy['best'])}, last {_percent(accuracy['last'])}, "
             f"validation-chosen {_percent(accuracy['validation_chosen'])}"
         )
@@ -128,7 +135,7 @@ def baselines(profile: Profile = "auto", output: Output = None) -> None:
 
     bench = Workbench.open(profile, output=output)
     for result in (bench.zero_shot(), bench.zero_shot(SST2_PREFIX), bench.bag_of_words()):
-        typer.echo(f"{result['title']}: {_percent(result['accuracy']['best'])}")
+        _say(f"{result['title']}: {_percent(result['accuracy']['best'])}")
 
 
 @app.command()
@@ -144,7 +151,7 @@ def small_data(profile: Profile = "auto", output: Output = None) -> None:
         training, test = (
             sum(epoch[name] for epoch in last) / len(last) for name in ("training_accuracy", "test_accuracy")
         )
-        typer.echo(
+        _say(
             f"{result['title']}: after epoch {result['epochs']}, {_percent(training)} in training and "
             f"{_percent(test)} in test, on average over {len(last)} seeds"
         )
@@ -236,3 +243,7 @@ def _setting(text: str) -> tuple[str, int | float]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+if __name__ == "__main__":  # accelerate launch -m peft_scratch.cli
+    main()

@@ -51,7 +51,7 @@ def training_memory(
     back afterwards (`training.restore`).
 
     Args:
-        batch_size: how many reviews go through the model at once.
+        batch_size: how many reviews go through the model at once, in all processes together.
 
     Returns:
         Bytes: `parameters`, all of them; `gradients`, all there at once before the optimiser's step;
@@ -60,7 +60,7 @@ def training_memory(
         all of it at once (see `peak_during`).
     """
     lengths = [len(row) for row in collator.inputs]
-    longest = next(iter(SortedBatches(lengths, batch_size * accelerator.num_processes)))
+    longest = next(iter(SortedBatches(lengths, batch_size)))
     collator = subset(collator, longest)
     batches = LengthGroupedBatches([lengths[i] for i in longest], batch_size, seed=0)
     model.to(accelerator.device)

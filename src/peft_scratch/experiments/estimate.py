@@ -65,7 +65,6 @@ def seconds_of_a_run(
     judge(prepared)
     evaluated = time.perf_counter()
     accelerator.free_memory()
-    here = size * accelerator.num_processes
-    training = math.ceil(reviews[0] / here) * (trained - started) / taken
+    training = math.ceil(reviews[0] / size) * (trained - started) / taken
     evaluation = reviews[1] / judged * (evaluated - trained)
     return profile.epochs * (training + evaluation)

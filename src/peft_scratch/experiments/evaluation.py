@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from peft_scratch.experiments.data import Collator, SortedBatches
+from peft_scratch.experiments.data import Collator, SortedBatches, make_loader
 from peft_scratch.experiments.text import LABEL_WORDS
 
 #: The verdict on an output that is neither label word.
@@ -81,9 +80,8 @@ def judge(
     The verdicts are those of greedy generation of at most `MAX_LENGTH` tokens (see `verdicts_of`).
     """
     lengths = [len(row) for row in collator.inputs]
-    batches = SortedBatches(lengths, batch_size)
-    loader = accelerator.prepare_data_loader(
-        DataLoader(range(len(lengths)), batch_sampler=batches, collate_fn=collator)
+    loader = make_loader(
+        SortedBatches(lengths, batch_size * accelerator.num_processes), collator, accelerator
     )
     training = model.training
     model.eval()
@@ -94,9 +92,10 @@ def judge(
     with torch.inference_mode(), accelerator.autocast():
         for batch in bar:
             verdicts = verdicts_of(accelerator.unwrap_model(model), batch, collator.targets, tokenizer)
-            index, verdicts = accelerator.gather_for_metrics((batch["index"], verdicts))
-            said[index.cpu()] = verdicts.cpu()
+            said[batch["index"].cpu()] = verdicts.cpu()
     model.train(training)
+    # Malformed, which is what stands where another process judged, is less than a label.
+    said = accelerator.gather(said[None].to(accelerator.device)).max(0).values.cpu()  # (processes, N) -> (N)
     return Verdicts(said.tolist(), list(collator.labels))
 
 

@@ -45,7 +45,8 @@ def small_data(
     for run_id in runs:
         done = [_train(bench, run_id, settings) for bench in benches]
         result = {**done[0], "runs": [run for each in done for run in each["runs"]]}
-        write_json(benches[0].output / "report" / "small_data" / f"{run_id}.json", result)
+        if benches[0].accelerator.is_main_process:
+            write_json(benches[0].output / "report" / "small_data" / f"{run_id}.json", result)
         yield result
 
 

@@ -16,12 +16,11 @@ from accelerate import Accelerator
 from accelerate.utils import release_memory, set_seed
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.clock import duration
-from peft_scratch.experiments.data import Collator, LengthGroupedBatches
+from peft_scratch.experiments.data import Collator, LengthGroupedBatches, make_loader
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
 
@@ -149,9 +148,7 @@ def train_epoch(
     history: History,
     title: str,
 ) -> list[float]:
-    loader = accelerator.prepare_data_loader(
-        DataLoader(range(len(batches.lengths)), batch_sampler=batches, collate_fn=collator)
-    )
+    loader = make_loader(batches, collator, accelerator)
     losses = []
     model.train()
     bar = tqdm(
@@ -189,15 +186,19 @@ def _backward(
     """The loss of `batch` and its gradients, `micro_batch` reviews at a time; None if memory runs out.
 
     The loss of a part is a mean over its target tokens, so each part counts by its share of them: the sums
-    are loss and gradients of the whole batch, but for rounding, and for dropout's draws.
+    are loss and gradients of the whole batch, but for rounding, and for dropout's draws. So it is with
+    the shares of several processes, over which gradients (and, by the caller, losses) are averaged.
     """
     counted = batch["labels"] != -100  # (B, T'): the tokens that the loss is a mean of
+    tokens = accelerator.reduce(counted.sum().float(), "mean")  # in a process's share, on average
     whole = torch.zeros((), device=counted.device)
+    if accelerator.num_processes > 1:  # as many parts in each process: they wait for each other's gradients
+        micro_batch = len(counted)
     try:
         for rows in torch.arange(len(counted), device=counted.device).split(micro_batch):
             part = {name: batch[name][rows] for name in ("input_ids", "attention_mask", "labels")}
             with accelerator.autocast():
-                loss = model(**part).loss * (counted[rows].sum() / counted.sum())
+                loss = model(**part).loss * (counted[rows].sum() / tokens)
             accelerator.backward(loss)
             whole += loss.detach()
     except RuntimeError as problem:

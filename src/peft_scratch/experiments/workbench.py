@@ -98,15 +98,17 @@ class Workbench:
                 f"Google Drive is not mounted, and {output} would be lost with this machine: run "
                 f"`from google.colab import drive; drive.mount('{DRIVE}')` first."
             )
-        probe = output / "runs" / ".writable"
-        write_atomically(probe, "")
-        probe.unlink(missing_ok=True)
         transformers_logging.set_verbosity_error()
         # Their bars are widgets where Jupyter has them, whose metadata breaks notebooks on code hosts.
         datasets.disable_progress_bars()
         disable_hub_progress_bars()
         precision, reason = precision_of()
-        return cls(choice, seed, output, Accelerator(mixed_precision=precision), reason)
+        accelerator = Accelerator(mixed_precision=precision)
+        if accelerator.is_main_process:
+            probe = output / "runs" / ".writable"
+            write_atomically(probe, "")
+            probe.unlink(missing_ok=True)
+        return cls(choice, seed, output, accelerator, reason)
 
     @property
     def profile(self) -> Profile:
@@ -138,7 +140,8 @@ class Workbench:
 
     @functools.cached_property
     def reviews(self) -> Reviews:
-        return load_reviews(self.profile)
+        with self.accelerator.main_process_first():  # the others find what it has downloaded
+            return load_reviews(self.profile)
 
     @functools.cached_property
     def seconds_of_a_run(self) -> float:
@@ -243,6 +246,7 @@ class Workbench:
             result |= self._claims(prepared, history, training, folder)
             if self.accelerator.is_main_process:
                 self._keep(result, prepared, folder)
+            self.accelerator.wait_for_everyone()  # so that no other reads what is not written yet
         return result
 
     def _claims(
@@ -409,7 +413,8 @@ class Workbench:
             "malformed": scores["malformed"],
             "mistakes": scores["mistakes"],
         }
-        write_json(self._results / f"{name}.json", result)
+        if self.accelerator.is_main_process:
+            write_json(self._results / f"{name}.json", result)
         return result
 
 
