@@ -13,7 +13,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt requirements-no-deps.txt
 PLACE = --profile "$(PROFILE)" $(if $(OUTPUT),--output "$(OUTPUT)")
 STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(STD_NUMBER),--number "$(STD_NUMBER)")
 
-.PHONY: run test rehearsal lint tables report claims submission base bundle address lock audit clean
+.PHONY: run test rehearsal lint bench tables report claims submission base bundle address lock audit clean
 
 run: $(INSTALLED)  ## execute the five notebooks, write results, weights, tables and report
 	$(BIN)/peft-scratch notebooks $(PLACE) --seed "$(SEED)"
@@ -30,6 +30,9 @@ rehearsal: $(INSTALLED)  ## the notebooks on the course profile, t5-small's size
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+bench: $(INSTALLED)  ## how fast it is, beside the course's recipe and the libraries: 20 minutes, and nothing else running
+	$(BIN)/python benchmarks/bench.py all
 
 tables: $(INSTALLED)  ## from the results that are there
 	$(BIN)/peft-scratch tables $(PLACE)
