@@ -42,12 +42,12 @@ def _base(folder: Path) -> Path:
 def _work(base: Path, folder: Path) -> None:
     """`peft-scratch run` on a tiny profile, as one process of one or two; each notes what it writes."""
     from peft_scratch import cli, files
-    from peft_scratch.experiments import profiles, workbench
+    from peft_scratch.experiments import device, profiles, workbench
 
     profile = profile_on(base, folder)
     profiles.PROFILES["smoke"] = profile
     workbench.load_reviews = lambda _: made_up_reviews(TRAIN, TEST)
-    workbench.precision_of = lambda: ("no", "float32")
+    device.precision_of = lambda: (torch.float32, "as in the test")
     write = files._write
 
     def noting(path: Path, data: bytes) -> None:

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.clock import duration
-from peft_scratch.experiments.data import Collator, LengthGroupedBatches, make_loader
+from peft_scratch.experiments.data import Collator, ShuffledBatches, make_loader
+from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
 
@@ -76,6 +77,7 @@ def train(
     evaluate: Callable[[nn.Module], dict[str, Any]],
     *,
     accelerator: Accelerator,
+    recipe: Recipe,
     epochs: int,
     learning_rate: float,
     batch_size: int,
@@ -90,6 +92,7 @@ def train(
 
     Args:
         collator: makes training batches from indices.
+        recipe: which batches, and in what precision.
         evaluate: given the model, returns at least `accuracy`, a share of 1.
         checkpoints: folder of the run's last two epochs (the one alone once it is finished); continued
             from the newest that can be read.
@@ -111,9 +114,9 @@ def train(
         set_seed(_epoch_seed(seed, epoch), device_specific=True)
         started = time.perf_counter()
         lengths = [len(row) for row in collator.inputs]
-        batches = LengthGroupedBatches(lengths, batch_size, _epoch_seed(seed, epoch))
+        batches = recipe.training_batches(lengths, batch_size, _epoch_seed(seed, epoch))
         title = f"epoch {epoch + 1}/{epochs}"
-        losses = train_epoch(prepared, optimizer, batches, collator, accelerator, history, title)
+        losses = train_epoch(prepared, optimizer, batches, collator, accelerator, recipe, history, title)
         trained = time.perf_counter()
         scores = evaluate(prepared)
         history.curve += _curve(losses, epoch)
@@ -142,9 +145,10 @@ def train(
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: LengthGroupedBatches,
+    batches: ShuffledBatches,
     collator: Collator,
     accelerator: Accelerator,
+    recipe: Recipe,
     history: History,
     title: str,
 ) -> list[float]:
@@ -155,7 +159,7 @@ def train_epoch(
         loader, desc=title, leave=False, mininterval=1, unit="step", disable=not accelerator.is_main_process
     )
     for step, batch in enumerate(bar):
-        while (loss := _backward(model, batch, accelerator, history.micro_batch)) is None:
+        while (loss := _backward(model, batch, accelerator, recipe, history.micro_batch)) is None:
             optimizer.zero_grad()
             release_memory()
             if history.micro_batch == 1:
@@ -181,7 +185,7 @@ def train_epoch(
 
 
 def _backward(
-    model: nn.Module, batch: dict[str, Tensor], accelerator: Accelerator, micro_batch: int
+    model: nn.Module, batch: dict[str, Tensor], accelerator: Accelerator, recipe: Recipe, micro_batch: int
 ) -> Tensor | None:
     """The loss of `batch` and its gradients, `micro_batch` reviews at a time; None if memory runs out.
 
@@ -197,7 +201,7 @@ def _backward(
     try:
         for rows in torch.arange(len(counted), device=counted.device).split(micro_batch):
             part = {name: batch[name][rows] for name in ("input_ids", "attention_mask", "labels")}
-            with accelerator.autocast():
+            with recipe.autocast(accelerator.device):
                 loss = model(**part).loss * (counted[rows].sum() / tokens)
             accelerator.backward(loss)
             whole += loss.detach()
