@@ -41,9 +41,10 @@ class Part:
         self._more: dict[str, Any] = {}
 
     def add(self, row: Row) -> None:
-        """Put `row` at the end."""
+        """Put `row` at the end, and say so."""
         self.rows.append(row)
         self._write()
+        print(f"{self._name}:", *(value for value in row.values() if isinstance(value, str | int)), flush=True)
 
     def close(self, **more: Any) -> None:
         """Put what has been made of all rows beside them."""

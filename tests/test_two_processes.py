@@ -1,5 +1,6 @@
 """Two processes on a CPU, started by `accelerate launch`, against one: the same losses, everything once."""
 
+import gc
 import json
 import os
 import subprocess
@@ -56,6 +57,7 @@ def _work(base: Path, folder: Path) -> None:
         write(path, data)
 
     files._write = noting
+    gc.freeze()  # Accelerate collects garbage before every evaluation; what is imported need not be looked at
     (folder / f"process-{os.getpid()}").touch()
     cli.main(["run", *RUNS, RUNS[-1], "--profile", "smoke"], standalone_mode=False)
 
