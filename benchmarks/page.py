@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from parts import read
 
-from peft_scratch.experiments.profiles import ROOT
 from peft_scratch.files import write_atomically
 from peft_scratch.reporting.figures import BLUE, GREY, METHODS, ORANGE
 
@@ -36,19 +35,25 @@ AXIS_NAMES = {
 }
 #: Of the recipes' table: title, and name in the JSON.
 _COLUMNS = {"training": "training", "evaluation": "evaluation", "whole run": "run"}
+_FIGURE = (
+    '<img src="benchmarks/speed.png" width="100%" alt="How many times faster the fast recipe is; a step '
+    'of ours over one of the libraries, and over its matrix products; how a step grows">'
+)
 Parts = dict[str, dict[str, Any]]
 
 
-def write(results: Path, readme: Path = ROOT / "README.md") -> None:
-    """`results.md` and `speed.png` beside `results`, and the first table in `readme`, between its markers."""
+def write(results: Path, readme: Path | None) -> None:
+    """`results.md` and `speed.png` beside `results`, and the tables in `readme` between its markers."""
     parts = read(results)
     write_atomically(results.with_suffix(".md"), "# Speed\n\n" + "\n\n".join(sections(parts)) + "\n")
     write_atomically(results.with_name("speed.png"), figure(parts))
+    if readme is None:
+        return
     before, start, rest = readme.read_text(encoding="utf-8").partition(START)
     _, end, after = rest.partition(END)
     if start and end:
-        shown = "\n\n".join(sections({name: parts[name] for name in parts if name not in ("growth",)}))
-        write_atomically(readme, f"{before}{START}\n{shown}\n{END}{after}")
+        shown = "\n\n".join(sections({name: part for name, part in parts.items() if name != "growth"}))
+        write_atomically(readme, f"{before}{START}\n{shown}\n\n{_FIGURE}\n{END}{after}")
 
 
 def sections(parts: Parts) -> list[str]:
@@ -86,8 +91,13 @@ def _recipes(part: dict[str, Any]) -> str:
         "**The fast recipe against the course's**: how many times faster, for a run of 25,000 training and "
         f"25,000 test reviews an epoch, on {size['model']}'s sizes with random weights, in batches of "
         f"{size['batch']} with at most {size['tokens']} tokens. Median of {size['rounds']} rounds, with "
-        f"quartiles.\n\n{_table(rows)}"
+        f"quartiles. At least {100 * _answered(part):.0f} % of the answers were label words, after which "
+        f"generation stops.\n\n{_table(rows)}"
     )
+
+
+def _answered(part: dict[str, Any]) -> float:
+    return min(min(share["answered"]) for row in part["rows"] for share in row["shares"].values())
 
 
 def _steps(part: dict[str, Any]) -> str:
@@ -132,11 +142,11 @@ def _growth(part: dict[str, Any]) -> str:
                 low, high = points[0], points[-1]
                 rows.append(
                     {
-                        "": f"{name}: {_x(low)} to {_x(high)}",
+                        "what grows": f"{name}, {_x(low):.3g} to {_x(high):.3g}",
+                        "how many times": f"{_x(high) / _x(low):.3g}",
                         "method": METHOD_NAMES[method].partition(",")[0],
-                        "grows": f"x {_x(high) / _x(low):.3g}",
                         **{
-                            f"time, {label}": f"x {_median(high, which) / _median(low, which):.2f}"
+                            f"its time, {label}": f"{_median(high, which) / _median(low, which):.2f}"
                             for which, label in (("ours", "ours"), ("library", "library"))
                         },
                     }
@@ -217,7 +227,7 @@ def figure(parts: Parts) -> bytes:
                          "axes.spines.right": False, "axes.axisbelow": True}):  # fmt: skip
         sheet = Figure(figsize=(10, 8.6), layout="constrained")
         top, bottom = sheet.subfigures(2, 1, height_ratios=[1, 1.5])
-        axes = top.subplots(1, 3, width_ratios=[1.2, 1, 1])
+        axes = top.subplots(1, 3, width_ratios=[1, 1, 1.1])
         for ax, name, draw in zip(
             axes, ("recipes", "steps", "limit"), (_draw_recipes, _draw_steps, _draw_limit), strict=True
         ):
@@ -287,7 +297,7 @@ def _draw_limit(ax: Axes, part: dict[str, Any]) -> None:
         f"{name} recipe": [row["step_over_products"][name] for row in part["rows"]]
         for name in ("course", "fast")
     }
-    _bars(ax, names, series, "A step over its matrix products", "time, step / products alone")
+    _bars(ax, names, series, "A step over its products", "time, step / matrix products alone")
 
 
 def _draw_growth(ax: Axes, axis: str, rows: list[dict[str, Any]]) -> None:
@@ -305,7 +315,7 @@ def _draw_growth(ax: Axes, axis: str, rows: list[dict[str, Any]]) -> None:
         ax.set_yscale("log", base=2)
         ax.plot(xs, [x / xs[0] for x in xs], color=GREY, lw=0.8, ls="--", zorder=0)
     else:
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.15 * max(max(line.get_ydata()) for line in ax.lines))
     ax.set_xticks(xs, [f"{x:.3g}" for x in xs])
     ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     ax.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))

@@ -44,7 +44,9 @@ class Part:
         """Put `row` at the end, and say so."""
         self.rows.append(row)
         self._write()
-        print(f"{self._name}:", *(value for value in row.values() if isinstance(value, str | int)), flush=True)
+        print(
+            f"{self._name}:", *(value for value in row.values() if isinstance(value, str | int)), flush=True
+        )
 
     def close(self, **more: Any) -> None:
         """Put what has been made of all rows beside them."""
@@ -62,7 +64,7 @@ def machine() -> dict[str, Any]:
     precision = str(dtype).removeprefix("torch.")
     found = environment(torch.device("cpu"), precision)
     return {
-        "name": _processor(),
+        "name": f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),

@@ -89,7 +89,7 @@ def recipes(
     *,
     pool: int = 3200,
     steps: int = 2,
-    judged: int = 1,
+    judged: int = 2,
 ) -> None:
     """The course's recipe against the fast one, for each of `runs`: training and evaluation.
 

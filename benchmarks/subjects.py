@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from peft_scratch.experiments.recipe import Recipe
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
@@ -20,6 +19,7 @@ from peft_scratch.experiments.data import Collator, label_ids, tokenise
 from peft_scratch.experiments.evaluation import MALFORMED, generated_verdicts
 from peft_scratch.experiments.offline_data import imdb_split
 from peft_scratch.experiments.profiles import OFFLINE_BASE
+from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.experiments.training import History, make_optimizer, train_epoch
 from peft_scratch.methods import Method, apply
 
@@ -50,7 +50,9 @@ def reviews(part: str, size: int, max_tokens: int) -> Collator:
 
 
 def full_batch(size: int, tokens: int) -> Collator:
-    """`size` reviews of exactly `tokens` tokens: long ones, or short ones one after another."""
+    """`size` inputs of exactly `tokens` tokens, of reviews one after another."""
+    if tokens < 1:
+        raise UserError("The prompt rows leave no token for a review: ask for longer inputs.")
     collator = reviews("train", 20 * size, tokens)
     joined = [id for row in collator.inputs for id in row]
     rows = [joined[i * tokens : (i + 1) * tokens] for i in range(size)]
