@@ -206,9 +206,13 @@ def _backward(
             accelerator.backward(loss)
             whole += loss.detach()
     except RuntimeError as problem:
-        # Where several processes train, the others would wait for this one's gradients.
-        if accelerator.num_processes > 1 or not should_reduce_batch_size(problem):
+        if not should_reduce_batch_size(problem):
             raise
+        if accelerator.num_processes > 1:  # the others wait for this one's gradients
+            raise UserError(
+                "Memory ran out in one of several processes: start as many as there are devices, or one "
+                "alone, which goes on with parts of a batch."
+            ) from None
         return None
     return whole
 
