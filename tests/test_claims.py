@@ -332,7 +332,7 @@ def test_small_data_keeps_both_accuracies_of_every_epoch_and_seed(smoke, tmp_pat
     def fail(*_):
         raise AssertionError("a finished run is not repeated")
 
-    monkeypatch.setattr(small_data, "judge", fail)
+    monkeypatch.setattr(workbench, "judge", fail)
     assert list(overfit()) == [result]
 
 
@@ -342,7 +342,7 @@ def test_training_and_test_accuracy_are_not_mixed_up(smoke, tmp_path, monkeypatc
         said = collator.labels if len(collator.labels) == 16 else [1 - label for label in collator.labels]
         return Verdicts(said, collator.labels)
 
-    monkeypatch.setattr(small_data, "judge", judge)
+    monkeypatch.setattr(workbench, "judge", judge)
     (result,) = small_data.small_data("smoke", tmp_path, runs=["full"], seeds=[0], settings=SMALL)
     for epoch in result["runs"][0]["epochs"]:
         assert (epoch["training_accuracy"], epoch["test_accuracy"]) == (1, 0)

@@ -180,7 +180,7 @@ def test_the_parts_of_a_batch_have_its_loss_and_gradients():
     losses, gradients = [], []
     for micro_batch in (8, 4, 3, 1):
         model = make_t5(dropout_rate=0.0)
-        losses.append(training._backward(model, batch, Accelerator(cpu=True), micro_batch))
+        losses.append(training._backward(model, batch, Accelerator(cpu=True), RECIPES["course"], micro_batch))
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
         torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=1e-6)

@@ -177,7 +177,7 @@ def pretraining_loss(
     """
     model.to(accelerator.device).eval()
     total, tokens = 0.0, 0
-    with torch.inference_mode(), recipe.autocast(accelerator.device):
+    with torch.inference_mode(), recipe.at_work(model, accelerator.device):
         for rows in SortedBatches([len(row) for row in masked.inputs], batch_size):
             batch = {n: t.to(accelerator.device) for n, t in masked(rows).items() if n != "index"}
             count = sum(len(masked.targets[row]) for row in rows)

@@ -94,7 +94,7 @@ def judge(
     bar = tqdm(
         loader, desc="  evaluating", leave=False, mininterval=1, disable=not accelerator.is_main_process
     )
-    with torch.inference_mode(), recipe.autocast(accelerator.device):
+    with torch.inference_mode(), recipe.at_work(model, accelerator.device):
         for batch in bar:
             whole = accelerator.unwrap_model(model)
             if recipe.scoring:

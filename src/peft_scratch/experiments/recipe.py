@@ -5,7 +5,8 @@ Both take the same constants to the same results. What differs is how the work i
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.data import Sampler
 from peft_scratch.errors import UserError
 from peft_scratch.experiments import device
 from peft_scratch.experiments.data import LengthGroupedBatches, PlainBatches, ShuffledBatches, SortedBatches
+from peft_scratch.experiments.lean import lean
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Recipe:
         scoring: an evaluation asks for the label words' scores and generates only where they settle nothing.
         bfloat16: where the hardware has it, work is done in it and the frozen base held in it. What trains
             is float32 always.
+        lean: a CPU's share of dropout, attention and layer norm is done as `lean` has it.
     """
 
     name: str
@@ -35,16 +38,25 @@ class Recipe:
     by_length: bool
     scoring: bool
     bfloat16: bool
+    lean: bool
 
     @property
     def precision(self) -> tuple[torch.dtype, str]:
         """The type to work in on this machine, and a phrase that says why."""
         return device.precision_of() if self.bfloat16 else (torch.float32, "float32, as in the course")
 
-    def autocast(self, where: torch.device) -> AbstractContextManager:
-        """Within it, a forward pass is done in `precision`. Its backward pass belongs outside."""
+    @contextmanager
+    def at_work(self, model: nn.Module, where: torch.device) -> Iterator[None]:
+        """Within it, a forward pass of `model` is done as the recipe has it.
+
+        Its backward pass belongs outside. Nothing of it is left on the model afterwards.
+        """
         dtype, _ = self.precision
-        return torch.autocast(where.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+        with (
+            lean(model) if self.lean else nullcontext(),
+            torch.autocast(where.type, torch.bfloat16, enabled=dtype == torch.bfloat16),
+        ):
+            yield
 
     def hold(self, model: nn.Module) -> nn.Module:
         """`model`, its frozen parameters held in `precision`; those that train stay as they are."""
@@ -74,6 +86,7 @@ RECIPES = {
             by_length=False,
             scoring=False,
             bfloat16=False,
+            lean=False,
         ),
         Recipe(
             name="fast",
@@ -81,6 +94,7 @@ RECIPES = {
             by_length=True,
             scoring=True,
             bfloat16=True,
+            lean=True,
         ),
     )
 }

@@ -201,8 +201,8 @@ def _backward(
     try:
         for rows in torch.arange(len(counted), device=counted.device).split(micro_batch):
             part = {name: batch[name][rows] for name in ("input_ids", "attention_mask", "labels")}
-            with recipe.autocast(accelerator.device):
-                loss = model(**part).loss * (counted[rows].sum() / tokens)
+            with recipe.at_work(model, accelerator.device):
+                loss = model(**part, use_cache=False).loss * (counted[rows].sum() / tokens)
             accelerator.backward(loss)
             whole += loss.detach()
     except RuntimeError as problem:

@@ -373,8 +373,9 @@ class Workbench:
         )
         device = self.accelerator.device
         batch = {name: tensor.to(device) for name, tensor in collator(list(range(len(rows)))).items()}
-        with torch.inference_mode(), self.recipe.autocast(device):
-            yield prepared.tuned.model.to(device).eval(), batch
+        model = prepared.tuned.model.to(device).eval()
+        with torch.inference_mode(), self.recipe.at_work(model, device):
+            yield model, batch
 
     def zero_shot(self, prefix: str = "") -> dict[str, Any]:
         """What the base says before any tuning, with `prefix` before every review."""
