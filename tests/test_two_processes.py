@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from conftest import make_t5
 from tiny_bench import made_up_reviews, profile_on, tiny_profile
 from transformers import AutoTokenizer
 
+from peft_scratch.errors import UserError
 from peft_scratch.experiments.data import Collator, label_ids, tokenise
+from peft_scratch.files import alone_in
 
 # One that trains every weight, and two whose library changes the model's class or wraps it.
 RUNS = ("full", "adapter_adapterhub_b8", "lora_peft_r8")
@@ -41,7 +44,10 @@ def _base(folder: Path) -> Path:
 
 
 def _work(base: Path, folder: Path) -> None:
-    """`peft-scratch run` on a tiny profile, as one process of one or two; each notes what it writes."""
+    """`peft-scratch run` on a tiny profile, as one process of one or two; each notes what it writes.
+
+    Before it, the folder `base` is asked for, which the test holds.
+    """
     from peft_scratch import cli, files
     from peft_scratch.experiments import device, profiles, workbench
 
@@ -58,7 +64,10 @@ def _work(base: Path, folder: Path) -> None:
 
     files._write = noting
     gc.freeze()  # Accelerate collects garbage before every evaluation; what is imported need not be looked at
-    (folder / f"process-{os.getpid()}").touch()
+    bench = workbench.Workbench.open("smoke")
+    with pytest.raises(UserError, match="is being worked in by process"), bench.alone_in(base):
+        pass
+    (folder / f"refused-{os.getpid()}").touch()
     cli.main(["run", *RUNS, RUNS[-1], "--profile", "smoke"], standalone_mode=False)
 
 
@@ -71,22 +80,21 @@ def outcomes(tmp_path_factory):
     launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     base = _base(tmp_path_factory.mktemp("base"))
-    started = []
-    for options in ([], launcher):
-        folder = tmp_path_factory.mktemp("processes")
-        process = subprocess.Popen(
-            [sys.executable, *options, __file__, str(base), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        started.append((folder, process))
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(alone_in(base))
+        started = []
+        for options in ([], launcher):
+            folder = tmp_path_factory.mktemp("processes")
+            process = subprocess.Popen(
+                [sys.executable, *options, __file__, str(base), str(folder)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+            stack.callback(process.kill)
+            started.append((folder, process))
         said = [process.communicate(timeout=300) for _, process in started]
-    finally:
-        for _, process in started:
-            process.kill()
     for (_, process), (_, err) in zip(started, said, strict=True):
         assert process.returncode == 0, err[-3000:]
     return [(folder, out) for (folder, _), (out, _) in zip(started, said, strict=True)]
@@ -122,9 +130,8 @@ def test_one_process_writes_what_one_alone_would(outcomes):
     assert two == one
 
 
-def test_there_were_two(outcomes):
-    (alone, _), (together, _) = outcomes
-    assert [len(list(folder.glob("process-*"))) for folder in (alone, together)] == [1, 2]
+def test_a_folder_in_use_is_refused_to_every_process(outcomes):
+    assert [len(list(folder.glob("refused-*"))) for folder, _ in outcomes] == [1, 2]
 
 
 def test_one_process_speaks(outcomes):

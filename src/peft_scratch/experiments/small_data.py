@@ -6,7 +6,6 @@ Training and test accuracy are taken after every epoch, by the same loop that ma
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from peft_scratch.experiments.results import environment, write_json
 from peft_scratch.experiments.settings import fingerprint, prompt_rows
 from peft_scratch.experiments.training import train
 from peft_scratch.experiments.workbench import Workbench
-from peft_scratch.files import alone_in
 
 RUNS = ("full", "prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8")
 SEEDS = (0, 1, 2)
@@ -66,7 +64,7 @@ def _train(bench: Workbench, run_id: str, settings: dict[str, int]) -> dict[str,
         )
         return {"accuracy": on_test, "training_accuracy": on_training}
 
-    with alone_in(folder) if bench.accelerator.is_main_process else nullcontext():
+    with bench.alone_in(folder):
         history = train(
             prepared.tuned.model,
             training,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
-from accelerate.utils import find_executable_batch_size, set_seed
+from accelerate.utils import broadcast_object_list, find_executable_batch_size, set_seed
 from huggingface_hub.utils import disable_progress_bars as disable_hub_progress_bars
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -232,7 +232,7 @@ class Workbench:
             return _scores(self.judge(model, test, profile.batch_size), reviews.test["validation"])
 
         whole, t5 = count_parameters(tuned.model), tuned.model.config
-        with alone_in(folder) if self.accelerator.is_main_process else nullcontext():
+        with self.alone_in(folder):
             history = train(
                 tuned.model,
                 training,
@@ -275,6 +275,20 @@ class Workbench:
                 self._keep(result, prepared, folder)
             self.accelerator.wait_for_everyone()  # so that no other reads what is not written yet
         return result
+
+    @contextmanager
+    def alone_in(self, folder: Path) -> Iterator[None]:
+        """`files.alone_in` for several processes: one holds the folder; what it is refused, all are."""
+        with ExitStack() as held:
+            refused: list[str | None] = [None]
+            if self.accelerator.is_main_process:
+                try:
+                    held.enter_context(alone_in(folder))
+                except UserError as problem:
+                    refused = [str(problem)]
+            if (sentence := broadcast_object_list(refused)[0]) is not None:
+                raise UserError(sentence)
+            yield
 
     def _claims(
         self, prepared: Prepared, history: History, training: Collator, test: Collator, folder: Path
