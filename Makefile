@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PROFILE ?= auto
 SEED ?= 0
+RECIPE ?= fast
 OUTPUT ?=
 BUDGET ?=
 STD_NUMBER =
@@ -13,10 +14,10 @@ REQUIREMENTS := requirements.txt requirements-dev.txt requirements-no-deps.txt
 PLACE = --profile "$(PROFILE)" $(if $(OUTPUT),--output "$(OUTPUT)")
 STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(STD_NUMBER),--number "$(STD_NUMBER)")
 
-.PHONY: run test rehearsal lint tables report claims submission base bundle address lock audit clean
+.PHONY: run test rehearsal lint bench tables report claims submission base bundle address lock audit clean
 
 run: $(INSTALLED)  ## execute the five notebooks, write results, weights, tables and report
-	$(BIN)/peft-scratch notebooks $(PLACE) --seed "$(SEED)"
+	$(BIN)/peft-scratch notebooks $(PLACE) --seed "$(SEED)" --recipe "$(RECIPE)"
 	$(BIN)/peft-scratch tables $(PLACE)
 	$(BIN)/peft-scratch report $(PLACE) $(STUDENT)
 
@@ -31,6 +32,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+bench: $(INSTALLED)  ## how fast it is, beside the course's recipe and the libraries: 20 minutes, and nothing else running
+	$(BIN)/python benchmarks/bench.py all
+
 tables: $(INSTALLED)  ## from the results that are there
 	$(BIN)/peft-scratch tables $(PLACE)
 
@@ -38,7 +42,7 @@ report: $(INSTALLED)  ## the PDFs and their figures, from the results that are t
 	$(BIN)/peft-scratch report $(PLACE) $(STUDENT)
 
 claims: $(INSTALLED)  ## how the methods overfit on 256 reviews: ten minutes on two cores
-	$(BIN)/peft-scratch small-data $(PLACE)
+	$(BIN)/peft-scratch small-data $(PLACE) --recipe "$(RECIPE)"
 
 submission: $(INSTALLED)  ## the three files to hand in, checked: STD_NUMBER=400123456 NAME="Ada Lovelace"
 	$(BIN)/peft-scratch submit --number "$(STD_NUMBER)" --name "$(NAME)" $(if $(OUTPUT),--output "$(OUTPUT)")

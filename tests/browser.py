@@ -73,7 +73,7 @@ def copy(notebook: Path, folder: Path) -> str:
         if cell["cell_type"] == "code":
             cell.update(outputs=[], execution_count=None)
         if "parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = f'PROFILE = "smoke"\nSEED = 0\nOUTPUT = "{folder / "output"}"'
+            cell["source"] = f'PROFILE = "smoke"\nSEED = 0\nOUTPUT = "{folder / "output"}"\nRECIPE = "fast"'
     (folder / notebook.name).write_text(json.dumps(content), encoding="utf-8")
     return notebook.name
 

@@ -5,11 +5,12 @@ import json
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 from test_kills import outcome
 from tiny_bench import made_up_reviews, tiny_profile
 
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import training, workbench
+from peft_scratch.experiments import device, training, workbench
 from peft_scratch.experiments.profiles import PROFILES, ROOT
 from peft_scratch.experiments.runs import RUNS
 from peft_scratch.experiments.workbench import Workbench
@@ -28,7 +29,7 @@ class Notebook:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         self.cells = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         (parameters,) = [n for n, cell in enumerate(self.cells) if cell.startswith("PROFILE = ")]
-        self.cells[parameters] = f"PROFILE, SEED, OUTPUT = 'smoke', 0, {str(output)!r}"
+        self.cells[parameters] = f"PROFILE, SEED, OUTPUT, RECIPE = 'smoke', 0, {str(output)!r}, 'fast'"
         self.names = {}
 
     def run(self, cell):
@@ -41,7 +42,7 @@ def tiny(tmp_path, monkeypatch):
     plt.switch_backend("agg")
     monkeypatch.setitem(PROFILES, "smoke", tiny_profile(tmp_path))
     monkeypatch.setattr(workbench, "load_reviews", lambda _: made_up_reviews(test=40))
-    monkeypatch.setattr(workbench, "precision_of", lambda: ("no", "float32, for a test"))
+    monkeypatch.setattr(device, "precision_of", lambda: (torch.float32, "float32, for a test"))
     yield
     plt.close("all")
 

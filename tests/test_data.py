@@ -7,6 +7,7 @@ import torch
 from peft_scratch.experiments.data import (
     Collator,
     LengthGroupedBatches,
+    Share,
     SortedBatches,
     load_reviews,
     pad,
@@ -98,3 +99,16 @@ def test_batches_are_random_repeatable_and_carry_little_padding():
 
 def test_pad_fills_on_the_right():
     assert pad([[1, 2], [3]], -100).tolist() == [[1, 2], [3, -100]]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_share_each_batch_out(processes):
+    lengths = [3 + i % 9 for i in range(33)]
+    batches = LengthGroupedBatches(lengths, 8, seed=0)
+    shares = [list(Share(batches, i, processes)) for i in range(processes)]
+    for batch, *parts in zip(batches, *shares, strict=True):
+        if len(batch) < processes:
+            assert parts == [batch] * processes
+        else:
+            assert sorted(i for part in parts for i in part) == sorted(batch)
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1

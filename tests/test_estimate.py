@@ -13,6 +13,7 @@ from peft_scratch.experiments.clock import duration
 from peft_scratch.experiments.data import Collator
 from peft_scratch.experiments.device import memory_of
 from peft_scratch.experiments.profiles import PROFILES
+from peft_scratch.experiments.recipe import RECIPES
 from peft_scratch.experiments.workbench import Workbench
 
 
@@ -35,7 +36,7 @@ def test_a_run_is_as_long_as_its_steps_and_its_evaluations(monkeypatch, there):
     now, trained, judged = [0.0], [], []
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
-    def epoch(model, optimizer, batches, collator, accelerator, history, title):
+    def epoch(model, optimizer, batches, collator, accelerator, recipe, history, title):
         steps = len(list(batches))
         now[0] += 2 * steps if trained else 100
         trained.append(steps)
@@ -51,6 +52,7 @@ def test_a_run_is_as_long_as_its_steps_and_its_evaluations(monkeypatch, there):
         Collator([[5, 1]] * there, [0] * there, [[7, 1], [8, 1]], 0),
         judge,
         accelerator=Accelerator(cpu=True),
+        recipe=RECIPES["fast"],
         profile=PROFILES["course"],
         reviews=(25_000, 25_000),
         judged=64,

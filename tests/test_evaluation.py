@@ -4,7 +4,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from peft_scratch.experiments import evaluation
 from peft_scratch.experiments.data import Collator, pad
@@ -14,8 +14,11 @@ from peft_scratch.experiments.evaluation import (
     Verdicts,
     generated_verdicts,
     judge,
+    may_begin,
     verdicts_of,
 )
+from peft_scratch.experiments.profiles import OFFLINE_BASE
+from peft_scratch.experiments.recipe import RECIPES
 
 WORDS = ["<pad>", "</s>", "<unk>", "negative", "positive", "good", "bad", "film"]
 TARGETS = [[3, 1], [4, 1]]
@@ -78,14 +81,15 @@ def test_only_unsettled_reviews_are_generated_for(talkative_t5, words_tokenizer,
     generated = []
 
     def count(model, inputs, tokenizer):
-        generated.append(len(inputs["input_ids"]))
+        generated.append(len(inputs["attention_mask"]))
         return generated_verdicts(model, inputs, tokenizer)
 
     monkeypatch.setattr(evaluation, "generated_verdicts", count)
     with torch.inference_mode():
         verdicts = verdicts_of(talkative_t5, batch, TARGETS, words_tokenizer)
-    assert 0 < sum(generated) < 200
-    assert sum(generated) >= (verdicts == MALFORMED).sum()
+    # Not for the two words that are no label's beginning, nor for the end: those are malformed at once.
+    assert generated == [40], "only for the label word that another follows"
+    assert (verdicts == MALFORMED).sum() == 120
 
 
 def test_targets_of_several_tokens_are_generated_for(talkative_t5, words_tokenizer, batch):
@@ -95,13 +99,14 @@ def test_targets_of_several_tokens_are_generated_for(talkative_t5, words_tokeniz
         assert said.tolist() == generated_verdicts(talkative_t5, batch, words_tokenizer).tolist()
 
 
-def test_judge_keeps_the_order_and_the_mode(talkative_t5, words_tokenizer, batch):
+@pytest.mark.parametrize("recipe", ["course", "fast"])
+def test_judge_keeps_the_order_and_the_mode(recipe, talkative_t5, words_tokenizer, batch):
     rows = [
         ids[mask == 1].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
     ]
     collator = Collator(rows, [0, 1] * 100, TARGETS, pad_id=0)
     talkative_t5.train()
-    judged = judge(talkative_t5, collator, words_tokenizer, Accelerator(cpu=True), batch_size=16)
+    judged = judge(talkative_t5, collator, words_tokenizer, Accelerator(cpu=True), 16, RECIPES[recipe])
     assert talkative_t5.training
     talkative_t5.eval()
     with torch.inference_mode():
@@ -116,3 +121,26 @@ def test_a_malformed_output_counts_as_wrong():
     assert verdicts.mistakes == [1, 2]
     assert verdicts.score() == score
     assert verdicts.score([True, False, False, True]) == {"accuracy": 1.0, "malformed": 0.0}
+
+
+@pytest.fixture(scope="module")
+def offline_tokenizer():
+    return AutoTokenizer.from_pretrained(OFFLINE_BASE)
+
+
+def test_what_may_begin_a_label_word(offline_tokenizer):
+    """For the whole vocabulary: where no word may follow a token, none does when one is made to."""
+    tokens = range(len(offline_tokenizer))
+    leads = {token for token in tokens if may_begin(token, offline_tokenizer)}
+    words = [offline_tokenizer(word).input_ids for word in ("negative", "positive")]
+    assert leads >= {word[0] for word in words} | {offline_tokenizer.pad_token_id}
+    assert offline_tokenizer.eos_token_id not in leads
+    assert set(offline_tokenizer.all_special_ids) - {offline_tokenizer.eos_token_id} <= leads
+    rests = [*words, *(word[1:] for word in words), [offline_tokenizer.pad_token_id, *words[0]]]
+    rests += offline_tokenizer(["ative", "itive", "egative", "e", "gative"]).input_ids
+    for rest in rests:
+        followed = [
+            [token, *rest] for token in tokens if token not in leads | {offline_tokenizer.eos_token_id}
+        ]
+        said = offline_tokenizer.batch_decode(followed, skip_special_tokens=True)
+        assert not {text.strip() for text in said} & {"negative", "positive"}

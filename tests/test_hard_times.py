@@ -29,6 +29,7 @@ from peft_scratch.experiments import data, offline_data, training, workbench
 from peft_scratch.experiments.data import Collator, Reviews, load_reviews, tokenise
 from peft_scratch.experiments.evaluation import judge
 from peft_scratch.experiments.profiles import PROFILES
+from peft_scratch.experiments.recipe import RECIPES
 from peft_scratch.experiments.text import clean
 from peft_scratch.experiments.training import train, trainable_state
 from peft_scratch.experiments.workbench import Workbench
@@ -49,6 +50,7 @@ def _train(tuned, accuracies=(0.5, 0.7, 0.6), **options):
     reported = iter(accuracies)
     settings = {
         "accelerator": Accelerator(cpu=True),
+        "recipe": RECIPES["course"],
         "epochs": len(accuracies),
         "learning_rate": 1e-3,
         "batch_size": 8,
@@ -178,7 +180,7 @@ def test_the_parts_of_a_batch_have_its_loss_and_gradients():
     losses, gradients = [], []
     for micro_batch in (8, 4, 3, 1):
         model = make_t5(dropout_rate=0.0)
-        losses.append(training._backward(model, batch, Accelerator(cpu=True), micro_batch))
+        losses.append(training._backward(model, batch, Accelerator(cpu=True), RECIPES["course"], micro_batch))
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
         torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=1e-6)
@@ -240,11 +242,11 @@ def test_another_failure_of_the_model_stays_one():
 def test_an_evaluation_that_does_not_fit_takes_smaller_batches(tmp_path, monkeypatch):
     sizes = []
 
-    def limited(model, collator, tokenizer, accelerator, batch_size):
+    def limited(model, collator, tokenizer, accelerator, batch_size, recipe):
         sizes.append(batch_size)
         if batch_size > 6:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return judge(model, collator, tokenizer, accelerator, batch_size)
+        return judge(model, collator, tokenizer, accelerator, batch_size, recipe)
 
     bench = tiny_workbench(tmp_path)
     expected = bench.zero_shot()

@@ -127,7 +127,12 @@ class TestNotebook:
 
     def test_one_parameters_cell_holds_the_defaults(self, path):
         (cell,) = [cell for cell in _code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
-        assert "".join(cell["source"]).split("\n") == ['PROFILE = "auto"', "SEED = 0", "OUTPUT = None"]
+        assert "".join(cell["source"]).split("\n") == [
+            'PROFILE = "auto"',
+            "SEED = 0",
+            "OUTPUT = None",
+            'RECIPE = "fast"',
+        ]
 
     def test_the_set_up_cell_comes_first_and_is_everywhere_the_same(self, path):
         assert _code_cells(path)[0]["source"] == _code_cells(NOTEBOOKS[0])[0]["source"]

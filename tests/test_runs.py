@@ -111,9 +111,9 @@ def test_a_setting_reaches_the_method_or_the_profile():
 
 
 def test_every_constant_changes_the_fingerprint():
-    def of(run="lora_scratch_r8", settings=None, learning_rate=1e-4, seed=0, base="abc"):
+    def of(run="lora_scratch_r8", settings=None, learning_rate=1e-4, seed=0, base="abc", recipe="fast"):
         return fingerprint(
-            configuration(*change(RUNS[run], OFFLINE, settings or {}), learning_rate, seed, base)
+            configuration(*change(RUNS[run], OFFLINE, settings or {}), learning_rate, seed, base, recipe)
         )
 
     changed = [
@@ -128,6 +128,7 @@ def test_every_constant_changes_the_fingerprint():
         of(learning_rate=2e-4),
         of(seed=1),
         of(base="abd"),
+        of(recipe="course"),
     ]
     assert of() == of()
     assert len({of(), *changed}) == 1 + len(changed)

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.data import Collator
+from peft_scratch.experiments.recipe import RECIPES
 from peft_scratch.experiments.training import CURVE_POINTS, train, trainable_state
 from peft_scratch.methods import FullFineTuning, LoRA, apply
 
@@ -21,6 +22,7 @@ def _train(tuned, accuracies=(0.5, 0.7, 0.6), seed=0, **options):
     reported = iter(accuracies)
     settings = {
         "accelerator": Accelerator(cpu=True),
+        "recipe": RECIPES["fast"],
         "epochs": len(accuracies),
         "learning_rate": 0.01,
         "batch_size": 8,

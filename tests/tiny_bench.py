@@ -12,8 +12,11 @@ from transformers import AutoTokenizer
 
 from peft_scratch.experiments.data import Reviews
 from peft_scratch.experiments.profiles import OFFLINE_BASE, PROFILES, Choice, Profile
+from peft_scratch.experiments.recipe import RECIPES
 from peft_scratch.experiments.workbench import Workbench
 
+#: The fast recipe in float32, whatever the hardware has.
+IN_FLOAT32 = dataclasses.replace(RECIPES["fast"], bfloat16=False)
 WORDS = ("dull", "fine", "slow", "warm", "loud", "deep", "long")
 
 
@@ -23,6 +26,11 @@ def tiny_profile(folder: Path) -> Profile:
     tokenizer = AutoTokenizer.from_pretrained(OFFLINE_BASE)
     tokenizer.save_pretrained(base)
     make_t5(vocab_size=len(tokenizer)).save_pretrained(base)
+    return profile_on(base, folder)
+
+
+def profile_on(base: Path, folder: Path) -> Profile:
+    """`tiny_profile` on the base that is there."""
     return dataclasses.replace(
         PROFILES["smoke"], base=str(base), max_tokens=24, epochs=3, batch_size=8, output=folder / "output"
     )
@@ -42,7 +50,7 @@ def tiny_workbench(folder: Path, reviews: Reviews | None = None) -> Workbench:
     """A workbench on `tiny_profile` and `reviews`, in float32; its output folder lies in `folder`."""
     profile = tiny_profile(folder)
     bench = Workbench(
-        Choice(profile, "a test asked for it"), 0, profile.output, Accelerator(cpu=True), "float32"
+        Choice(profile, "a test asked for it"), 0, profile.output, Accelerator(cpu=True), IN_FLOAT32
     )
     bench.reviews = reviews or made_up_reviews()
     return bench

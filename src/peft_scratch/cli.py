@@ -51,6 +51,13 @@ def _stop(sentence: str, status: int) -> NoReturn:
     raise typer.Exit(status)
 
 
+def _say(text: str) -> None:
+    """Once, however many processes `accelerate launch` has started."""
+    from accelerate import PartialState
+
+    PartialState().print(text)
+
+
 app = typer.Typer(
     cls=_Sentences,
     help="Fine-tune T5 on IMDB four ways, each method from scratch and through its library.",
@@ -71,6 +78,9 @@ Profile = Annotated[
     str, typer.Option(help="course, offline, smoke; auto takes course where there is a GPU and the Hub.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, data order and dropout.")]
+Recipe = Annotated[
+    str, typer.Option(help="fast, or course, which trains and evaluates as the course's notebooks do.")
+]
 Output = Annotated[
     Path | None, typer.Option(help="Folder for results and weights; the profile's own by default.")
 ]
@@ -93,6 +103,7 @@ def run(
     profile: Profile = "auto",
     seed: Seed = 0,
     output: Output = None,
+    recipe: Recipe = "fast",
     settings: Annotated[
         list[str], typer.Option("--set", metavar="NAME=NUMBER", help="Change a constant; may be repeated.")
     ] = [],  # noqa: B006
@@ -107,55 +118,57 @@ def run(
     from peft_scratch.experiments.workbench import Workbench
 
     chosen = list(RUNS) if run_ids == ["all"] else run_ids
-    bench = Workbench.open(profile, seed, output)
+    bench = Workbench.open(profile, seed, output, recipe)
     for run_id in chosen:  # before hours are spent on the first
         change(find_run(run_id), bench.profile, changes)
-    typer.echo(bench)
+    _say(str(bench))
     for run_id in chosen:
-        typer.echo(f"\n{run_id}")
+        _say(f"\n{run_id}")
         accuracy = bench.train(bench.prepare(run_id, changes))["accuracy"]
-        typer.echo(
+        _say(
             f"best epoch {_percent(accuracy['best'])}, last {_percent(accuracy['last'])}, "
             f"validation-chosen {_percent(accuracy['validation_chosen'])}"
         )
 
 
 @app.command()
-def baselines(profile: Profile = "auto", output: Output = None) -> None:
+def baselines(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
     """Measure what the ten are held against: zero-shot with and without prefix, bag of words."""
     from peft_scratch.experiments.text import SST2_PREFIX
     from peft_scratch.experiments.workbench import Workbench
 
-    bench = Workbench.open(profile, output=output)
+    bench = Workbench.open(profile, output=output, recipe=recipe)
     for result in (bench.zero_shot(), bench.zero_shot(SST2_PREFIX), bench.bag_of_words()):
-        typer.echo(f"{result['title']}: {_percent(result['accuracy']['best'])}")
+        _say(f"{result['title']}: {_percent(result['accuracy']['best'])}")
 
 
 @app.command()
-def small_data(profile: Profile = "auto", output: Output = None) -> None:
+def small_data(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
     """Train the methods from scratch on 256 reviews with three seeds, to see them overfit.
 
     Training and test accuracy of every epoch go to `report/small_data` in the output folder.
     """
     from peft_scratch.experiments.small_data import small_data
 
-    for result in small_data(profile, output):
+    for result in small_data(profile, output, recipe):
         last = [run["epochs"][-1] for run in result["runs"]]
         training, test = (
             sum(epoch[name] for epoch in last) / len(last) for name in ("training_accuracy", "test_accuracy")
         )
-        typer.echo(
+        _say(
             f"{result['title']}: after epoch {result['epochs']}, {_percent(training)} in training and "
             f"{_percent(test)} in test, on average over {len(last)} seeds"
         )
 
 
 @app.command()
-def notebooks(profile: Profile = "auto", seed: Seed = 0, output: Output = None) -> None:
+def notebooks(
+    profile: Profile = "auto", seed: Seed = 0, output: Output = None, recipe: Recipe = "fast"
+) -> None:
     """Execute the five notebooks; the executed copies go to `notebooks` in the output folder."""
     from peft_scratch.experiments.notebooks import execute_all
 
-    for path in execute_all(profile, seed, output):
+    for path in execute_all(profile, seed, output, recipe):
         typer.echo(path)
 
 
@@ -236,3 +249,7 @@ def _setting(text: str) -> tuple[str, int | float]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+if __name__ == "__main__":  # accelerate launch -m peft_scratch.cli
+    main()

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from peft_scratch.experiments.corruption import corrupt, draw_spans, sentinel_ids
 from peft_scratch.experiments.data import Collator, LengthGroupedBatches, SortedBatches, tokenise
+from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.experiments.training import History, make_optimizer, train_epoch
 
 #: How many held-out reviews the base's knowledge is measured on.
@@ -41,6 +42,7 @@ def training_memory(
     collator: Collator,
     *,
     accelerator: Accelerator,
+    recipe: Recipe,
     learning_rate: float,
     batch_size: int,
 ) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def training_memory(
     back afterwards (`training.restore`).
 
     Args:
-        batch_size: how many reviews go through the model at once.
+        batch_size: how many reviews go through the model at once, in all processes together.
 
     Returns:
         Bytes: `parameters`, all of them; `gradients`, all there at once before the optimiser's step;
@@ -60,7 +62,7 @@ def training_memory(
         all of it at once (see `peak_during`).
     """
     lengths = [len(row) for row in collator.inputs]
-    longest = next(iter(SortedBatches(lengths, batch_size * accelerator.num_processes)))
+    longest = next(iter(SortedBatches(lengths, batch_size)))
     collator = subset(collator, longest)
     batches = LengthGroupedBatches([lengths[i] for i in longest], batch_size, seed=0)
     model.to(accelerator.device)
@@ -68,7 +70,7 @@ def training_memory(
 
     def step() -> None:
         history = History(micro_batch=batch_size)
-        train_epoch(prepared, optimizer, batches, collator, accelerator, history, "measuring memory")
+        train_epoch(prepared, optimizer, batches, collator, accelerator, recipe, history, "measuring memory")
 
     gradients = {}
 
@@ -166,14 +168,16 @@ def masked_reviews(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max
     return Collator(inputs, list(range(len(inputs))), targets, tokenizer.pad_token_id)
 
 
-def pretraining_loss(model: nn.Module, masked: Collator, accelerator: Accelerator, batch_size: int) -> float:
+def pretraining_loss(
+    model: nn.Module, masked: Collator, accelerator: Accelerator, recipe: Recipe, batch_size: int
+) -> float:
     """The mean cross-entropy of `model` for a target token of `masked`, in nats.
 
     The model ends on the accelerator's device, in evaluation mode.
     """
     model.to(accelerator.device).eval()
     total, tokens = 0.0, 0
-    with torch.inference_mode(), accelerator.autocast():
+    with torch.inference_mode(), recipe.at_work(model, accelerator.device):
         for rows in SortedBatches([len(row) for row in masked.inputs], batch_size):
             batch = {n: t.to(accelerator.device) for n, t in masked(rows).items() if n != "index"}
             count = sum(len(masked.targets[row]) for row in rows)

@@ -11,8 +11,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from peft_scratch.experiments.claims import subset
-from peft_scratch.experiments.data import Collator, LengthGroupedBatches
+from peft_scratch.experiments.data import Collator
 from peft_scratch.experiments.profiles import Profile
+from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.experiments.training import History, make_optimizer, train_epoch
 
 # One step warms up (memory is asked for, kernels are chosen), these are timed.
@@ -30,6 +31,7 @@ def seconds_of_a_run(
     judge: Callable[[nn.Module], object],
     *,
     accelerator: Accelerator,
+    recipe: Recipe,
     profile: Profile,
     reviews: tuple[int, int],
     judged: int,
@@ -50,10 +52,9 @@ def seconds_of_a_run(
 
     def steps(rows: range) -> int:
         collator = subset(train, rows)
-        batches = LengthGroupedBatches([len(row) for row in collator.inputs], size, seed=0)
-        losses = train_epoch(
-            prepared, optimizer, batches, collator, accelerator, History(micro_batch=size), "timing"
-        )
+        batches = recipe.training_batches([len(row) for row in collator.inputs], size, seed=0)
+        history = History(micro_batch=size)
+        losses = train_epoch(prepared, optimizer, batches, collator, accelerator, recipe, history, "timing")
         return len(losses)
 
     there = len(train.inputs)
@@ -65,7 +66,6 @@ def seconds_of_a_run(
     judge(prepared)
     evaluated = time.perf_counter()
     accelerator.free_memory()
-    here = size * accelerator.num_processes
-    training = math.ceil(reviews[0] / here) * (trained - started) / taken
+    training = math.ceil(reviews[0] / size) * (trained - started) / taken
     evaluation = reviews[1] / judged * (evaluated - trained)
     return profile.epochs * (training + evaluation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import evaluate
@@ -11,11 +12,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
 
-from peft_scratch.experiments.data import Collator, SortedBatches
+from peft_scratch.experiments.data import Collator, make_loader
+from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.experiments.text import LABEL_WORDS
 
 #: The verdict on an output that is neither label word.
@@ -75,15 +77,16 @@ def judge(
     tokenizer: PreTrainedTokenizerBase,
     accelerator: Accelerator,
     batch_size: int,
+    recipe: Recipe,
 ) -> Verdicts:
     """Have `model` (prepared by `accelerator`) judge every review of `collator`.
 
-    The verdicts are those of greedy generation of at most `MAX_LENGTH` tokens (see `verdicts_of`).
+    The verdicts are those of greedy generation of at most `MAX_LENGTH` tokens, which `recipe` may have
+    replaced by something cheaper (see `verdicts_of`).
     """
     lengths = [len(row) for row in collator.inputs]
-    batches = SortedBatches(lengths, batch_size)
-    loader = accelerator.prepare_data_loader(
-        DataLoader(range(len(lengths)), batch_sampler=batches, collate_fn=collator)
+    loader = make_loader(
+        recipe.evaluation_batches(lengths, batch_size * accelerator.num_processes), collator, accelerator
     )
     training = model.training
     model.eval()
@@ -91,12 +94,18 @@ def judge(
     bar = tqdm(
         loader, desc="  evaluating", leave=False, mininterval=1, disable=not accelerator.is_main_process
     )
-    with torch.inference_mode(), accelerator.autocast():
+    with torch.inference_mode(), recipe.at_work(model, accelerator.device):
         for batch in bar:
-            verdicts = verdicts_of(accelerator.unwrap_model(model), batch, collator.targets, tokenizer)
-            index, verdicts = accelerator.gather_for_metrics((batch["index"], verdicts))
-            said[index.cpu()] = verdicts.cpu()
+            whole = accelerator.unwrap_model(model)
+            if recipe.scoring:
+                verdicts = verdicts_of(whole, batch, collator.targets, tokenizer)
+            else:
+                inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+                verdicts = generated_verdicts(whole, inputs, tokenizer)
+            said[batch["index"].cpu()] = verdicts.cpu()
     model.train(training)
+    # Malformed, which is what stands where another process judged, is less than a label.
+    said = accelerator.gather(said[None].to(accelerator.device)).max(0).values.cpu()  # (processes, N) -> (N)
     return Verdicts(said.tolist(), list(collator.labels))
 
 
@@ -107,38 +116,62 @@ def verdicts_of(
 
     Greedy generation stops at the end-of-sequence token, so where the best token of the whole
     vocabulary is first a label word and then the end, its output is that word: one encoder pass and
-    two decoder steps settle it. Only the other reviews are really generated for.
+    two decoder steps settle it. Where the first token rules out both words (see `may_begin`), the output
+    is malformed whatever follows. Only the other reviews are really generated for, from what the encoder
+    made of them. The steps are those of `generate`, cache and all, and so are their numbers.
     """
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     first = torch.tensor([target[0] for target in targets], device=batch["input_ids"].device)
-    end = tokenizer.eos_token_id
     verdicts = torch.full((len(batch["input_ids"]),), MALFORMED, device=first.device)
 
     decoder_ids = torch.full_like(batch["input_ids"][:, :1], model.config.decoder_start_token_id)  # (B, 1)
-    out = model(**inputs, decoder_input_ids=decoder_ids, use_cache=False)
+    out = model(**inputs, decoder_input_ids=decoder_ids, use_cache=True)
+    encoded = out.encoder_last_hidden_state  # (B, T, D), or longer by a prompt's rows
     word = out.logits[:, -1].argmax(-1)  # (B,)
-    settled = torch.isin(word, first)
-    if settled.any() and all(len(target) == 2 for target in targets):
+    settled = torch.isin(word, first) if all(len(target) == 2 for target in targets) else word < 0
+    if settled.any():
         out = model(
-            encoder_outputs=(out.encoder_last_hidden_state,),
+            encoder_outputs=BaseModelOutput(encoded),
             attention_mask=inputs["attention_mask"],
-            decoder_input_ids=torch.cat([decoder_ids, word[:, None]], 1),
-            use_cache=False,
+            decoder_input_ids=word[:, None],
+            past_key_values=out.past_key_values,
+            use_cache=True,
         )
-        settled &= out.logits[:, -1].argmax(-1) == end
+        settled &= out.logits[:, -1].argmax(-1) == tokenizer.eos_token_id
         verdicts[settled] = (word[settled, None] == first).int().argmax(-1)
-    else:
-        settled[:] = False
-    if not settled.all():
-        rest = {name: tensor[~settled] for name, tensor in inputs.items()}
-        verdicts[~settled] = generated_verdicts(model, rest, tokenizer)
+    possible = [token for token in word[~settled].unique().tolist() if may_begin(token, tokenizer)]
+    rest = ~settled & torch.isin(word, word.new_tensor(possible))
+    if rest.any():
+        inputs = {
+            "encoder_outputs": BaseModelOutput(encoded[rest]),
+            "attention_mask": inputs["attention_mask"][rest],
+        }
+        verdicts[rest] = generated_verdicts(model, inputs, tokenizer)
     return verdicts
 
 
+def may_begin(token: int, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether an output that begins with `token` may be decoded to a label word.
+
+    Decoding joins the texts of the tokens and leaves out special ones, whose text is empty here: any word
+    may follow those. Any other first token's text is the beginning of the output, so it has to be the
+    beginning of a label word too. Nothing follows the end token.
+    """
+    if token == tokenizer.eos_token_id:
+        return False
+    text = tokenizer.decode([token], skip_special_tokens=True).strip()
+    return any(word.startswith(text) for word in LABEL_WORDS)
+
+
 def generated_verdicts(
-    model: nn.Module, inputs: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase
+    model: nn.Module, inputs: dict[str, Any], tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
-    """The verdicts (B,) by generation alone, as the assignment words it; `verdicts_of` must agree."""
+    """The verdicts (B,) by generation alone, as the assignment words it; `verdicts_of` must agree.
+
+    Args:
+        inputs: of `generate`: `input_ids` or, with less work left to do, `encoder_outputs`, and
+            `attention_mask`.
+    """
     output = model.generate(**inputs, max_length=MAX_LENGTH, do_sample=False, num_beams=1)
     words = tokenizer.batch_decode(output, skip_special_tokens=True)
     said = [LABEL_WORDS.index(word.strip()) if word.strip() in LABEL_WORDS else MALFORMED for word in words]

@@ -15,6 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.profiles import ROOT, choose_profile
+from peft_scratch.experiments.recipe import find_recipe
 from peft_scratch.experiments.results import write_atomically
 
 # What a cell prints may name a file of this machine; a notebook is read on others.
@@ -26,7 +27,7 @@ _ELSEWHERE = [
 _INJECTED = "injected-parameters"
 
 
-def execute_all(profile: str, seed: int, output: Path | None) -> list[Path]:
+def execute_all(profile: str, seed: int, output: Path | None, recipe: str = "fast") -> list[Path]:
     """Execute the notebooks in order; return the executed copies, in `notebooks` of the output folder.
 
     The offline profile's output folder is the project itself: there the copies replace the notebooks.
@@ -42,6 +43,8 @@ def execute_all(profile: str, seed: int, output: Path | None) -> list[Path]:
         parameters["PROFILE"] = profile
     if seed != 0:
         parameters["SEED"] = seed
+    if recipe != "fast":
+        parameters["RECIPE"] = find_recipe(recipe).name
     if output is not None:
         parameters["OUTPUT"] = str(output.absolute())
     choice = choose_profile(profile)

@@ -49,8 +49,15 @@ def prompt_rows(run: Run) -> int:
     return getattr(run.method, "virtual_tokens", 0)
 
 
-def configuration(run: Run, profile: Profile, learning_rate: float, seed: int, base: str) -> dict[str, Any]:
-    """All that the weights of a run depend on, as JSON holds it; `base` is the base's fingerprint."""
+def configuration(
+    run: Run, profile: Profile, learning_rate: float, seed: int, base: str, recipe: str
+) -> dict[str, Any]:
+    """All that the weights of a run depend on, as JSON holds it.
+
+    Args:
+        base: the base's fingerprint.
+        recipe: the recipe's name.
+    """
     sizes = {name: value for name, value in asdict(profile).items() if name in _PROFILE_SETTINGS}
     hyperparameters = json.loads(json.dumps(run.method.hyperparameters(), default=lambda f: f.__name__))
     return {
@@ -62,6 +69,7 @@ def configuration(run: Run, profile: Profile, learning_rate: float, seed: int, b
         "reviews": profile.reviews,
         "base_sha256": base,
         "seed": seed,
+        "recipe": recipe,
     }
 
 

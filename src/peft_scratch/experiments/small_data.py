@@ -6,19 +6,16 @@ Training and test accuracy are taken after every epoch, by the same loop that ma
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from peft_scratch.experiments.base_model import base_fingerprint
 from peft_scratch.experiments.data import load_reviews
 from peft_scratch.experiments.results import environment, write_json
-from peft_scratch.experiments.settings import configuration, fingerprint, prompt_rows
+from peft_scratch.experiments.settings import fingerprint, prompt_rows
 from peft_scratch.experiments.training import train
 from peft_scratch.experiments.workbench import Workbench
-from peft_scratch.files import alone_in
 
 RUNS = ("full", "prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8")
 SEEDS = (0, 1, 2)
@@ -29,6 +26,7 @@ SETTINGS = {"train_reviews": 256, "test_reviews": 500, "epochs": 8}
 def small_data(
     profile: str = "auto",
     output: str | Path | None = None,
+    recipe: str = "fast",
     *,
     runs: Sequence[str] = RUNS,
     seeds: Sequence[int] = SEEDS,
@@ -41,11 +39,12 @@ def small_data(
     Raises:
         UserError: as `Workbench.open`, `Workbench.prepare` and `train` do.
     """
-    benches = [Workbench.open(profile, seed, output) for seed in seeds]
+    benches = [Workbench.open(profile, seed, output, recipe) for seed in seeds]
     for run_id in runs:
         done = [_train(bench, run_id, settings) for bench in benches]
         result = {**done[0], "runs": [run for each in done for run in each["runs"]]}
-        write_json(benches[0].output / "report" / "small_data" / f"{run_id}.json", result)
+        if benches[0].accelerator.is_main_process:
+            write_json(benches[0].output / "report" / "small_data" / f"{run_id}.json", result)
         yield result
 
 
@@ -53,7 +52,7 @@ def _train(bench: Workbench, run_id: str, settings: dict[str, int]) -> dict[str,
     """The result of one run with one seed."""
     prepared = bench.prepare(run_id, settings)
     run, profile = prepared.run, prepared.profile
-    config = configuration(run, profile, prepared.learning_rate, bench.seed, base_fingerprint(profile))
+    config = bench.configuration(prepared)
     folder = bench.output / "runs" / f"small-data-{profile.name}-{run.id}-{fingerprint(config)}"
     reviews = load_reviews(profile)
     length = profile.max_tokens - prompt_rows(run)
@@ -65,12 +64,13 @@ def _train(bench: Workbench, run_id: str, settings: dict[str, int]) -> dict[str,
         )
         return {"accuracy": on_test, "training_accuracy": on_training}
 
-    with alone_in(folder) if bench.accelerator.is_main_process else nullcontext():
+    with bench.alone_in(folder):
         history = train(
             prepared.tuned.model,
             training,
             accuracies,
             accelerator=bench.accelerator,
+            recipe=bench.recipe,
             epochs=profile.epochs,
             learning_rate=prepared.learning_rate,
             batch_size=profile.batch_size,

@@ -16,12 +16,12 @@ from accelerate import Accelerator
 from accelerate.utils import release_memory, set_seed
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.clock import duration
-from peft_scratch.experiments.data import Collator, LengthGroupedBatches
+from peft_scratch.experiments.data import Collator, ShuffledBatches, make_loader
+from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
 
@@ -77,6 +77,7 @@ def train(
     evaluate: Callable[[nn.Module], dict[str, Any]],
     *,
     accelerator: Accelerator,
+    recipe: Recipe,
     epochs: int,
     learning_rate: float,
     batch_size: int,
@@ -91,6 +92,7 @@ def train(
 
     Args:
         collator: makes training batches from indices.
+        recipe: which batches, and in what precision.
         evaluate: given the model, returns at least `accuracy`, a share of 1.
         checkpoints: folder of the run's last two epochs (the one alone once it is finished); continued
             from the newest that can be read.
@@ -112,9 +114,9 @@ def train(
         set_seed(_epoch_seed(seed, epoch), device_specific=True)
         started = time.perf_counter()
         lengths = [len(row) for row in collator.inputs]
-        batches = LengthGroupedBatches(lengths, batch_size, _epoch_seed(seed, epoch))
+        batches = recipe.training_batches(lengths, batch_size, _epoch_seed(seed, epoch))
         title = f"epoch {epoch + 1}/{epochs}"
-        losses = train_epoch(prepared, optimizer, batches, collator, accelerator, history, title)
+        losses = train_epoch(prepared, optimizer, batches, collator, accelerator, recipe, history, title)
         trained = time.perf_counter()
         scores = evaluate(prepared)
         history.curve += _curve(losses, epoch)
@@ -143,22 +145,21 @@ def train(
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: LengthGroupedBatches,
+    batches: ShuffledBatches,
     collator: Collator,
     accelerator: Accelerator,
+    recipe: Recipe,
     history: History,
     title: str,
 ) -> list[float]:
-    loader = accelerator.prepare_data_loader(
-        DataLoader(range(len(batches.lengths)), batch_sampler=batches, collate_fn=collator)
-    )
+    loader = make_loader(batches, collator, accelerator)
     losses = []
     model.train()
     bar = tqdm(
         loader, desc=title, leave=False, mininterval=1, unit="step", disable=not accelerator.is_main_process
     )
     for step, batch in enumerate(bar):
-        while (loss := _backward(model, batch, accelerator, history.micro_batch)) is None:
+        while (loss := _backward(model, batch, accelerator, recipe, history.micro_batch)) is None:
             optimizer.zero_grad()
             release_memory()
             if history.micro_batch == 1:
@@ -184,26 +185,34 @@ def train_epoch(
 
 
 def _backward(
-    model: nn.Module, batch: dict[str, Tensor], accelerator: Accelerator, micro_batch: int
+    model: nn.Module, batch: dict[str, Tensor], accelerator: Accelerator, recipe: Recipe, micro_batch: int
 ) -> Tensor | None:
     """The loss of `batch` and its gradients, `micro_batch` reviews at a time; None if memory runs out.
 
     The loss of a part is a mean over its target tokens, so each part counts by its share of them: the sums
-    are loss and gradients of the whole batch, but for rounding, and for dropout's draws.
+    are loss and gradients of the whole batch, but for rounding, and for dropout's draws. So it is with
+    the shares of several processes, over which gradients (and, by the caller, losses) are averaged.
     """
     counted = batch["labels"] != -100  # (B, T'): the tokens that the loss is a mean of
+    tokens = accelerator.reduce(counted.sum().float(), "mean")  # in a process's share, on average
     whole = torch.zeros((), device=counted.device)
+    if accelerator.num_processes > 1:  # as many parts in each process: they wait for each other's gradients
+        micro_batch = len(counted)
     try:
         for rows in torch.arange(len(counted), device=counted.device).split(micro_batch):
             part = {name: batch[name][rows] for name in ("input_ids", "attention_mask", "labels")}
-            with accelerator.autocast():
-                loss = model(**part).loss * (counted[rows].sum() / counted.sum())
+            with recipe.at_work(model, accelerator.device):
+                loss = model(**part, use_cache=False).loss * (counted[rows].sum() / tokens)
             accelerator.backward(loss)
             whole += loss.detach()
     except RuntimeError as problem:
-        # Where several processes train, the others would wait for this one's gradients.
-        if accelerator.num_processes > 1 or not should_reduce_batch_size(problem):
+        if not should_reduce_batch_size(problem):
             raise
+        if accelerator.num_processes > 1:  # the others wait for this one's gradients
+            raise UserError(
+                "Memory ran out in one of several processes: start as many as there are devices, or one "
+                "alone, which goes on with parts of a batch."
+            ) from None
         return None
     return whole
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 from accelerate import Accelerator
-from accelerate.utils import find_executable_batch_size, set_seed
+from accelerate.utils import broadcast_object_list, find_executable_batch_size, set_seed
 from huggingface_hub.utils import disable_progress_bars as disable_hub_progress_bars
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -32,10 +32,11 @@ from peft_scratch.experiments.claims import (
 )
 from peft_scratch.experiments.clock import duration
 from peft_scratch.experiments.data import Collator, Reviews, label_ids, load_reviews, tokenise
-from peft_scratch.experiments.device import memory_of, precision_of
+from peft_scratch.experiments.device import memory_of
 from peft_scratch.experiments.estimate import TIMED_STEPS, sample, seconds_of_a_run
 from peft_scratch.experiments.evaluation import MAX_LENGTH, Verdicts, judge
 from peft_scratch.experiments.profiles import ROOT, Choice, Profile, choose_profile
+from peft_scratch.experiments.recipe import Recipe, find_recipe
 from peft_scratch.experiments.results import environment, write_json
 from peft_scratch.experiments.runs import RUNS, Run, find_run
 from peft_scratch.experiments.settings import change, configuration, fingerprint, prompt_rows
@@ -47,6 +48,9 @@ from peft_scratch.methods.checkpoint import serialised
 
 # Twice the batch of training fits wherever training fits: nothing is kept for a backward pass.
 EVALUATION_FACTOR = 2
+
+#: How many test reviews each run ends on generating for.
+GENERATED_REVIEWS = 200
 
 #: Where Colab mounts Google Drive. A folder in there can be made before it is mounted, on a disk that is
 #: gone after a disconnect.
@@ -72,24 +76,31 @@ class Workbench:
         choice: the profile and why it was chosen.
         seed: of initialisation, data order and dropout.
         output: folder that holds `report/results`, `weights` and the unfinished `runs`.
+        recipe: how the work is done.
     """
 
     choice: Choice
     seed: int
     output: Path
     accelerator: Accelerator
-    precision_reason: str
+    recipe: Recipe
     _judged: dict[str, Verdicts] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, profile: str = "auto", seed: int = 0, output: str | Path | None = None) -> Workbench:
+    def open(
+        cls,
+        profile: str = "auto",
+        seed: int = 0,
+        output: str | Path | None = None,
+        recipe: str = "fast",
+    ) -> Workbench:
         """Choose the profile, look at the device, and make sure that `output` can be written to.
 
         Raises:
-            UserError: unknown profile, negative seed, or an output folder that cannot be written to or is
-                on a Drive that is not mounted.
+            UserError: unknown profile or recipe, negative seed, or an output folder that cannot be written to
+                or is on a Drive that is not mounted.
         """
-        choice = choose_profile(profile)
+        choice, chosen = choose_profile(profile), find_recipe(recipe)
         if not isinstance(seed, int) or seed < 0:
             raise UserError(f"The seed must be a whole number of at least 0, not {seed!r}.")
         output = choice.profile.output if output is None else Path(output)
@@ -98,15 +109,18 @@ class Workbench:
                 f"Google Drive is not mounted, and {output} would be lost with this machine: run "
                 f"`from google.colab import drive; drive.mount('{DRIVE}')` first."
             )
-        probe = output / "runs" / ".writable"
-        write_atomically(probe, "")
-        probe.unlink(missing_ok=True)
         transformers_logging.set_verbosity_error()
         # Their bars are widgets where Jupyter has them, whose metadata breaks notebooks on code hosts.
         datasets.disable_progress_bars()
         disable_hub_progress_bars()
-        precision, reason = precision_of()
-        return cls(choice, seed, output, Accelerator(mixed_precision=precision), reason)
+        # The recipe decides on the precision: Accelerate's is one for the whole process, and would stand
+        # in the way of a second workbench.
+        accelerator = Accelerator(mixed_precision="no")
+        if accelerator.is_main_process:
+            probe = output / "runs" / ".writable"
+            write_atomically(probe, "")
+            probe.unlink(missing_ok=True)
+        return cls(choice, seed, output, accelerator, chosen)
 
     @property
     def profile(self) -> Profile:
@@ -123,8 +137,9 @@ class Workbench:
                 f"reviews    {len(reviews.train):,} to train on, {len(reviews.test):,} to test on, "
                 f"from {profile.reviews}; inputs of {profile.max_tokens} tokens",
                 f"training   {profile.epochs} epochs in batches of {profile.batch_size}, seed {self.seed}",
+                f"recipe     {self.recipe.name}: {self.recipe.summary}",
                 f"device     {environment(self.accelerator.device, self.precision)['device_name']}, "
-                f"{memory_of(self.accelerator.device) / 2**30:.0f} GiB of memory; {self.precision_reason}",
+                f"{memory_of(self.accelerator.device) / 2**30:.0f} GiB of memory; {self.recipe.precision[1]}",
                 f"time       about {duration(self.seconds_of_a_run)} a run, "
                 f"{duration(len(RUNS) * self.seconds_of_a_run)} for all ten, going by a few steps of LoRA "
                 "timed just now",
@@ -134,11 +149,12 @@ class Workbench:
 
     @property
     def precision(self) -> str:
-        return {"no": "float32", "bf16": "bfloat16"}[self.accelerator.mixed_precision]
+        return str(self.recipe.precision[0]).removeprefix("torch.")
 
     @functools.cached_property
     def reviews(self) -> Reviews:
-        return load_reviews(self.profile)
+        with self.accelerator.main_process_first():  # the others find what it has downloaded
+            return load_reviews(self.profile)
 
     @functools.cached_property
     def seconds_of_a_run(self) -> float:
@@ -151,10 +167,11 @@ class Workbench:
         training, test = (self.collator(split, profile.max_tokens) for split in chosen)
         with torch.random.fork_rng():  # so that nothing after it comes out otherwise
             return seconds_of_a_run(
-                apply(find_run("lora_scratch_r8").method, self.base()).model,
+                self.recipe.hold(apply(find_run("lora_scratch_r8").method, self.base()).model),
                 training,
                 lambda model: self.judge(model, test, profile.batch_size),
                 accelerator=self.accelerator,
+                recipe=self.recipe,
                 profile=profile,
                 reviews=(len(reviews.train), len(reviews.test)),
                 judged=len(test.inputs),
@@ -165,8 +182,12 @@ class Workbench:
         return load_base(self.profile)[1]
 
     def base(self) -> T5ForConditionalGeneration:
-        """A fresh copy of the base model, with nothing in it."""
+        """A fresh copy of the base model in float32, with nothing in it."""
         return load_base(self.profile)[0]
+
+    def _held_base(self) -> torch.nn.Module:
+        """The base as the methods find it: frozen, and held as the recipe says."""
+        return self.recipe.hold(self.base().requires_grad_(False))
 
     def prepare(self, run_id: str, settings: dict[str, Any] | None = None) -> Prepared:
         """Load a fresh base model and put the run's method into it.
@@ -181,7 +202,15 @@ class Workbench:
         run, profile = change(find_run(run_id), self.profile, settings)
         learning_rate = settings.get("learning_rate", run.learning_rate_in(profile.name))
         set_seed(self.seed)  # decides how the method's own parameters start
-        return Prepared(run, profile, float(learning_rate), apply(run.method, self.base()), bool(settings))
+        tuned = apply(run.method, self.base())
+        self.recipe.hold(tuned.model)
+        return Prepared(run, profile, float(learning_rate), tuned, bool(settings))
+
+    def configuration(self, prepared: Prepared) -> dict[str, Any]:
+        """All that the weights of a prepared run depend on."""
+        run, profile = prepared.run, prepared.profile
+        base = base_fingerprint(profile)
+        return configuration(run, profile, prepared.learning_rate, self.seed, base, self.recipe.name)
 
     def train(self, prepared: Prepared) -> dict[str, Any]:
         """Train a prepared run, or pick it up where it stopped; return its result, as its JSON holds it.
@@ -192,7 +221,7 @@ class Workbench:
             UserError: the output folder cannot be written to, or the loss stopped being a number.
         """
         run, profile, tuned = prepared.run, prepared.profile, prepared.tuned
-        config = configuration(run, profile, prepared.learning_rate, self.seed, base_fingerprint(profile))
+        config = self.configuration(prepared)
         name = f"{profile.name}-{run.id}-{fingerprint(config)}"
         folder = self.output / "runs" / name
         reviews = self.reviews if profile == self.profile else load_reviews(profile)
@@ -203,12 +232,13 @@ class Workbench:
             return _scores(self.judge(model, test, profile.batch_size), reviews.test["validation"])
 
         whole, t5 = count_parameters(tuned.model), tuned.model.config
-        with alone_in(folder) if self.accelerator.is_main_process else nullcontext():
+        with self.alone_in(folder):
             history = train(
                 tuned.model,
                 training,
                 evaluate,
                 accelerator=self.accelerator,
+                recipe=self.recipe,
                 epochs=profile.epochs,
                 learning_rate=prepared.learning_rate,
                 batch_size=profile.batch_size,
@@ -240,13 +270,28 @@ class Workbench:
                 },
                 **_summary(history),
             }
-            result |= self._claims(prepared, history, training, folder)
+            result |= self._claims(prepared, history, training, test, folder)
             if self.accelerator.is_main_process:
                 self._keep(result, prepared, folder)
+            self.accelerator.wait_for_everyone()  # so that no other reads what is not written yet
         return result
 
+    @contextmanager
+    def alone_in(self, folder: Path) -> Iterator[None]:
+        """`files.alone_in` for several processes: one holds the folder; what it is refused, all are."""
+        with ExitStack() as held:
+            refused: list[str | None] = [None]
+            if self.accelerator.is_main_process:
+                try:
+                    held.enter_context(alone_in(folder))
+                except UserError as problem:
+                    refused = [str(problem)]
+            if (sentence := broadcast_object_list(refused)[0]) is not None:
+                raise UserError(sentence)
+            yield
+
     def _claims(
-        self, prepared: Prepared, history: History, training: Collator, folder: Path
+        self, prepared: Prepared, history: History, training: Collator, test: Collator, folder: Path
     ) -> dict[str, dict[str, Any]]:
         """What the assignment claims, measured on a trained run; of a run measured before, what was found.
 
@@ -254,7 +299,7 @@ class Workbench:
         time in every run.
         """
         method, profile, model = prepared.run.method, prepared.profile, prepared.tuned.model
-        names = ("memory", "knowledge", "training_accuracy")
+        names = ("memory", "knowledge", "training_accuracy", "generation")
         try:
             found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
             if found["epochs"] == _summary(history)["epochs"]:
@@ -265,6 +310,7 @@ class Workbench:
             model,
             training,
             accelerator=self.accelerator,
+            recipe=self.recipe,
             learning_rate=prepared.learning_rate,
             batch_size=history.micro_batch,
         )
@@ -281,14 +327,28 @@ class Workbench:
         }
         accuracy = self.judge(model, seen, profile.batch_size).score()["accuracy"]
         training_accuracy = {"accuracy": accuracy, "reviews": len(seen.inputs)}
-        return dict(zip(names, (memory, knowledge, training_accuracy), strict=True))
+        generation = self._generation(model, test, profile.batch_size)
+        return dict(zip(names, (memory, knowledge, training_accuracy, generation), strict=True))
+
+    def _generation(self, model: torch.nn.Module, test: Collator, batch_size: int) -> dict[str, int]:
+        """How many verdicts on test reviews come out otherwise when each of them is really generated for.
+
+        On `GENERATED_REVIEWS` of them, evenly spread, if there are so many: generation is what costs time.
+        """
+        rows = spread(len(test.inputs), GENERATED_REVIEWS)
+        said, generated = (
+            self.judge(model, subset(test, rows), batch_size, scoring=scoring).verdicts
+            for scoring in (True, False)
+        )
+        differ = sum(one != other for one, other in zip(said, generated, strict=True))
+        return {"reviews": len(rows), "of": len(test.inputs), "differ": differ}
 
     def _knowledge(self, model: torch.nn.Module) -> float:
-        return pretraining_loss(model, self._masked, self.accelerator, self.profile.batch_size)
+        return pretraining_loss(model, self._masked, self.accelerator, self.recipe, self.profile.batch_size)
 
     @functools.cached_property
     def _base_knowledge(self) -> float:
-        return self._knowledge(self.base())
+        return self._knowledge(self._held_base())
 
     @functools.cached_property
     def _masked(self) -> Collator:
@@ -327,13 +387,14 @@ class Workbench:
         )
         device = self.accelerator.device
         batch = {name: tensor.to(device) for name, tensor in collator(list(range(len(rows)))).items()}
-        with torch.inference_mode(), self.accelerator.autocast():
-            yield prepared.tuned.model.to(device).eval(), batch
+        model = prepared.tuned.model.to(device).eval()
+        with torch.inference_mode(), self.recipe.at_work(model, device):
+            yield model, batch
 
     def zero_shot(self, prefix: str = "") -> dict[str, Any]:
         """What the base says before any tuning, with `prefix` before every review."""
         collator = self.collator(self.reviews.test, self.profile.max_tokens, prefix)
-        model = self.base().to(self.accelerator.device)
+        model = self._held_base().to(self.accelerator.device)
         verdicts = self.judge(model, collator, self.profile.batch_size)
         name = "zero_shot_prefix" if prefix else "zero_shot"
         title = f"Zero-shot, prefix “{SST2_PREFIX.strip()}”" if prefix else "Zero-shot, no prefix"
@@ -364,10 +425,22 @@ class Workbench:
     def _results(self) -> Path:
         return self.output / "report" / "results"
 
-    def judge(self, model: torch.nn.Module, collator: Collator, batch_size: int) -> Verdicts:
-        """Verdicts in batches of `EVALUATION_FACTOR` times `batch_size`, or what part of it memory holds."""
+    def judge(
+        self,
+        model: torch.nn.Module,
+        collator: Collator,
+        batch_size: int,
+        *,
+        scoring: bool | None = None,
+    ) -> Verdicts:
+        """Verdicts in batches of `EVALUATION_FACTOR` times `batch_size`, or what part of it memory holds.
+
+        Args:
+            scoring: overrides the recipe's.
+        """
+        recipe = self.recipe if scoring is None else replace(self.recipe, scoring=scoring)
         judged = find_executable_batch_size(
-            lambda size: judge(model, collator, self.tokenizer, self.accelerator, size),
+            lambda size: judge(model, collator, self.tokenizer, self.accelerator, size, recipe),
             starting_batch_size=EVALUATION_FACTOR * batch_size,
         )
         return judged()
@@ -409,7 +482,8 @@ class Workbench:
             "malformed": scores["malformed"],
             "mistakes": scores["mistakes"],
         }
-        write_json(self._results / f"{name}.json", result)
+        if self.accelerator.is_main_process:
+            write_json(self._results / f"{name}.json", result)
         return result
 
 

@@ -14,6 +14,7 @@ from peft_scratch.experiments.data import Collator, label_ids, tokenise
 from peft_scratch.experiments.evaluation import judge
 from peft_scratch.experiments.offline_data import sentence_split
 from peft_scratch.experiments.profiles import OFFLINE_BASE, PROFILES, ROOT, Choice
+from peft_scratch.experiments.recipe import RECIPES
 from peft_scratch.experiments.text import SST2_PREFIX
 from peft_scratch.experiments.workbench import Workbench
 from peft_scratch.pretraining.card import write_card
@@ -21,6 +22,8 @@ from peft_scratch.pretraining.card import write_card
 #: The runs of the offline profile that are repeated on the conditions of `CONDITIONS`.
 RUNS = ("full", "lora_scratch_r8", "adapter_scratch_b8", "prompt_scratch_n10")
 CONDITIONS = {"max_tokens": 192, "train_reviews": 4000, "test_reviews": 1500, "epochs": 2}
+# In float32: the card's figures should not hang on the processor.
+RECIPE = replace(RECIPES["fast"], bfloat16=False)
 
 
 def measure(base: Path = OFFLINE_BASE, output: Path = ROOT / "runs" / "base-scores") -> dict[str, float]:
@@ -45,7 +48,7 @@ def measure(base: Path = OFFLINE_BASE, output: Path = ROOT / "runs" / "base-scor
 
 def _workbench(base: Path, output: Path) -> Workbench:
     profile = replace(PROFILES["offline"], name="base-scores", base=str(base), output=output, **CONDITIONS)
-    return Workbench(Choice(profile, "it measures the base"), 0, output, Accelerator(), "the card's figures")
+    return Workbench(Choice(profile, "it measures the base"), 0, output, Accelerator(), RECIPE)
 
 
 def _tuned(bench: Workbench, run: str) -> float:
@@ -63,7 +66,7 @@ def _sentences(base: Path) -> float:
         label_ids(tokenizer),
         tokenizer.pad_token_id,
     )
-    return judge(model, collator, tokenizer, Accelerator(), 64).score()["accuracy"]
+    return judge(model, collator, tokenizer, Accelerator(), 64, RECIPE).score()["accuracy"]
 
 
 if __name__ == "__main__":

@@ -139,9 +139,10 @@ def _results(files: list[File]) -> tuple[dict[str, _Result], list[Finding]]:
 def _changed(result: dict[str, Any]) -> str | None:
     """The first constant in which a result of the course profile is not the course's."""
     run, config = RUNS[result["id"]], result["config"]
-    course = configuration(run, PROFILES["course"], run.learning_rate, config["seed"], config["base_sha256"])
+    own = (config["seed"], config["base_sha256"], config.get("recipe"))  # any will do
+    course = configuration(run, PROFILES["course"], run.learning_rate, *own)
     for name, value in course.items():
-        if config[name] != value:
+        if config.get(name) != value:
             return f"{name} is {config[name]!r}, in the course {value!r}"
     return None
 

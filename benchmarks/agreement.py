@@ -1,0 +1,139 @@
+"""Whether the fast recipe gets to the same results: accuracies over seeds, and verdicts one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from parts import Part
+from peft_scratch.experiments.recipe import RECIPES
+
+from peft_scratch.experiments.data import load_reviews
+from peft_scratch.experiments.evaluation import MALFORMED
+from peft_scratch.experiments.profiles import ROOT
+from peft_scratch.experiments.runs import RUNS
+from peft_scratch.experiments.settings import fingerprint, prompt_rows
+from peft_scratch.experiments.training import restore
+from peft_scratch.experiments.workbench import Prepared, Workbench
+from peft_scratch.methods import load_delta
+
+#: Each method once.
+FROM_SCRATCH = ("full", "prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8")
+#: Where the runs are kept that `recipes_agree` makes.
+RUNS_FOLDER = ROOT / "build" / "bench"
+#: What a run is trained on whose weights are nowhere: enough to make it answer.
+SHORT = {"train_reviews": 320, "test_reviews": 40, "epochs": 1}
+
+
+# 1. Accuracies
+
+
+def recipes_agree(
+    path: Path,
+    seeds: int = 3,
+    profile: str = "offline",
+    settings: dict[str, int] | None = None,
+    folder: Path = RUNS_FOLDER,
+) -> None:
+    """Accuracy by each recipe, of each method from scratch, with `seeds` seeds; goes on where it stopped."""
+    settings = settings or {}
+    part = Part(path, "recipes_agree", {"profile": profile, "changed": settings}, resume=True)
+    done = {(row["id"], row["seed"], row["recipe"]) for row in part.rows}
+    for seed in range(seeds):
+        for run_id in FROM_SCRATCH:
+            for recipe in RECIPES:
+                if (run_id, seed, recipe) in done:
+                    continue
+                bench = Workbench.open(profile, seed, folder / f"{recipe}-{seed}", recipe)
+                accuracy = bench.train(bench.prepare(run_id, settings))["accuracy"]
+                row = {name: accuracy[name] for name in ("last", "best")}
+                part.add({"id": run_id, "seed": seed, "recipe": recipe, **row})
+    part.close(difference=_differences(part.rows))
+
+
+def _differences(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Fast less course, in shares of 1, seed by seed: mean, standard deviation and standard error."""
+    found = {(row["id"], row["seed"], row["recipe"]): row for row in rows}
+    differences: dict[str, Any] = {}
+    for run_id in FROM_SCRATCH:
+        seeds = sorted({seed for name, seed, _ in found if name == run_id})
+        differences[run_id] = {}
+        for which in ("last", "best"):
+            each = [
+                found[run_id, seed, "fast"][which] - found[run_id, seed, "course"][which] for seed in seeds
+            ]
+            deviation = float(np.std(each, ddof=1)) if len(each) > 1 else None
+            differences[run_id][which] = {
+                "mean": float(np.mean(each)),
+                "deviation": deviation,
+                "standard_error": deviation and deviation / len(each) ** 0.5,
+                "seeds": len(each),
+            }
+    return differences
+
+
+# 2. Verdicts
+
+
+def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_reviews: int = 2000) -> None:
+    """Verdicts by scores against verdicts by real generation, of each of the ten runs, review by review.
+
+    Args:
+        output: where the runs' weights are; a run that has none there is trained for some steps.
+    """
+    part = Part(path, "verdicts", {"profile": profile, "test_reviews": test_reviews})
+    benches = {name: Workbench.open(profile, 0, output, name) for name in RECIPES}
+    for run_id in RUNS:
+        prepared = {name: bench.prepare(run_id) for name, bench in benches.items()}
+        weights = _put_weights(benches["fast"], prepared["fast"])
+        own = {
+            name: p.detach().clone()
+            for name, p in prepared["fast"].tuned.model.named_parameters()
+            if p.requires_grad
+        }
+        restore(prepared["course"].tuned.model, own)
+        changed = benches["fast"].prepare(run_id, {"test_reviews": test_reviews}).profile
+        test = benches["fast"].collator(
+            load_reviews(changed).test, changed.max_tokens - prompt_rows(RUNS[run_id])
+        )
+
+        def said(name: str, scoring: bool, prepared: Any = prepared, test: Any = test) -> np.ndarray:
+            bench, model = benches[name], prepared[name].tuned.model.to(benches[name].accelerator.device)
+            return np.array(bench.judge(model, test, bench.profile.batch_size, scoring=scoring).verdicts)
+
+        scored, generated, course = said("fast", True), said("fast", False), said("course", False)
+        part.add(
+            {
+                "id": run_id,
+                "weights": weights,
+                "reviews": len(scored),
+                "malformed": int((generated == MALFORMED).sum()),
+                # The same recipe, but for generating: nothing but scoring differs.
+                "identical": int((scored == generated).sum()),
+                # Everything that differs between the recipes: scoring, precision, batches.
+                "identical_to_course": int((scored == course).sum()),
+            }
+        )
+
+
+def _put_weights(bench: Workbench, prepared: Prepared) -> str:
+    """Put the run's trained weights into `prepared`; return where they come from."""
+    run, model = prepared.run, prepared.tuned.model
+    name = f"{prepared.profile.name}-{run.id}-{fingerprint(bench.configuration(prepared))}"
+    best = bench.output / "runs" / name / "best.pt"
+    if best.exists():
+        if run.method.library == "scratch":
+            load_delta(model, best)
+        else:
+            restore(model, torch.load(best, map_location="cpu", weights_only=True))
+        return "the run's"
+    if run.weight_file and (bench.output / "weights" / run.weight_file).exists():
+        load_delta(model, bench.output / "weights" / run.weight_file)
+        return "the run's"
+    short = Workbench.open(bench.profile.name, 0, RUNS_FOLDER / "short", bench.recipe.name)
+    trained = short.prepare(run.id, SHORT)
+    short.train(trained)
+    restore(model, {n: p.detach() for n, p in trained.tuned.model.named_parameters() if p.requires_grad})
+    return f"of {SHORT['train_reviews']} reviews"

@@ -1,0 +1,131 @@
+"""`make bench`: the parts, each of which can be run alone and writes its part of `results.json`.
+
+python benchmarks/bench.py recipes | steps | limit | growth     how fast; `all` does these four
+python benchmarks/bench.py recipes-agree | verdicts             whether the results are the same
+python benchmarks/bench.py page                                 table and figure, from the JSON alone
+
+Run it on a machine that does nothing else: each part records the load it found.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import typer
+
+from peft_scratch.experiments.profiles import ROOT
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+Results = Annotated[Path, typer.Option(help="The JSON that the part is written to.")]
+Model = Annotated[str, typer.Option(help="A T5's name, as `peft-scratch parameters` takes it.")]
+Tokens = Annotated[int, typer.Option(min=16, help="Length of an input.")]
+Batch = Annotated[int, typer.Option(min=1, help="Reviews in a step.")]
+Rounds = Annotated[int, typer.Option(min=1, help="How often each thing is timed.")]
+RESULTS = ROOT / "benchmarks" / "results.json"
+
+
+@app.command()
+def recipes(
+    results: Results = RESULTS,
+    model: Model = "t5-small",
+    tokens: Tokens = 256,
+    batch: Batch = 32,
+    rounds: Rounds = 3,
+    run: Annotated[list[str] | None, typer.Option(help="One of the ten; may be repeated.")] = None,
+) -> None:
+    """The course's recipe against the fast one, all ten runs: about 10 minutes."""
+    import speed
+
+    speed.recipes(results, speed.Sizes(model, tokens, batch, rounds), run or tuple(speed.RUNS))
+
+
+@app.command()
+def steps(
+    results: Results = RESULTS,
+    model: Model = "t5-small",
+    tokens: Tokens = 256,
+    batch: Batch = 16,
+    rounds: Rounds = 4,
+) -> None:
+    """Ours against the libraries, time and peak memory of a step: about 4 minutes."""
+    import speed
+
+    speed.steps(results, speed.Sizes(model, tokens, batch, rounds))
+
+
+@app.command()
+def limit(
+    results: Results = RESULTS,
+    model: Model = "t5-small",
+    tokens: Tokens = 256,
+    batch: Batch = 16,
+    rounds: Rounds = 4,
+) -> None:
+    """A step against its matrix products alone: about 3 minutes."""
+    import speed
+
+    speed.limit(results, speed.Sizes(model, tokens, batch, rounds))
+
+
+@app.command()
+def growth(
+    results: Results = RESULTS,
+    model: Model = "t5-small",
+    tokens: Tokens = 128,
+    batch: Batch = 8,
+    rounds: Rounds = 3,
+) -> None:
+    """How a step grows with tokens, batch, rank, bottleneck, prompt rows and model: about 4 minutes."""
+    import speed
+
+    speed.growth(results, speed.Sizes(model, tokens, batch, rounds))
+
+
+@app.command("all")
+def everything(results: Results = RESULTS) -> None:
+    """The four parts about time, then the page."""
+    for part in (recipes, steps, limit, growth):
+        part(results)
+    page(results)
+
+
+@app.command()
+def recipes_agree(
+    results: Results = RESULTS,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ...")] = 3,
+    profile: str = "offline",
+) -> None:
+    """Accuracy by either recipe, four methods; goes on where it stopped: some minutes a seed and method."""
+    import agreement
+
+    agreement.recipes_agree(results, seeds, profile)
+
+
+@app.command()
+def verdicts(
+    results: Results = RESULTS,
+    output: Annotated[Path, typer.Option(help="The folder with the runs' weights.")] = ROOT,
+    test_reviews: int = 2000,
+) -> None:
+    """Scores against real generation, all ten runs, review by review."""
+    import agreement
+
+    agreement.verdicts(results, output, test_reviews=test_reviews)
+
+
+@app.command()
+def page(results: Results = RESULTS) -> None:
+    """The tables and the figure; of the results that are kept, in the README too."""
+    import page as making
+
+    making.write(results, ROOT / "README.md" if results == RESULTS else None)
+
+
+if __name__ == "__main__":
+    app()

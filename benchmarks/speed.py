@@ -1,0 +1,380 @@
+"""How long things take: the two recipes, ours against the libraries, the limit, and growth.
+
+Every figure to be published is a quotient of times taken in turn in one process.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from parts import Part, ratio, summary
+from products import Products
+from subjects import (
+    Subject,
+    chosen_reviews,
+    full_batch,
+    in_turn,
+    random_t5,
+    reviews,
+    taught,
+    tokenizer,
+    typical,
+)
+from torch import nn
+from transformers import T5Config
+
+from peft_scratch.exactness.t5_configs import t5_config
+from peft_scratch.experiments.claims import peak_during
+from peft_scratch.experiments.evaluation import MALFORMED, judge
+from peft_scratch.experiments.profiles import PROFILES
+from peft_scratch.experiments.recipe import RECIPES, Recipe
+from peft_scratch.experiments.runs import RUNS, Run
+from peft_scratch.experiments.settings import prompt_rows
+from peft_scratch.experiments.workbench import EVALUATION_FACTOR
+from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
+from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt
+
+COURSE = PROFILES["course"]
+# What an epoch of the course trains on, and what it is judged on.
+COURSE_TRAIN, COURSE_TEST = 25_000, 25_000
+
+#: From scratch, and the same through a library.
+PAIRS: dict[str, tuple[Method, Method]] = {
+    "lora": (LoRA(rank=8, alpha=4.0), PeftLoRA(rank=8, alpha=4.0)),
+    "adapter": (Adapter(bottleneck=8), AdapterHubAdapter(bottleneck=8)),
+    "soft_prompt": (SoftPrompt(virtual_tokens=10), OpenDeltaPrompt(virtual_tokens=10)),
+}
+#: The limit's: without what a library may do besides.
+FROM_SCRATCH = ("full", "prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a part measures on, and how often.
+
+    Attributes:
+        model: as `t5_config` takes it.
+        tokens: length of an input, prompt rows not included.
+        batch: reviews in a step.
+        rounds: how often each thing is timed.
+    """
+
+    model: str = "t5-small"
+    tokens: int = COURSE.max_tokens
+    batch: int = COURSE.batch_size
+    rounds: int = 3
+
+    @property
+    def config(self) -> T5Config:
+        return t5_config(self.model)
+
+
+# 1. The recipes
+
+
+def recipes(
+    path: Path,
+    sizes: Sizes,
+    runs: Sequence[str] = tuple(RUNS),
+    *,
+    pool: int = 3200,
+    steps: int = 2,
+    judged: int = 2,
+) -> None:
+    """The course's recipe against the fast one, for each of `runs`: training and evaluation.
+
+    The time of an epoch is that of some of its batches times how many it has. Reviews are as long as they
+    are: batches come from a pool of `pool` reviews, as the recipe makes them, and those are taken that stand
+    for equal shares of them by how much their inputs hold.
+
+    Args:
+        steps, judged: batches of training and of evaluation in a round of the fast recipe; the course's
+            batches, made at random, are all alike, and one of each will do.
+    """
+    part = Part(path, "recipes", {**vars(sizes), "pool": pool, "steps": steps, "judged": judged})
+    base = taught(sizes.config)
+    for run_id in runs:
+        run = RUNS[run_id]
+        length = sizes.tokens - prompt_rows(run)
+        training, test = (reviews(name, pool, length) for name in ("train", "test"))
+        works: dict[str, Callable[[], object]] = {}
+        shares: dict[str, dict[str, Any]] = {}
+        for recipe in RECIPES.values():
+            counts = (steps, judged) if recipe.by_length else (1, 1)
+            taken, shares[recipe.name] = _epoch(run, base, recipe, training, test, sizes.batch, counts)
+            works |= taken
+        seconds = in_turn(works, sizes.rounds)
+        epochs = {
+            name: [
+                share["steps"] * train + share["evaluations"] * evaluate
+                for train, evaluate in zip(seconds[f"{name} train"], seconds[f"{name} evaluate"], strict=True)
+            ]
+            for name, share in shares.items()
+        }
+        part.add(
+            {
+                "id": run_id,
+                "title": run.title,
+                "seconds": {name: summary(values) for name, values in seconds.items()},
+                "epoch_seconds": {name: summary(values) for name, values in epochs.items()},
+                "faster": {
+                    "training": _faster(seconds, shares, "train", "steps"),
+                    "evaluation": _faster(seconds, shares, "evaluate", "evaluations"),
+                    "run": ratio(epochs["course"], epochs["fast"]),
+                },
+                "shares": shares,
+            }
+        )
+        del works
+        gc.collect()
+    part.close(faster=_all_runs(part.rows))
+
+
+def _epoch(
+    run: Run,
+    base: nn.Module,
+    recipe: Recipe,
+    training: Any,
+    test: Any,
+    size: int,
+    counts: tuple[int, int],
+) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
+    """The work of a few batches of an epoch, by name, and what an epoch has of it."""
+    subject = Subject(run.method, base, recipe, run.learning_rate)
+    judging = EVALUATION_FACTOR * size
+    lengths, test_lengths = ([len(row) for row in part.inputs] for part in (training, test))
+    batches = list(recipe.training_batches(lengths, size, seed=0))
+    judged_batches = list(recipe.evaluation_batches(test_lengths, judging))
+    steps = typical(batches, lengths, counts[0])
+    rows = chosen_reviews(test, typical(judged_batches, test_lengths, counts[1]))
+
+    answered: list[float] = []
+
+    def evaluate() -> None:
+        said = judge(subject.model, rows, tokenizer(), subject.accelerator, judging, recipe).verdicts
+        answered.append(sum(verdict != MALFORMED for verdict in said) / len(said))
+
+    # What comes first pays for what is done once: memory asked for, kernels chosen.
+    subject.train(training, [steps[0][:4]])
+    evaluate()
+    share = {
+        "steps": math.ceil(COURSE_TRAIN / size) / len(steps),
+        "evaluations": COURSE_TEST / len(rows.inputs),
+        # How well what is timed stands for what is not: tokens with their padding, a review.
+        "padded_tokens": {
+            "timed": _padded(steps, lengths),
+            "all": _padded(batches, lengths),
+            "evaluation_all": _padded(judged_batches, test_lengths),
+        },
+        # The share of reviews, evaluation by evaluation: 1 throughout, or the time is of something else.
+        "answered": answered,
+    }
+    works = {
+        f"{recipe.name} train": lambda: subject.train(training, steps),
+        f"{recipe.name} evaluate": evaluate,
+    }
+    return works, share
+
+
+def _padded(batches: Sequence[list[int]], lengths: Sequence[int]) -> float:
+    held = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    return held / sum(map(len, batches))
+
+
+def _faster(seconds: dict[str, list[float]], shares: dict[str, Any], what: str, share: str) -> dict[str, Any]:
+    course, fast = (
+        [shares[name][share] * value for value in seconds[f"{name} {what}"]] for name in ("course", "fast")
+    )
+    return ratio(course, fast)
+
+
+def _all_runs(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How many times faster all runs together are."""
+    course, fast = (
+        np.sum([row["epoch_seconds"][name]["samples"] for row in rows], axis=0) for name in ("course", "fast")
+    )
+    return ratio(course, fast)
+
+
+# 2. Ours against the libraries
+
+
+def steps(path: Path, sizes: Sizes) -> None:
+    """A step of ours against one of the library's on the same base and reviews: time, and peak memory."""
+    part = Part(path, "steps", vars(sizes))
+    base = random_t5(sizes.config)
+    for name, pair in PAIRS.items():
+        collator = full_batch(sizes.batch, sizes.tokens - _rows(pair[0]))
+        for recipe in RECIPES.values():
+            seconds = _step_seconds(pair, base, recipe, collator, sizes.rounds)
+            memory = {
+                library: peak_of_a_step(name, library, recipe.name, sizes) for library in ("ours", "library")
+            }
+            part.add(
+                {
+                    "method": name,
+                    "library": pair[1].library,
+                    "recipe": recipe.name,
+                    "precision": _precision(recipe),
+                    "seconds": {which: summary(values) for which, values in seconds.items()},
+                    "time": ratio(seconds["ours"], seconds["library"]),
+                    "bytes": memory,
+                    "memory": memory["ours"]["step"] / memory["library"]["step"],
+                }
+            )
+
+
+def _step_seconds(
+    pair: tuple[Method, Method], base: nn.Module, recipe: Recipe, collator: Any, rounds: int
+) -> dict[str, list[float]]:
+    works = {}
+    for which, method in zip(("ours", "library"), pair, strict=True):
+        subject = Subject(method, base, recipe, learning_rate=1e-4)
+        subject.train(collator)
+        works[which] = partial(subject.train, collator)
+    seconds = in_turn(works, rounds)
+    del works
+    gc.collect()
+    return seconds
+
+
+def peak_of_a_step(method: str, which: str, recipe: str, sizes: Sizes) -> dict[str, int]:
+    """Bytes in a process of its own, so that no step finds memory that another has asked for.
+
+    Returns:
+        `loaded`, what was resident before the first step; `peak`, the most during the second, the first
+        that has the optimiser's state; `step`, what came on top.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        return alone.submit(_peak, method, which, recipe, sizes).result()
+
+
+def _peak(method: str, which: str, recipe: str, sizes: Sizes) -> dict[str, int]:
+    chosen = PAIRS[method][("ours", "library").index(which)]
+    collator = full_batch(sizes.batch, sizes.tokens - _rows(chosen))
+    subject = Subject(chosen, random_t5(sizes.config), RECIPES[recipe], learning_rate=1e-4)
+    gc.collect()
+    device = subject.accelerator.device
+    # Nothing is done during it: what is resident, once what was freed has gone back to the system.
+    peak_during(lambda: None, device)
+    loaded = psutil.Process().memory_info().rss
+    subject.train(collator)
+    peak, _ = peak_during(lambda: subject.train(collator), device)
+    if peak is None:
+        raise RuntimeError("this system does not tell a process's peak memory")
+    return {"loaded": loaded, "peak": peak, "step": peak - loaded}
+
+
+# 3. The limit
+
+
+def limit(path: Path, sizes: Sizes) -> None:
+    """A step against its matrix products alone.
+
+    They are those of the plain step, that of the course's recipe, on the same reviews; for the fast recipe
+    they are done in its precision.
+    """
+    part = Part(path, "limit", vars(sizes))
+    base = random_t5(sizes.config)
+    for run_id in FROM_SCRATCH:
+        run = RUNS[run_id]
+        collator = full_batch(sizes.batch, sizes.tokens - prompt_rows(run))
+        works: dict[str, Callable[[], object]] = {}
+        products = Products()
+        for recipe in RECIPES.values():
+            subject = Subject(run.method, base, recipe, learning_rate=1e-4)
+            if recipe.name == "course":
+                with products:
+                    subject.train(collator)
+            else:
+                subject.train(collator)
+            works[f"{recipe.name} step"] = partial(subject.train, collator)
+            alone = products.again(recipe.precision[0])
+            alone()
+            works[f"{recipe.name} products"] = alone
+        seconds = in_turn(works, sizes.rounds)
+        part.add(
+            {
+                "id": run_id,
+                "method": run.method.kind,
+                "products": len(products.calls),
+                "flops": products.flops,
+                "seconds": {name: summary(values) for name, values in seconds.items()},
+                "step_over_products": {
+                    name: ratio(seconds[f"{name} step"], seconds[f"{name} products"]) for name in RECIPES
+                },
+            }
+        )
+        del works
+        gc.collect()
+
+
+# 4. Growth
+
+#: What is changed, one at a time; the others are as in `Sizes` and `PAIRS`.
+AXES: dict[str, tuple[Any, ...]] = {
+    "tokens": (64, 128, 256, 512),
+    "batch": (4, 8, 16, 32),
+    "model": ("offline", "t5-small", "t5-base"),
+    "rank": (1, 8, 64),
+    "bottleneck": (1, 8, 64),
+    "virtual_tokens": (1, 10, 100),
+}
+
+
+def growth(path: Path, sizes: Sizes, axes: dict[str, tuple[Any, ...]] = AXES) -> None:
+    """How the time of a step, ours and the library's, grows with each of `axes`, by the fast recipe.
+
+    The tokens include a prompt's rows, as they do in the course.
+    """
+    part = Part(path, "growth", {**vars(sizes), "axes": axes})
+    bases: dict[str, nn.Module] = {}
+    for axis, method, value, pair, changed in _points(sizes, axes):
+        if changed.model not in bases:
+            bases = {changed.model: random_t5(changed.config)}  # one at a time, for the memory's sake
+        collator = full_batch(changed.batch, changed.tokens - _rows(pair[0]))
+        seconds = _step_seconds(pair, bases[changed.model], RECIPES["fast"], collator, sizes.rounds)
+        part.add(
+            {
+                "axis": axis,
+                "method": method,
+                "value": value,
+                "model_parameters": sum(p.numel() for p in bases[changed.model].parameters()),
+                "seconds": {which: summary(values) for which, values in seconds.items()},
+                "time": ratio(seconds["ours"], seconds["library"]),
+            }
+        )
+
+
+def _points(
+    sizes: Sizes, axes: dict[str, tuple[Any, ...]]
+) -> Iterator[tuple[str, str, Any, tuple[Method, Method], Sizes]]:
+    for axis, values in axes.items():
+        for value in values:
+            for name, pair in PAIRS.items():
+                if axis in vars(sizes):
+                    yield axis, name, value, pair, replace(sizes, **{axis: value})
+                elif hasattr(pair[0], axis):
+                    ours, library = (replace(method, **{axis: value}) for method in pair)
+                    yield axis, name, value, (ours, library), sizes
+
+
+def _rows(method: Method) -> int:
+    return getattr(method, "virtual_tokens", 0)
+
+
+def _precision(recipe: Recipe) -> str:
+    return str(recipe.precision[0]).removeprefix("torch.")
+
+
+__all__ = ["AXES", "FROM_SCRATCH", "PAIRS", "Sizes", "growth", "limit", "recipes", "steps"]

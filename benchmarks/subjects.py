@@ -1,0 +1,169 @@
+"""What is measured: a T5 with random weights and a method in it, in the training loop, on real reviews."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments.claims import spread, subset
+from peft_scratch.experiments.data import Collator, label_ids, tokenise
+from peft_scratch.experiments.evaluation import MALFORMED, generated_verdicts
+from peft_scratch.experiments.offline_data import imdb_split
+from peft_scratch.experiments.profiles import OFFLINE_BASE
+from peft_scratch.experiments.recipe import Recipe
+from peft_scratch.experiments.training import History, make_optimizer, train_epoch
+from peft_scratch.methods import Method, apply
+
+SEED = 0
+# `taught` asks this many reviews, and gives up after this many steps.
+ASKED = 16
+MOST_STEPS = 200
+
+
+@functools.cache
+def tokenizer() -> PreTrainedTokenizerBase:
+    """The offline base's: t5-small's own is on the Hub. Its ids are fewer than t5-small's rows."""
+    return AutoTokenizer.from_pretrained(OFFLINE_BASE)
+
+
+@functools.cache
+def reviews(part: str, size: int, max_tokens: int) -> Collator:
+    """`size` reviews of the offline split's `part`, evenly spread, cut to `max_tokens` tokens."""
+    table = imdb_split()
+    table = table[table.part == part]
+    table = table.iloc[spread(len(table), size)]
+    return Collator(
+        tokenise(table.text.tolist(), tokenizer(), max_tokens),
+        table.label.tolist(),
+        label_ids(tokenizer()),
+        tokenizer().pad_token_id,
+    )
+
+
+def full_batch(size: int, tokens: int) -> Collator:
+    """`size` inputs of exactly `tokens` tokens, of reviews one after another."""
+    if tokens < 1:
+        raise UserError("The prompt rows leave no token for a review: ask for longer inputs.")
+    collator = reviews("train", 20 * size, tokens)
+    joined = [id for row in collator.inputs for id in row]
+    rows = [joined[i * tokens : (i + 1) * tokens] for i in range(size)]
+    if len(rows[-1]) < tokens:
+        raise UserError(f"The reviews are too few for {size} inputs of {tokens} tokens.")
+    return Collator(rows, [i % 2 for i in range(size)], collator.targets, collator.pad_id)
+
+
+def random_t5(config: T5Config) -> T5ForConditionalGeneration:
+    """A T5 of `config` in evaluation mode, its weights random, the same every time."""
+    config = copy.deepcopy(config)
+    config.decoder_start_token_id = config.pad_token_id  # as in every released T5
+    if len(tokenizer()) > config.vocab_size:
+        raise UserError(
+            f"The reviews' tokens need {len(tokenizer())} rows, the model has {config.vocab_size}."
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        return T5ForConditionalGeneration(config).eval()
+
+
+def taught(config: T5Config) -> T5ForConditionalGeneration:
+    """`random_t5`, taught to answer as a trained model does: with a label word and the end token.
+
+    Random weights would go on to the limit of five tokens, in an evaluation that no trained model needs.
+    All weights are trained on short beginnings of reviews, until generation answers each of `ASKED`
+    reviews with a label word; which one does not matter for the time.
+    """
+    model = random_t5(config)
+    optimizer = make_optimizer(model, 1e-3)
+    short = reviews("train", 8 * MOST_STEPS, 16)
+    asked = reviews("test", ASKED, 64)(list(range(ASKED)))
+    inputs = {name: asked[name] for name in ("input_ids", "attention_mask")}
+    for step in range(MOST_STEPS):
+        # From both ends of the part, which has the negative ones first.
+        rows = [step * 4 + i for i in range(4)] + [len(short.inputs) - 1 - step * 4 - i for i in range(4)]
+        batch = short(rows)
+        del batch["index"]
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 10 == 9:
+            with torch.inference_mode():
+                if (generated_verdicts(model, inputs, tokenizer()) != MALFORMED).all():
+                    return model
+    raise RuntimeError(f"after {MOST_STEPS} steps the model does not answer with label words")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some of an epoch's batches, in the form that the training loop takes."""
+
+    batches: list[list[int]]
+    lengths: list[int]
+    batch_size: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def typical(batches: Sequence[list[int]], lengths: Sequence[int], count: int) -> list[list[int]]:
+    """`count` of the batches, evenly spread over the range of what their padded inputs hold."""
+    ordered = sorted(batches, key=lambda batch: len(batch) * max(lengths[i] for i in batch))
+    return [ordered[int((i + 0.5) * len(ordered) / count)] for i in range(count)]
+
+
+class Subject:
+    """A method in a copy of `base`, about to be trained by `recipe`.
+
+    Attributes:
+        model: prepared by `accelerator`.
+    """
+
+    def __init__(self, method: Method, base: nn.Module, recipe: Recipe, learning_rate: float) -> None:
+        torch.manual_seed(SEED)
+        model = recipe.hold(apply(method, copy.deepcopy(base)).model)
+        self.recipe, self.accelerator = recipe, Accelerator(cpu=True)
+        self.model, self._optimizer = self.accelerator.prepare(model, make_optimizer(model, learning_rate))
+
+    def train(self, collator: Collator, batches: list[list[int]] | None = None) -> None:
+        """Steps of the one training loop on `batches`; without any, one step on all of `collator`."""
+        lengths = [len(row) for row in collator.inputs]
+        batches = batches or [list(range(len(lengths)))]
+        size = max(map(len, batches))
+        train_epoch(
+            self.model,
+            self._optimizer,
+            Chosen(batches, lengths, size),
+            collator,
+            self.accelerator,
+            self.recipe,
+            History(micro_batch=size),
+            "measuring",
+        )
+
+
+def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each of `works` in each round. They take turns, and every other round the other way
+    round: what slows the machine down for a while meets all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for i in range(rounds):
+        for name in list(works)[:: 1 if i % 2 == 0 else -1]:
+            started = time.perf_counter()
+            works[name]()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def chosen_reviews(collator: Collator, batches: list[list[int]]) -> Collator:
+    """The reviews of `batches` alone."""
+    return subset(collator, [i for batch in batches for i in batch])

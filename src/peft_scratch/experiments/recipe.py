@@ -1,0 +1,111 @@
+"""The two recipes: the course's way to train and to evaluate with its constants, and a faster one.
+
+Both take the same constants to the same results. What differs is how the work is done, and only that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.data import Sampler
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments import device
+from peft_scratch.experiments.data import LengthGroupedBatches, PlainBatches, ShuffledBatches, SortedBatches
+from peft_scratch.experiments.lean import lean
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done otherwise than in the course's notebooks.
+
+    Attributes:
+        name: as it is asked for, and as results record it.
+        summary: as the top of a run shows it.
+        by_length: batches are of reviews of like length, in training and in evaluation.
+        scoring: an evaluation asks for the label words' scores and generates only where they settle nothing.
+        bfloat16: where the hardware has it, work is done in it and the frozen base held in it. What trains
+            is float32 always.
+        lean: a CPU's share of dropout, attention and layer norm is done as `lean` has it.
+    """
+
+    name: str
+    summary: str
+    by_length: bool
+    scoring: bool
+    bfloat16: bool
+    lean: bool
+
+    @property
+    def precision(self) -> tuple[torch.dtype, str]:
+        """The type to work in on this machine, and a phrase that says why."""
+        return device.precision_of() if self.bfloat16 else (torch.float32, "float32, as in the course")
+
+    @contextmanager
+    def at_work(self, model: nn.Module, where: torch.device) -> Iterator[None]:
+        """Within it, a forward pass of `model` is done as the recipe has it.
+
+        Its backward pass belongs outside. Nothing of it is left on the model afterwards.
+        """
+        dtype, _ = self.precision
+        with (
+            lean(model) if self.lean else nullcontext(),
+            torch.autocast(where.type, torch.bfloat16, enabled=dtype == torch.bfloat16),
+        ):
+            yield
+
+    def hold(self, model: nn.Module) -> nn.Module:
+        """`model`, its frozen parameters held in `precision`; those that train stay as they are."""
+        dtype, _ = self.precision
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                # In the parameter that is there, so that tied tensors stay tied.
+                parameter.data = parameter.data.to(dtype)
+        return model
+
+    def training_batches(self, lengths: list[int], batch_size: int, seed: int) -> Sampler[list[int]]:
+        """The batches of an epoch: random, the same for the same seed."""
+        kind = LengthGroupedBatches if self.by_length else ShuffledBatches
+        return kind(lengths, batch_size, seed)
+
+    def evaluation_batches(self, lengths: list[int], batch_size: int) -> Sampler[list[int]]:
+        """The batches of an evaluation: in order of length, or as the reviews come."""
+        return (SortedBatches if self.by_length else PlainBatches)(lengths, batch_size)
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="course",
+            summary="float32, batches at random, generation for every evaluation",
+            by_length=False,
+            scoring=False,
+            bfloat16=False,
+            lean=False,
+        ),
+        Recipe(
+            name="fast",
+            summary="the same constants without the waste; `course` works as the course's notebooks do",
+            by_length=True,
+            scoring=True,
+            bfloat16=True,
+            lean=True,
+        ),
+    )
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe called `name`.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in RECIPES:
+        raise UserError(f"There is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
+    return RECIPES[name]

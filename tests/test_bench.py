@@ -1,0 +1,231 @@
+"""The benchmark's pieces on a tiny T5: numbers of the right form, products counted as torch counts them."""
+
+import json
+import sys
+
+import pytest
+import torch
+from conftest import TINY
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import T5Config
+
+from peft_scratch.experiments.profiles import ROOT
+from peft_scratch.experiments.recipe import RECIPES
+from peft_scratch.methods import Adapter, FullFineTuning, LoRA, SoftPrompt
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import agreement
+import page
+import parts
+import speed
+import subjects
+from products import Products
+
+
+class Tiny(speed.Sizes):
+    """Sizes of a tiny T5 with rows enough for the reviews' tokens."""
+
+    @property
+    def config(self) -> T5Config:
+        return T5Config(**{**TINY, "vocab_size": len(subjects.tokenizer())})
+
+
+SIZES = Tiny(tokens=24, batch=4, rounds=2)
+
+
+def _is_summary(found):
+    assert found["q1"] <= found["median"] <= found["q3"]
+    assert len(found["samples"]) == SIZES.rounds
+    assert all(value > 0 for value in found["samples"])
+
+
+# The products
+
+
+def test_the_products_of_a_frozen_layer_are_those_that_hand_and_torch_count():
+    """(4, 16) through a frozen 16 -> 8 and a trained 8 -> 2: two products forward, of the backward ones
+    the trained weight's gradient and the two input gradients; no gradient of the frozen weight."""
+    frozen, trained = nn.Linear(16, 8, bias=False).requires_grad_(False), nn.Linear(8, 2, bias=False)
+    x = torch.randn(4, 16, requires_grad=True)
+    products, counter = Products(), FlopCounterMode(display=False)
+    with counter, products:
+        trained(frozen(x)).sum().backward()
+    by_hand = 2 * 4 * 16 * 8 * 2 + 2 * 4 * 8 * 2 * 3
+    assert products.flops == counter.get_total_flops() == by_hand
+    assert len(products.calls) == 5
+
+
+@pytest.mark.parametrize("method", [LoRA(), Adapter(), SoftPrompt(), FullFineTuning()], ids=lambda m: m.kind)
+def test_a_steps_products_are_those_that_torch_counts_and_can_be_done_again(method):
+    subject = subjects.Subject(method, subjects.random_t5(SIZES.config), RECIPES["course"], 1e-3)
+    collator = subjects.full_batch(3, 20)
+    products, counter = Products(), FlopCounterMode(display=False)
+    with counter, products:
+        subject.train(collator)
+    assert products.flops == counter.get_total_flops() > 0
+    again = Products()
+    with again:
+        products.again(torch.bfloat16)()
+    assert again.flops == products.flops
+    assert {operand.dtype for _, args in again.calls for operand in args if hasattr(operand, "dtype")} == {
+        torch.bfloat16
+    }
+    full = method.kind == "full"
+    weights = {(64, 32), (32, 64)}  # of the feed-forward layers: 64 appears in no other product's result
+    results = [args[0].shape[0:1] + args[1].shape[1:2] for func, args in products.calls if "mm" in str(func)
+               and len(args[0].shape) == 2]  # fmt: skip
+    assert any(shape in weights for shape in map(tuple, results)) == full
+
+
+# What is measured on
+
+
+def test_a_full_batch_is_of_one_length():
+    collator = subjects.full_batch(5, 40)
+    assert [len(row) for row in collator.inputs] == [40] * 5
+
+
+def test_typical_batches_stand_for_equal_shares():
+    lengths = list(range(1, 13))
+    batches = [[i] for i in range(12)]
+    assert subjects.typical(batches, lengths, 3) == [[2], [6], [10]]
+    assert subjects.typical(batches, lengths, 12) == batches
+
+
+def test_things_take_turns():
+    order = []
+    seconds = subjects.in_turn({name: lambda name=name: order.append(name) for name in "ab"}, 3)
+    assert "".join(order) == "abbaab"
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+
+# The parts
+
+
+def test_parts_are_written_row_by_row_and_beside_each_other(tmp_path):
+    path = tmp_path / "results.json"
+    parts.Part(path, "one", {"rounds": 2}).add({"value": 1})
+    part = parts.Part(path, "two", {"seeds": (0, 1)}, resume=True)
+    part.add({"value": 2})
+    part.close(all=3)
+    found = parts.read(path)
+    assert found["one"]["rows"] == [{"value": 1}]
+    assert found["two"]["rows"] == [{"value": 2}] and found["two"]["all"] == 3
+    for one in found.values():
+        assert one["machine"]["name"] and one["machine"]["threads"] == torch.get_num_threads()
+    assert parts.Part(path, "two", {"seeds": (0, 1)}, resume=True).rows == [{"value": 2}]
+    assert parts.Part(path, "two", {"seeds": (0, 2)}, resume=True).rows == [], "made with other settings"
+    assert parts.Part(path, "two", {"seeds": (0, 1)}).rows == []
+
+
+def test_a_ratio_is_taken_round_by_round():
+    assert parts.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 1.0])["samples"] == [2.0, 3.0, 4.0]
+    assert parts.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 1.0])["median"] == 3.0
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Every part about time, in small."""
+    path = tmp_path_factory.mktemp("bench") / "results.json"
+    with pytest.MonkeyPatch.context() as patch:
+        # In a process of its own, which takes ten seconds to start; see the test of `_peak`.
+        patch.setattr(speed, "peak_of_a_step", lambda *_: {"loaded": 10, "peak": 12, "step": 2})
+        speed.recipes(path, SIZES, ["full", "prompt_opendelta_n1"], pool=24)
+        speed.steps(path, SIZES)
+    speed.limit(path, SIZES)
+    speed.growth(path, SIZES, {"tokens": (16, 32), "rank": (1, 2)})
+    return path
+
+
+def test_the_recipes_are_compared_on_answers_such_as_a_trained_model_gives(results):
+    part = parts.read(results)["recipes"]
+    assert [row["id"] for row in part["rows"]] == ["full", "prompt_opendelta_n1"]
+    for row in part["rows"]:
+        for name in ("training", "evaluation", "run"):
+            _is_summary(row["faster"][name])
+        for share in row["shares"].values():
+            assert share["answered"] == [1] * (1 + SIZES.rounds)
+        course = row["shares"]["course"]
+        assert course["steps"] == 25_000 / SIZES.batch
+        times = row["seconds"]
+        epoch = course["steps"] * times["course train"]["samples"][0]
+        epoch += course["evaluations"] * times["course evaluate"]["samples"][0]
+        assert row["epoch_seconds"]["course"]["samples"][0] == pytest.approx(epoch)
+    _is_summary(part["faster"])
+
+
+def test_each_method_is_held_against_its_library(results):
+    rows = parts.read(results)["steps"]["rows"]
+    assert {(row["method"], row["library"], row["recipe"]) for row in rows} == {
+        (method, library, recipe)
+        for method, library in (("lora", "peft"), ("adapter", "adapterhub"), ("soft_prompt", "opendelta"))
+        for recipe in RECIPES
+    }
+    for row in rows:
+        _is_summary(row["time"])
+        assert row["memory"] == 1 and row["bytes"]["ours"] == row["bytes"]["library"]
+
+
+def test_the_peak_of_a_step_is_on_top_of_the_loaded_model():
+    """The logits of 64 reviews alone, (64, 2, V) in float32, are some megabytes."""
+    sizes = Tiny(tokens=64, batch=64)
+    memory = speed._peak("lora", "ours", "course", sizes)
+    assert memory["step"] == memory["peak"] - memory["loaded"]
+    assert memory["step"] >= 64 * 2 * sizes.config.vocab_size * 4
+
+
+def test_the_limit_is_below_the_step(results):
+    for row in parts.read(results)["limit"]["rows"]:
+        assert row["flops"] > 0 and row["products"] > 0
+        for found in row["step_over_products"].values():
+            _is_summary(found)
+            assert found["median"] > 1
+
+
+def test_growth_has_a_row_for_each_point(results):
+    rows = parts.read(results)["growth"]["rows"]
+    assert len(rows) == 2 * 3 + 2, "tokens for three methods, rank for LoRA alone"
+    for row in rows:
+        _is_summary(row["time"])
+
+
+def test_table_and_figure_are_made_from_the_json_alone(results, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{page.START}\nold\n{page.END}\nafter\n")
+    page.write(results, readme)
+    table = results.with_suffix(".md").read_text()
+    first = parts.read(results)["recipes"]["rows"][0]
+    assert f"| {first['title']}" in table and f"{first['faster']['run']['median']:.2f}" in table
+    assert parts.read(results)["steps"]["machine"]["name"] in table
+    assert results.with_name("speed.png").read_bytes().startswith(b"\x89PNG")
+    shown = readme.read_text()
+    assert shown.startswith("before\n") and shown.endswith("\nafter\n") and "old" not in shown
+    assert "The fast recipe against the course's" in shown
+
+
+def test_a_page_of_one_part_is_a_page(results, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"limit": parts.read(results)["limit"]}))
+    readme = tmp_path / "README.md"
+    readme.write_text("no markers")
+    page.write(path, readme)
+    assert readme.read_text() == "no markers"
+    assert path.with_name("speed.png").exists()
+
+
+# Agreement
+
+
+def test_differences_are_taken_seed_by_seed():
+    rows = [
+        {"id": run_id, "seed": seed, "recipe": recipe, "last": value, "best": value}
+        for run_id in agreement.FROM_SCRATCH
+        for seed, course, fast in ((0, 0.5, 0.75), (1, 0.5, 0.25))
+        for recipe, value in (("course", course), ("fast", fast))
+    ]
+    found = agreement._differences(rows)["full"]["last"]
+    assert found["mean"] == 0 and found["seeds"] == 2
+    assert found["deviation"] == pytest.approx(0.125**0.5)
+    assert found["standard_error"] == pytest.approx(0.25)

@@ -1,0 +1,187 @@
+"""The recipes: the same verdicts, float32 where it trains, a base that stays, side by side."""
+
+import dataclasses
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import make_t5
+from tiny_bench import tiny_workbench
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments import device
+from peft_scratch.experiments.base_model import load_base
+from peft_scratch.experiments.data import Collator, label_ids, load_reviews, tokenise
+from peft_scratch.experiments.evaluation import MALFORMED, judge
+from peft_scratch.experiments.profiles import PROFILES
+from peft_scratch.experiments.recipe import RECIPES, find_recipe
+from peft_scratch.experiments.runs import RUNS
+from peft_scratch.experiments.text import SST2_PREFIX
+from peft_scratch.experiments.training import History, make_optimizer, train_epoch
+from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.methods import apply, take_out
+
+COURSE, FAST = RECIPES["course"], RECIPES["fast"]
+CPU = torch.device("cpu")
+REVIEWS = [[5 + i % 7, 20 + i % 11, 1] + [9] * (i % 3) for i in range(16)]
+COLLATOR = Collator(REVIEWS, [i % 2 for i in range(16)], [[3, 1], [4, 1]], pad_id=0)
+METHODS = pytest.mark.parametrize("run_id", RUNS)
+PRECISIONS = pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+
+
+@pytest.fixture
+def precision_is(monkeypatch):
+    """Have the machine say that it works in the given type, whatever it has: bfloat16 runs everywhere."""
+    return lambda dtype: monkeypatch.setattr(device, "precision_of", lambda: (dtype, "for a test"))
+
+
+def test_there_are_two_and_a_third_is_refused_in_one_sentence():
+    assert [find_recipe(name).name for name in ("course", "fast")] == ["course", "fast"]
+    with pytest.raises(UserError, match="no recipe 'quick'; choose one of course, fast"):
+        find_recipe("quick")
+
+
+@PRECISIONS
+def test_the_course_works_in_float32_and_fast_in_what_the_machine_has(precision_is, precision):
+    precision_is(precision)
+    assert COURSE.precision[0] == torch.float32
+    assert FAST.precision[0] == precision
+
+
+@PRECISIONS
+@METHODS
+def test_a_step_moves_float32_tensors_and_no_bit_of_the_base(run_id, precision, precision_is):
+    precision_is(precision)
+    tuned = apply(RUNS[run_id].method, make_t5())
+    model = FAST.hold(tuned.model)
+    trains = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    start = {name: p.detach().clone() for name, p in trains.items()}
+    assert {p.dtype for p in trains.values()} == {torch.float32}
+    assert {p.dtype for p in frozen.values()} <= {precision}
+
+    accelerator, history = Accelerator(cpu=True), History(micro_batch=4)  # a batch in two parts
+    lengths = [len(row) for row in REVIEWS]
+    batches = FAST.training_batches(lengths, 8, seed=0)
+    optimizer = make_optimizer(model, 0.01)
+    gradients = {}
+    for name, p in trains.items():
+        p.register_post_accumulate_grad_hook(lambda p, name=name: gradients.update({name: p.grad.clone()}))
+    losses = [
+        loss
+        for _ in range(2)  # LoRA's A gets its first gradient in the second step
+        for loss in train_epoch(model, optimizer, batches, COLLATOR, accelerator, FAST, history, "a test")
+    ]
+    assert all(torch.tensor(losses).isfinite())
+    assert gradients.keys() == trains.keys()
+    assert all(g.isfinite().all() and g.dtype == torch.float32 for g in gradients.values())
+    assert not any(torch.equal(p, start[name]) for name, p in trains.items())
+    assert all(torch.equal(model.get_parameter(name), p) for name, p in frozen.items())
+
+
+@METHODS
+def test_the_base_comes_out_as_it_went_in(run_id, precision_is, batch):
+    if run_id == "full":
+        pytest.skip("nothing is taken out")
+    precision_is(torch.bfloat16)
+    base = FAST.hold(make_t5().requires_grad_(False))
+    tuned = apply(RUNS[run_id].method, make_t5())
+    FAST.hold(tuned.model)
+    out = take_out(tuned)
+    assert all(torch.equal(p, base.get_parameter(name)) for name, p in out.named_parameters())
+    with FAST.at_work(base, CPU):
+        expected = base(**batch).logits
+    with FAST.at_work(out, CPU):
+        assert torch.equal(out(**batch).logits, expected)
+
+
+def test_tied_tensors_stay_tied_and_are_held_once(precision_is):
+    precision_is(torch.bfloat16)
+    model = FAST.hold(make_t5().requires_grad_(False))
+    assert model.lm_head.weight is model.shared.weight is model.encoder.embed_tokens.weight
+    assert model.shared.weight.dtype == torch.bfloat16
+
+
+def test_batches_at_random_or_by_length():
+    lengths = [1 + i % 50 for i in range(200)]
+
+    def padding(batches):
+        return sum(max(lengths[i] for i in b) * len(b) for b in batches) / sum(lengths)
+
+    for recipe, lower, upper in ((COURSE, 1.5, 3), (FAST, 1, 1.4)):
+        training = [list(recipe.training_batches(lengths, 16, seed)) for seed in (1, 1, 2)]
+        assert training[0] == training[1] != training[2]
+        assert sorted(i for b in training[0] for i in b) == list(range(200))
+        assert lower < padding(training[0]) < upper
+    assert [i for b in COURSE.evaluation_batches(lengths, 16) for i in b] == list(range(200))
+    assert padding(FAST.evaluation_batches(lengths, 16)) < 1.1
+
+
+# On real reviews, with the base that ships
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return load_reviews(dataclasses.replace(PROFILES["offline"], test_reviews=60, train_reviews=6)).test
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_base(PROFILES["offline"])
+
+
+def _collator(reviews, tokenizer, max_tokens=48):
+    texts = [SST2_PREFIX + text if i % 2 else text for i, text in enumerate(reviews["text"])]
+    inputs = tokenise(texts, tokenizer, max_tokens)
+    return Collator(inputs, reviews["label"], label_ids(tokenizer), tokenizer.pad_token_id)
+
+
+@METHODS
+def test_verdicts_are_those_of_generation(run_id, reviews, shipped):
+    """Half the reviews carry the prefix that the base was trained on; of the others it says anything."""
+    tokenizer = shipped[1]
+    model = apply(RUNS[run_id].method, load_base(PROFILES["offline"])[0]).model
+    for recipe in (dataclasses.replace(FAST, bfloat16=False), FAST):
+        recipe.hold(model)
+        options = (_collator(reviews, tokenizer), tokenizer, Accelerator(cpu=True), 16)
+        said = judge(model, *options, recipe).verdicts
+        generated = judge(model, *options, dataclasses.replace(recipe, scoring=False)).verdicts
+        assert said == generated
+        assert set(said) == {MALFORMED, 0, 1}, "the comparison is worth something only with all three"
+
+
+# Workbenches
+
+
+def test_two_recipes_work_side_by_side_in_one_process(tmp_path):
+    Accelerator(cpu=True)
+    benches = [Workbench.open("smoke", output=tmp_path, recipe=name) for name in ("fast", "course", "fast")]
+    assert [bench.recipe.name for bench in benches] == ["fast", "course", "fast"]
+    assert [bench.precision for bench in benches][1] == "float32"
+    shown = [str(benches[n]) for n in (0, 1)]
+    assert "recipe     fast: " in shown[0]
+    assert "recipe     course: " in shown[1]
+
+
+def test_a_result_says_which_recipe_and_what_generation_said(tmp_path):
+    bench = tiny_workbench(tmp_path)
+    results = {}
+    for name in ("fast", "course"):
+        bench.recipe = dataclasses.replace(RECIPES[name], bfloat16=False)
+        results[name] = bench.train(bench.prepare("lora_scratch_r8"))
+        assert results[name]["config"]["recipe"] == name
+        assert results[name]["generation"] == {"reviews": 10, "of": 10, "differ": 0}
+    assert results["fast"]["fingerprint"] != results["course"]["fingerprint"]
+    assert results["fast"]["curve"] != results["course"]["curve"], "one run was taken for the other"
+
+
+def test_a_verdict_that_differs_is_counted(tmp_path, monkeypatch):
+    from peft_scratch.experiments import evaluation
+
+    bench = tiny_workbench(tmp_path)
+    monkeypatch.setattr(
+        evaluation, "generated_verdicts", lambda _, inputs, *__: inputs["input_ids"][:, 0] * 0 + 1
+    )
+    monkeypatch.setattr(evaluation, "verdicts_of", lambda _, batch, *__: (batch["index"] > 2).long())
+    collator = bench.collator(bench.reviews.test, 16)
+    assert bench._generation(bench.base(), collator, 8) == {"reviews": 10, "of": 10, "differ": 3}
