@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from peft_scratch.wording import counted
+
 
 def parity(
     bases: Annotated[
@@ -47,8 +49,8 @@ def convert(
 
     done = convert(source, target, base=base, alpha=alpha)
     typer.echo(
-        f"{done.target}: {done.form} of {done.method!r}, {done.tensors} tensors, "
-        f"{done.parameters:,} parameters. {done.next_step}"
+        f"{done.target}: {done.form} of {done.method!r}, {counted(done.tensors, 'tensor')}, "
+        f"{counted(done.parameters, 'parameter')}. {done.next_step}"
     )
 
 
