@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from parts import Part
-from peft_scratch.experiments.recipe import RECIPES
 
 from peft_scratch.experiments.data import load_reviews
 from peft_scratch.experiments.evaluation import MALFORMED
 from peft_scratch.experiments.profiles import ROOT
+from peft_scratch.experiments.recipe import RECIPES
 from peft_scratch.experiments.runs import RUNS
 from peft_scratch.experiments.settings import fingerprint, prompt_rows
 from peft_scratch.experiments.training import restore

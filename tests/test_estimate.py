@@ -9,12 +9,12 @@ from accelerate import Accelerator
 from conftest import make_t5
 
 from peft_scratch.experiments import estimate, training
-from peft_scratch.experiments.clock import duration
 from peft_scratch.experiments.data import Collator
 from peft_scratch.experiments.device import memory_of
 from peft_scratch.experiments.profiles import PROFILES
 from peft_scratch.experiments.recipe import RECIPES
 from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.wording import counted, duration
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,11 @@ from peft_scratch.experiments.workbench import Workbench
 )
 def test_a_duration_is_said_in_the_unit_that_fits(seconds, words):
     assert duration(seconds) == words
+
+
+def test_one_is_said_in_the_singular():
+    assert [counted(n, "tensor") for n in (0, 1, 1_200)] == ["0 tensors", "1 tensor", "1,200 tensors"]
+    assert counted(1, "entry", "entries") == "1 entry" and counted(2, "entry", "entries") == "2 entries"
 
 
 def test_what_is_left_of_a_run_goes_by_the_epoch_before():

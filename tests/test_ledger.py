@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from peft_scratch.cli import app
 from peft_scratch.errors import UserError
-from peft_scratch.exactness.ledger import base_steps, ledger, letters
+from peft_scratch.exactness.ledger import METHODS, _account, _Models, account, base_steps, ledger, letters
 from peft_scratch.exactness.t5_configs import KNOWN, t5_config
 from peft_scratch.libraries import opendelta_compat
 from peft_scratch.methods import Adapter, LoRA, SoftPrompt, apply, count_parameters, save_delta
@@ -132,22 +132,27 @@ def test_any_shape_of_t5(kind, tmp_path):
 
 
 def test_t5_11b_takes_neither_time_nor_memory():
-    """In a process of its own. Processor time: the wall clock's depends on what else the machine does."""
+    """The whole command in a process of its own, all methods and libraries.
+
+    Processor time with much to spare (4 s were measured): wall time depends on what else the machine does.
+    """
     program = """
-import resource, time
-import adapters, peft
-from peft_scratch.exactness.ledger import ledger
-resident = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before, start = resident(), time.process_time()
-result = ledger("t5-11b", method="lora")
-print(result.accounts[0].added, time.process_time() - start, (resident() - before) / 2**20)
+import resource, sys, time
+from typer.testing import CliRunner
+from peft_scratch.cli import app
+done = CliRunner().invoke(app, ["parameters", "t5-11b"])
+assert done.exit_code == 0, done.output
+assert "11,307,321,344" in done.output and "not installed" not in done.output
+print([name for name in ("sklearn", "scipy.stats", "pandas", "datasets") if name in sys.modules])
+print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    added, seconds, gibibytes = done.stdout.split()[-3:]
-    assert int(added) == (24 + 2 * 24) * 2 * 8 * (1024 + 16384)
-    assert float(seconds) < 5
-    assert float(gibibytes) < 1
+    heavy, costs = done.stdout.splitlines()[-2:]
+    assert heavy == "[]"
+    seconds, gibibytes = map(float, costs.split())
+    assert seconds < 20
+    assert gibibytes < 1
 
 
 def test_a_missing_library_is_said_and_the_rest_is_counted(tmp_path, monkeypatch):
@@ -158,12 +163,25 @@ def test_a_missing_library_is_said_and_the_rest_is_counted(tmp_path, monkeypatch
 
     monkeypatch.setattr("peft_scratch.exactness.ledger.import_opendelta", missing)
     rows = ledger(tmp_path, method="lora").accounts[0].libraries
-    assert {row.counted_on for row in rows if row.library == "OpenDelta"} == {
+    assert {row.reason for row in rows if row.library == "OpenDelta"} == {
         "The library OpenDelta cannot be imported."
     }
     assert all(row.counted is None for row in rows if row.library == "OpenDelta")
     assert all(row.counted == row.by_hand for row in rows if row.library != "OpenDelta")
     assert opendelta_compat.import_opendelta is not missing
+
+
+def test_the_models_are_left_as_they_were():
+    """One model serves every method and library in turn: none may find the one before it in there."""
+    config = make_t5().config
+    models = _Models(config)
+    plain = {name: (type(m), sorted(vars(m))) for name, m in models.base.named_modules()}
+    for kind, make in METHODS.items():
+        alone = account(make(), config)
+        assert _account(make(), models) == alone, kind
+    assert plain == {name: (type(m), sorted(vars(m))) for name, m in models.base.named_modules()}
+    assert all(p.is_meta and p.requires_grad for p in models.base.parameters())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in models.base.modules())
 
 
 def _config(**changes: object) -> str:

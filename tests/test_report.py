@@ -292,7 +292,7 @@ def test_the_bag_of_words_is_above_or_below(inputs):
     inputs.results["bag_of_words"]["accuracy"]["best"] = 0.99
     assert "None of the 10 measured runs is above the bag of words (99.0 %)" in _sentences(inputs)
     inputs.results["bag_of_words"]["accuracy"]["best"] = 0.01
-    assert "10 of the 10 measured runs are above the bag of words (1.0 %)" in _sentences(inputs)
+    assert "Above the bag of words (1.0 %): 10 of the 10 measured runs." in _sentences(inputs)
 
 
 def test_the_optimiser_grows_in_proportion_or_not(inputs):
@@ -346,7 +346,9 @@ def test_the_constants_confound_or_not(inputs):
     said = _sentences(inputs)
     assert "0.03 from scratch, 0.003 through AdapterHub, a factor of 10" in said
     assert "scale the update alike (0.5/1 = 0.5)" in said
-    assert "best after epoch 2 (80.0 %) and ends at 70.0 %" in said
+    assert "best after epoch 2 (80.0 %) and ends at 70.0 %: the rate" in said
+    prompt["last"] = 0.79
+    assert "ends at 79.0 %: a fall within two standard errors" in _sentences(inputs)
     prompt["last"] = 0.8
     assert "its last epoch is its best" in _sentences(inputs)
 

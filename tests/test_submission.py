@@ -218,7 +218,7 @@ def test_a_right_submission_is_ready(right, tmp_path):
         assert item.title in said
     for count in ("60,506,624", "60,511,744", "60,611,168", "60,801,536"):
         assert f": {count} parameters" in said
-    for tensors in ("1 tensors, 5,120", "48 tensors, 104,544", "72 tensors, 294,912"):
+    for tensors in ("1 tensor, 5,120", "48 tensors, 104,544", "72 tensors, 294,912"):
         assert f"pt: {tensors} parameters" in said
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from peft_scratch.wording import counted
 
 
 def parity(
@@ -44,8 +49,8 @@ def convert(
 
     done = convert(source, target, base=base, alpha=alpha)
     typer.echo(
-        f"{done.target}: {done.form} of {done.method!r}, {done.tensors} tensors, "
-        f"{done.parameters:,} parameters. {done.next_step}"
+        f"{done.target}: {done.form} of {done.method!r}, {counted(done.tensors, 'tensor')}, "
+        f"{counted(done.parameters, 'parameter')}. {done.next_step}"
     )
 
 
@@ -65,18 +70,39 @@ def parameters(
     json: Annotated[Path | None, typer.Option(help="Also write the ledger to this file.")] = None,
 ) -> None:
     """Derive by hand and count what each method adds to a T5, here and in the libraries."""
+    with _in_seconds():
+        from peft_scratch.exactness.ledger import ledger
+        from peft_scratch.exactness.ledger_tables import tables
+        from peft_scratch.experiments.results import write_json
+
+        result = ledger(model, method=method, size=size)
     from rich.console import Console
 
-    from peft_scratch.exactness.ledger import ledger
-    from peft_scratch.exactness.ledger_tables import LEGEND, tables
-    from peft_scratch.experiments.results import write_json
-
-    result = ledger(model, method=method, size=size)
     # A file or a pipe is as wide as need be. No markup: a regular expression's brackets are no style.
     width = None if sys.stdout.isatty() else 140
     console = Console(width=width, markup=False, highlight=False, emoji=False)
     for table in tables(result):
         console.print(table)
-    console.print(LEGEND)
     if json is not None:
         write_json(json, result.as_dict())
+
+
+@contextmanager
+def _in_seconds() -> Iterator[None]:
+    """Leave out what takes half of a short command's time and is of no use to it.
+
+    That is collecting garbage, while some hundred thousand objects are made that stay; and scikit-learn
+    with scipy.stats and pandas, which transformers, generation/candidate_generator.py, imports for assisted
+    generation.
+    """
+    from transformers.utils import import_utils
+
+    collecting, found = gc.isenabled(), import_utils._sklearn_available
+    gc.disable()
+    import_utils._sklearn_available = False
+    try:
+        yield
+    finally:
+        import_utils._sklearn_available = found
+        if collecting:
+            gc.enable()

@@ -4,7 +4,7 @@ Letters: V vocabulary, d width (`d_model`), i width inside attention (heads x `d
 the feed-forward layer, g its matrices (2, or 3 where it is gated), h heads, k buckets of relative
 positions, E encoder layers, D decoder layers; r rank, b bottleneck, N prompt rows.
 
-Nothing here needs memory for a model: it is counted on the device `meta`, where a tensor is a shape.
+Nothing here needs memory for a model: the whole of it is on the device `meta`, where a tensor is a shape.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import copy
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -72,14 +73,9 @@ class LibraryCount:
         setting: `defaults`, `as ours`, or another one that has a name.
         call: what the library is called with.
         by_hand: the number of parameters by the library's own rules; `None` without the method.
-        counted: counted on a model with the library's method in it; `None` if
-            there is no such method, or no such library here.
-        counted_on: `meta`: the very configuration, without its memory; `narrow`: a real model with as many
-            layers, as wide, but with the smallest vocabulary, attention and feed-forward layers, which do not
-            enter the count, for a library that has to run the model; or why it was not
-            counted; empty if the library does not have the method.
+        counted: counted on the model with the library's method in it; `None` if it has none, or is missing.
         difference: from what our method adds; `None` without a count.
-        reason: why it differs, or what to mind where it does not.
+        reason: why it differs, or what to mind where it does not; or that the library is not installed.
     """
 
     library: str
@@ -87,7 +83,6 @@ class LibraryCount:
     call: str
     by_hand: int | None
     counted: int | None
-    counted_on: str
     difference: int | None
     reason: str
 
@@ -164,7 +159,7 @@ def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: i
     models = _Models(config)
     sizes = letters(config)
     steps = base_steps(sizes, tied=config.tie_word_embeddings)
-    parameters = count_parameters(models.empty())
+    parameters = count_parameters(models.base)
     assert parameters == steps[-1].value, f"{parameters:,} counted, {steps[-1].value:,} by hand"
     return Ledger(str(model), sizes, steps, parameters, [_account(one, models) for one in methods])
 
@@ -256,46 +251,62 @@ _BOTTLENECK = "d·b + b + b·d + d"
 
 
 class _Models:
-    """Models of one configuration to count on, each call a fresh one."""
+    """The model of one configuration, to count on: made once, since it has thousands of modules."""
 
     def __init__(self, config: T5Config) -> None:
         self.config = config
 
-    @cached_property
     def _empty(self) -> T5ForConditionalGeneration:
+        """All of the model but its memory."""
         with torch.device("meta"), no_init_weights():
             model = T5ForConditionalGeneration(self.config)
         model.tie_weights()  # left out together with the initial values
-        return model
+        return model.eval()
 
     @cached_property
-    def _narrow(self) -> T5ForConditionalGeneration:
-        changes = {"vocab_size": 32, "d_ff": 1, "num_heads": 1, "d_kv": 1}
-        return T5ForConditionalGeneration(T5Config(**(self.config.to_dict() | changes)))
-
-    def empty(self) -> T5ForConditionalGeneration:
-        """All of the model but its memory. A copy: it takes a fifth of the time of another one."""
-        return copy.deepcopy(self._empty)
-
-    def narrow(self) -> T5ForConditionalGeneration:
-        """A real model with as many layers of the same width, for a library that has to run it."""
-        return copy.deepcopy(self._narrow)
+    def base(self) -> T5ForConditionalGeneration:
+        """The model without a method; see `borrowed`."""
+        return self._empty()
 
     @cached_property
     def in_adapterhub(self) -> nn.Module:
-        """The empty model as AdapterHub's T5, which holds any number of adapters beside each other."""
-        model = self.empty()
+        """The model as AdapterHub's T5, which holds any number of adapters beside each other."""
+        model = self._empty()
         initialise(model)
         return model
+
+    @contextmanager
+    def borrowed(self) -> Iterator[T5ForConditionalGeneration]:
+        """The base to put a method into. Afterwards each of its modules is again what it was before."""
+        before = [
+            (
+                module,
+                {
+                    key: copy.copy(value) if isinstance(value, dict) else value
+                    for key, value in vars(module).items()
+                },
+            )
+            for module in self.base.modules()
+        ]
+        try:
+            yield self.base
+        finally:
+            for module, attributes in before:
+                vars(module).clear()
+                vars(module).update(attributes)
+            self.base.requires_grad_(True)
 
 
 def _account(method: Method, models: _Models) -> Account:
     steps = method_steps(method, letters(models.config))
-    # `apply` asserts that what trains is what was added, and what the method's own formula says.
-    model = apply(method, models.empty()).model
-    trainable, whole = count_parameters(model, trainable_only=True), count_parameters(model)
     added = steps[-1].value
-    assert whole - count_parameters(models._empty) == added, f"{method!r}: {added:,} by hand"
+    before = count_parameters(models.base)
+    with models.borrowed() as model:
+        # `apply` asserts that what trains is what was added, and what the method's own formula says.
+        model = apply(method, model).model
+        trainable, whole = count_parameters(model, trainable_only=True), count_parameters(model)
+        shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
+    assert whole == before + added, f"{method!r}: {whole - before:,} counted, {added:,} by hand"
     letter, field_name = _SIZE.get(method.kind, ("", ""))
     return Account(
         kind=method.kind,
@@ -306,7 +317,7 @@ def _account(method: Method, models: _Models) -> Account:
         whole=whole,
         gradient_bytes=_FLOAT32 * trainable,
         optimiser_bytes=_ADAMW_STATES * _FLOAT32 * trainable,
-        file_bytes=file_bytes({n: p.shape for n, p in model.named_parameters() if p.requires_grad}),
+        file_bytes=file_bytes(shapes),
         libraries=[_counted(setting, models, added) for setting in _SETTINGS[method.kind](method, models)],
     )
 
@@ -345,8 +356,7 @@ class _Setting:
     Attributes:
         library, setting, call, reason: as in `LibraryCount`.
         symbols, sizes: its derivation, and the letters that are its own.
-        grow: puts the method into a model of its own, and returns by how many parameters that grew.
-        on: `meta` or `narrow`, whichever that model is.
+        grow: puts the method into the model, and returns by how many parameters that grew.
     """
 
     library: str
@@ -356,22 +366,19 @@ class _Setting:
     symbols: str = ""
     sizes: dict[str, int] = field(default_factory=dict)
     grow: Callable[[], int] | None = None
-    on: str = "meta"
 
 
 def _counted(setting: _Setting, models: _Models, added: int) -> LibraryCount:
     by_hand = counted = difference = None
-    on = ""
+    reason = setting.reason
     if setting.grow is not None:
         by_hand = _step("", setting.symbols, letters(models.config) | setting.sizes).value
         try:
-            counted, on = setting.grow(), setting.on
+            counted = setting.grow()
             difference = counted - added
         except UserError as missing:
-            on = str(missing)  # that it is not installed, and how to install it
-    return LibraryCount(
-        setting.library, setting.setting, setting.call, by_hand, counted, on, difference, setting.reason
-    )
+            reason = str(missing)  # that it is not installed, and how to install it
+    return LibraryCount(setting.library, setting.setting, setting.call, by_hand, counted, difference, reason)
 
 
 def _growth(model: nn.Module, inject: Callable[[], nn.Module | None]) -> int:
@@ -385,9 +392,9 @@ def _growth(model: nn.Module, inject: Callable[[], nn.Module | None]) -> int:
 def _by_peft(models: _Models, config: str, **settings: Any) -> int:
     import peft
 
-    model = models.empty()
     made = getattr(peft, config)(task_type=peft.TaskType.SEQ_2_SEQ_LM, **settings)
-    return _growth(model, lambda: peft.get_peft_model(model, made))
+    with models.borrowed() as model:
+        return _growth(model, lambda: peft.get_peft_model(model, made))
 
 
 def _by_adapterhub(models: _Models, config: str, **settings: Any) -> int:
@@ -398,10 +405,14 @@ def _by_adapterhub(models: _Models, config: str, **settings: Any) -> int:
     return _growth(model, lambda: model.add_adapter(name, config=getattr(adapters, config)(**settings)))
 
 
-def _by_opendelta(model: nn.Module, delta: str, **settings: Any) -> int:
+def _by_opendelta(models: _Models, delta: str, **settings: Any) -> int:
     opendelta = import_opendelta()
-    # What it returns is no module of the model.
-    return _growth(model, lambda: getattr(opendelta, delta)(model, **settings) and None)
+    with models.borrowed() as model:
+        if delta == "SoftPromptModel":  # it reads rows: memory for the vocabulary, of whatever values
+            model.shared.to_empty(device="cpu")
+            model.tie_weights()
+        # What it returns is no module of the model.
+        return _growth(model, lambda: getattr(opendelta, delta)(model, **settings) and None)
 
 
 def _where_ours(letter: str, theirs: int, ours: int) -> str:
@@ -460,7 +471,7 @@ def _lora(method: LoRA, models: _Models) -> list[_Setting]:
             f"{default}; alpha = 16 where ours is {alpha:g}",
             "(E + D)·2·(d·r + r·i)",
             {"r": 8},
-            lambda: _by_opendelta(models.empty(), "LoraModel"),
+            partial(_by_opendelta, models, "LoraModel"),
         ),
         _Setting(
             "OpenDelta",
@@ -469,9 +480,7 @@ def _lora(method: LoRA, models: _Models) -> list[_Setting]:
             f"{turned}; cross-attention has to be named",
             everywhere,
             {"r": r},
-            lambda: _by_opendelta(
-                models.empty(), "LoraModel", lora_r=r, lora_alpha=alpha, modified_modules=named
-            ),
+            partial(_by_opendelta, models, "LoraModel", lora_r=r, lora_alpha=alpha, modified_modules=named),
         ),
     ]
 
@@ -521,8 +530,7 @@ def _adapter(method: Adapter, models: _Models) -> list[_Setting]:
             "gelu_new where ours is ReLU",
             twice,
             {"b": 24},
-            lambda: _by_opendelta(models.narrow(), "AdapterModel"),
-            "narrow",
+            partial(_by_opendelta, models, "AdapterModel"),
         ),
         _Setting(
             "OpenDelta",
@@ -531,8 +539,7 @@ def _adapter(method: Adapter, models: _Models) -> list[_Setting]:
             "none; the feed-forward layers have to be named in full",
             once,
             {"b": b},
-            lambda: _by_opendelta(models.narrow(), "AdapterModel", bottleneck_dim=b, modified_modules=places),
-            "narrow",
+            partial(_by_opendelta, models, "AdapterModel", bottleneck_dim=b, modified_modules=places),
         ),
         _Setting("PEFT", "", "", "it has no bottleneck adapter"),
     ]
@@ -561,7 +568,6 @@ def _soft_prompt(method: SoftPrompt, models: _Models) -> list[_Setting]:
                 _by_peft, models, "PromptTuningConfig", num_virtual_tokens=n, num_transformer_submodules=1
             ),
         ),
-        # Random rows in the two counts: rows of the vocabulary would have to be in the narrow one.
         _Setting(
             "OpenDelta",
             "defaults",
@@ -569,8 +575,7 @@ def _soft_prompt(method: SoftPrompt, models: _Models) -> list[_Setting]:
             _where_ours("N", 100, n),
             "N·d",
             {"N": 100},
-            lambda: _by_opendelta(models.narrow(), "SoftPromptModel", token_init=False),
-            "narrow",
+            partial(_by_opendelta, models, "SoftPromptModel"),
         ),
         _Setting(
             "OpenDelta",
@@ -579,8 +584,7 @@ def _soft_prompt(method: SoftPrompt, models: _Models) -> list[_Setting]:
             "none",
             "N·d",
             {"N": n},
-            lambda: _by_opendelta(models.narrow(), "SoftPromptModel", soft_token_num=n, token_init=False),
-            "narrow",
+            partial(_by_opendelta, models, "SoftPromptModel", soft_token_num=n),
         ),
         _Setting("AdapterHub", "", "PromptTuningConfig()", "its T5 does not take prompt tuning"),
     ]

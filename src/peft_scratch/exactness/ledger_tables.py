@@ -9,12 +9,6 @@ from rich.table import Table
 
 from peft_scratch.exactness.ledger import Account, Ledger, Step
 
-#: What the column `on` says.
-LEGEND = (
-    "on: meta, the very model but without its memory; narrow, a real model of as many layers and of the same "
-    "width, for a library that has to run it."
-)
-
 
 def tables(ledger: Ledger) -> Iterator[Table]:
     """The derivations, what the libraries count, and the costs, in the order to read them in."""
@@ -54,7 +48,7 @@ def _derivation(title: str, steps: list[Step]) -> Table:
 def _libraries(account: Account) -> Table:
     numbers = ("by hand", "counted", "difference")
     table = _table(
-        f"{_name(account)} in the libraries", "library", "called with", *numbers, "on", "why", numbers=numbers
+        f"{_name(account)} in the libraries", "library", "called with", *numbers, "why", numbers=numbers
     )
     for count in account.libraries:
         table.add_row(
@@ -63,7 +57,6 @@ def _libraries(account: Account) -> Table:
             _number(count.by_hand),
             _number(count.counted),
             f"{count.difference:+,}" if count.difference else _number(count.difference),
-            count.counted_on,
             count.reason,
         )
     return table

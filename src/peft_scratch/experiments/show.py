@@ -25,6 +25,7 @@ from peft_scratch.experiments.profiles import PROFILES
 from peft_scratch.experiments.runs import RUNS
 from peft_scratch.experiments.text import LABEL_WORDS
 from peft_scratch.experiments.workbench import Prepared, Workbench
+from peft_scratch.wording import counted
 
 #: The longest piece of a review that is ever shown: the reviews are other people's.
 PHRASE = 80
@@ -74,7 +75,7 @@ def run(prepared: Prepared) -> None:
     print(f"learning rate  {prepared.learning_rate:g} in the {prepared.profile.name} profile{remark}")
     print(f"trains         {len(tuned.trainable)} of {there} tensors")
     if tuned.places:
-        print(f"put into       {len(tuned.places)} place{'s' * (len(tuned.places) > 1)}")
+        print(f"put into       {counted(len(tuned.places), 'place')}")
         print(*(f"               {name}" for name in fold(tuned.places)), sep="\n")
 
 

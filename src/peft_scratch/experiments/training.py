@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.clock import duration
 from peft_scratch.experiments.data import Collator, ShuffledBatches, make_loader
 from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
+from peft_scratch.wording import duration
 
 # How many points of the loss curve an epoch leaves, whatever its number of steps.
 CURVE_POINTS = 25

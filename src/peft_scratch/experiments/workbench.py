@@ -30,7 +30,6 @@ from peft_scratch.experiments.claims import (
     subset,
     training_memory,
 )
-from peft_scratch.experiments.clock import duration
 from peft_scratch.experiments.data import Collator, Reviews, label_ids, load_reviews, tokenise
 from peft_scratch.experiments.device import memory_of
 from peft_scratch.experiments.estimate import TIMED_STEPS, sample, seconds_of_a_run
@@ -45,6 +44,7 @@ from peft_scratch.experiments.training import History, restore, train, trainable
 from peft_scratch.files import alone_in, write_atomically
 from peft_scratch.methods import Tuned, apply, count_parameters, save_delta, take_out
 from peft_scratch.methods.checkpoint import serialised
+from peft_scratch.wording import duration
 
 # Twice the batch of training fits wherever training fits: nothing is kept for a backward pass.
 EVALUATION_FACTOR = 2

@@ -725,8 +725,11 @@ class _Writer:
 
     def _prompt(self, run: Result) -> str:
         accuracy = run["accuracy"]
+        fall = accuracy["best"] - accuracy["last"]
+        errors = [_error(run, accuracy[epoch]) for epoch in ("best", "last")]
+        clear = None not in errors and fall > 2 * math.hypot(*errors)
         return self.say(
-            "prompt_falls" if accuracy["last"] < accuracy["best"] else "prompt_stays",
+            "prompt_stays" if fall <= 0 else "prompt_falls" if clear else "prompt_falls_little",
             rate=self.language.rate(run["config"]["learning_rate"]),
             epoch=accuracy["best_epoch"],
             best=self.language.percent(accuracy["best"]),

@@ -58,12 +58,12 @@ _ENGLISH = {
     "numbers_note": "Accuracy on the test reviews. Best epoch is the course's number: it selects on the test "
     "reviews. Validation-chosen does not: a fifth of them chose the epoch, the others were scored. Malformed "
     "outputs are neither label word and count as wrong.",
-    "ranking": "The highest best epoch is {accuracy}, by {run}.",
+    "ranking": "The highest accuracy, of the best epoch, is {accuracy}, by {run}.",
     "bag_none": "None of the {runs} measured runs is above the bag of words ({accuracy}).",
-    "bag_some": "{above} of the {runs} measured runs are above the bag of words ({accuracy}).",
-    "zero_shot_some": "The best zero-shot answer of the base is {accuracy}; {above} of the {runs} runs are above it.",
+    "bag_some": "Above the bag of words ({accuracy}): {above} of the {runs} measured runs.",
+    "zero_shot_some": "The best zero-shot accuracy of the base is {accuracy}; above it: {above} of the {runs} runs.",
     "noise": "One standard error of these accuracies is up to {error} points on {reviews} test reviews: "
-    "{close} of the other {others} runs are within two standard errors of a difference from the highest.",
+    "{close} of the {others} other runs lie within two standard errors of the difference from the highest.",
     "selection": "Over the {runs} runs, choosing the epoch on the test reviews is worth {last} points against "
     "the last epoch, on average, and {chosen} points against the choice by validation.",
     "figure_accuracy": "Test accuracy (best epoch) against trained parameters, with one standard error.",
@@ -74,10 +74,9 @@ _ENGLISH = {
     "figure_curves": "Training loss within the epochs and test accuracy after each.",
     "epoch": "epoch",
     "training_loss": "training loss",
-    "rising_some": "The accuracy of {runs} of {all} runs is highest in the last epoch: they may not have "
-    "finished learning.",
+    "rising_some": "In {runs} of {all} runs the accuracy is highest in the last epoch: more epochs might have raised it.",
     "rising_none": "No run's accuracy is highest in the last epoch.",
-    "largest_drop": "It falls most after its best epoch for {run}: by {points} points.",
+    "largest_drop": "The accuracy falls most after the best epoch for {run}: by {points} points.",
     # Parameters
     "parameters": "The parameters, by hand and counted",
     "parameters_text": "E and D are the layers of encoder and decoder, d the model's width, i that of its "
@@ -183,8 +182,8 @@ _ENGLISH = {
     "difference": "difference, points",
     "two_errors": "two std. errors",
     "rates": "rates",
-    "twins_text": "Trained apart, each from its own start, {inside} of {pairs} pairs differ by no more than two "
-    "standard errors of a difference.",
+    "twins_text": "Trained apart, each from its own start, scratch and library are no more than two standard errors of "
+    "the difference apart in {inside} of {pairs} pairs.",
     # Confounds
     "confounds": "What the constants confound",
     "alpha_no": "LoRA with r = {low} and r = {high} differ in more than rank: alpha is {alpha} in both, so the "
@@ -198,6 +197,8 @@ _ENGLISH = {
     "wide as loralib's: {formula}. The kit draws it as loralib does.",
     "prompt_falls": "At its constant rate of {rate} the prompt of one row is best after epoch {epoch} ({best}) and ends "
     "at {last}: the rate, not the method, is being measured.",
+    "prompt_falls_little": "At its constant rate of {rate} the prompt of one row is best after epoch {epoch} ({best}) "
+    "and ends at {last}: a fall within two standard errors of the difference, which shows nothing of the rate.",
     "prompt_stays": "The prompt of one row, which gets worse at the contract's constant rate, does not here: at {rate} "
     "its last epoch is its best.",
     "confound_missing": "{trap}: cannot be judged, a run is missing.",
@@ -263,7 +264,7 @@ _PERSIAN = {
     "ranking": "بالاترین «بهترین دوره» {accuracy} است، از {run}.",
     "bag_none": "هیچ‌یک از {runs} اجرای اندازه‌گیری‌شده بالاتر از کیسهٔ واژه‌ها ({accuracy}) نیست.",
     "bag_some": "{above} اجرا از {runs} اجرای اندازه‌گیری‌شده بالاتر از کیسهٔ واژه‌ها ({accuracy}) هستند.",
-    "zero_shot_some": "بهترین پاسخ بی‌آموزش مدل پایه {accuracy} است؛ {above} اجرا از {runs} اجرا از آن بالاترند.",
+    "zero_shot_some": "بهترین درستی بی‌آموزش مدل پایه {accuracy} است؛ {above} اجرا از {runs} اجرا از آن بالاترند.",
     "noise": "خطای معیار این درستی‌ها با {reviews} نقد آزمون تا {error} واحد درصد است: {close} اجرا از {others} اجرای دیگر در "
     "فاصلهٔ دو خطای معیارِ تفاضل از بالاترین هستند.",
     "selection": "به‌طور میانگین در {runs} اجرا، انتخاب دوره روی نقدهای آزمون در برابر آخرین دوره {last} واحد درصد و در "
@@ -275,7 +276,7 @@ _PERSIAN = {
     "figure_curves": "زیان آموزش درون دوره‌ها و درستی آزمون پس از هر دوره.",
     "epoch": "دوره",
     "training_loss": "زیان آموزش",
-    "rising_some": "درستی {runs} اجرا از {all} اجرا در آخرین دوره بیشینه است: شاید یادگیری‌شان تمام نشده باشد.",
+    "rising_some": "درستی {runs} اجرا از {all} اجرا در آخرین دوره بیشینه است: شاید دوره‌های بیشتر آن را بالاتر می‌برد.",
     "rising_none": "درستی هیچ اجرایی در آخرین دوره بیشینه نیست.",
     "largest_drop": "بیشترین افت پس از بهترین دوره از آنِ {run} است: {points} واحد درصد.",
     "parameters": "پارامترها، با محاسبهٔ دستی و با شمارش",
@@ -385,6 +386,8 @@ _PERSIAN = {
     "پخش می‌شود: {formula}. این بسته مانند loralib نمونه می‌گیرد.",
     "prompt_falls": "پرامپت یک‌سطری با نرخ ثابت {rate} پس از دورهٔ {epoch} بهترین است ({best}) و به {last} می‌رسد: آنچه سنجیده می‌شود "
     "نرخ است نه روش.",
+    "prompt_falls_little": "پرامپت یک‌سطری با نرخ ثابت {rate} پس از دورهٔ {epoch} بهترین است ({best}) و به {last} می‌رسد: این افت از "
+    "دو خطای معیارِ تفاضل بیشتر نیست و چیزی دربارهٔ نرخ نشان نمی‌دهد.",
     "prompt_stays": "پرامپت یک‌سطری که با نرخ ثابت قرارداد بدتر می‌شود، اینجا چنین نیست: با نرخ {rate} آخرین دوره‌اش بهترین است.",
     "confound_missing": "{trap}: داوری نمی‌شود، یک اجرا غایب است.",
     "trap_alpha": "مقیاس دو رتبهٔ LoRA",

@@ -19,6 +19,7 @@ from peft_scratch.submission.archive import File, Gathered, gather
 from peft_scratch.submission.contract import FILES, ITEMS, REHEARSAL, base_of, file_names, fitted, read_name
 from peft_scratch.submission.findings import FAULT, NOTE, Checked, Finding, fault, note, ok, printable
 from peft_scratch.submission.notebooks import Notebook
+from peft_scratch.wording import counted
 
 # What a submission may come as, when it comes as files.
 _HANDED_IN = (".zip", ".pdf", ".ipynb", ".pt")
@@ -79,7 +80,7 @@ def _names(gathered: Gathered, checked: Checked) -> list[Finding]:
         text = f"the files are named after different students: {', '.join(known)}"
         found.append(fault(FILES, "names-differ", text, "use one number and one name"))
     elif known and not found:
-        text = f"{len(known)} files named after {checked.student[0]}, {checked.student[1]}"
+        text = f"{counted(len(known), 'file')} named after {checked.student[0]}, {checked.student[1]}"
         found.append(ok(FILES, "names", text))
     loose = sorted({file.kind for file in gathered.of(".ipynb", ".pt") if ".zip/" not in file.where.lower()})
     if not gathered.archives:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from peft_scratch.submission.contract import ITEMS, WHOLE
+from peft_scratch.wording import counted
 
 OK, NOTE, FAULT = "✓", "!", "✗"
 READY, REHEARSAL, NOT_READY = "ready", "rehearsal", "not ready"
@@ -96,12 +97,12 @@ class Checked:
     def sentence(self) -> str:
         """The verdict in words."""
         faults, notes = len(self.marked(FAULT)), len(self.marked(NOTE))
-        counted = f"{faults} fault{'s' * (faults != 1)}, {notes} point{'s' * (notes != 1)} to look at"
+        how_many = f"{counted(faults, 'fault')}, {counted(notes, 'point')} to look at"
         rehearsal = f"an offline run (profile {printable(self.profile)}) is a rehearsal and not a hand-in"
         return {
-            READY: f"READY to hand in: {counted}.",
-            REHEARSAL: f"REHEARSAL: {counted}; but {rehearsal}.",
-            NOT_READY: f"NOT READY: {counted}; items without a fault are worth "
+            READY: f"READY to hand in: {how_many}.",
+            REHEARSAL: f"REHEARSAL: {how_many}; but {rehearsal}.",
+            NOT_READY: f"NOT READY: {how_many}; items without a fault are worth "
             f"{self.points_without_fault} of {WHOLE}"
             + (f"; and {rehearsal}." if self.profile != "course" else "."),
         }[self.verdict]

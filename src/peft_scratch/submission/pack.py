@@ -15,6 +15,7 @@ from peft_scratch.submission.archive import File, gather
 from peft_scratch.submission.check import inspect
 from peft_scratch.submission.contract import REHEARSAL, WEIGHT_FILES, file_names
 from peft_scratch.submission.findings import FAULT, Checked
+from peft_scratch.wording import counted
 
 # The earliest date that a zip can hold: a real one would change the bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -42,7 +43,7 @@ def pack(number: str, name: str, folder: Path | None = None) -> tuple[list[Path]
     checked = inspect(gathered)
     if faults := checked.marked(FAULT):
         raise UserError(
-            f"Nothing was packed, for {len(faults)} fault{'s' * (len(faults) > 1)}; the first: "
+            f"Nothing was packed, for {counted(len(faults), 'fault')}; the first: "
             f"{faults[0].text}. `peft-scratch check {folder}` lists all and how to mend them."
         )
     prefix = REHEARSAL if checked.profile != "course" else ""

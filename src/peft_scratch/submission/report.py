@@ -13,6 +13,7 @@ from peft_scratch.experiments.runs import RUNS
 from peft_scratch.submission.archive import File
 from peft_scratch.submission.contract import REPORT, base_of, fitted
 from peft_scratch.submission.findings import Finding, fault, note, ok
+from peft_scratch.wording import counted
 
 _MOST_PAGES = 60
 
@@ -55,7 +56,7 @@ def _examine(file: File, numbers: dict[str, float], profile: str) -> list[Findin
         said = f"{where} has no text that can be read, as a scan has none"
         return [note(REPORT, "report-no-text", said, "look by hand")]
     return [
-        ok(REPORT, "report", f"{where}: a PDF of {pages} pages"),
+        ok(REPORT, "report", f"{where}: a PDF of {counted(pages, 'page')}"),
         *_content(where, text, numbers, profile),
     ]
 
@@ -69,7 +70,9 @@ def _content(where: str, text: str, numbers: dict[str, float], profile: str) -> 
         mend = "put the number of the notebook that is handed in"
         found.append(fault(REPORT, "report-number", said, mend))
     if numbers and not absent:
-        found.append(ok(REPORT, "report-numbers", f"{where} has the notebooks' {len(numbers)} numbers"))
+        found.append(
+            ok(REPORT, "report-numbers", f"{where} has the notebooks' {counted(len(numbers), 'number')}")
+        )
     base = base_of(profile)
     for name in ("prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8"):
         if (count := fitted(name, base).added) not in whole:

@@ -26,6 +26,7 @@ from peft_scratch.methods.parameters import is_own
 from peft_scratch.submission.archive import File
 from peft_scratch.submission.contract import FILES, WEIGHT_FILES, base_of, fitted
 from peft_scratch.submission.findings import FAULT, Finding, fault, note, ok
+from peft_scratch.wording import counted
 
 # What torch.save writes of a dictionary of tensors; a whole model's takes some 40 kB.
 _LARGEST_PICKLE = 2**20
@@ -104,7 +105,8 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], dict[st
             "weights-swapped", f"holds the entries of {kinds[0]}", "see whether two files were mixed up"
         )
     if difference := first_difference(entries, expected.entries):
-        mend = f"it takes the {len(expected.entries)} entries of {run.title} on {base_of(profile)}"
+        takes = counted(len(expected.entries), "entry", "entries")
+        mend = f"it takes the {takes} of {run.title} on {base_of(profile)}"
         return wrong("weights-differ", f"does not fit: {difference}", mend)
     if bad := [name for name, tensor in entries.items() if not tensor.isfinite().all()]:
         mend = "the training went wrong: train again, in float32"
@@ -117,7 +119,8 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], dict[st
         text = f"{where} holds {', '.join(sorted(map(str, types)))}, not float32"
         found.append(fault(item, "weights-type", text, _SAVE))
     if more := [name for name in tensors if name not in entries]:
-        text = f"{where} holds {len(more)} entries besides the trained ones, {more[0]} the first"
+        entries_more = counted(len(more), "entry", "entries")
+        text = f"{where} holds {entries_more} besides the trained ones, {more[0]} the first"
         found.append(fault(item, "weights-surplus", text, _SAVE))
     if devices:
         text = f"{where} was saved on {devices[0]}, so that loading it wants that device"
@@ -126,7 +129,8 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], dict[st
         text = f"{where} could not be compared with the rows it started from"
         found.append(note(item, "start-unknown", text, f"{base_of(profile)} is not on this machine"))
     if not any(one.mark == FAULT for one in found):
-        text = f"{where}: {len(entries)} tensors, {expected.added:,} parameters, trained, finite, float32"
+        held = f"{counted(len(entries), 'tensor')}, {expected.added:,} parameters"
+        text = f"{where}: {held}, trained, finite, float32"
         found.append(ok(item, "weights", text))
     return found, {name: tensor.detach().float().contiguous() for name, tensor in entries.items()}
 
