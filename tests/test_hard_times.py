@@ -135,6 +135,22 @@ def _resume_after(damage, how_many, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "owned").exists()
 
 
+def test_a_run_killed_after_its_last_save_leaves_the_files_of_a_whole_one(tmp_path, monkeypatch):
+    def killed(folder, *epochs):
+        if 3 in epochs:
+            raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_remove_all_but", killed)
+        with pytest.raises(SystemExit):
+            _train(_tuned(), checkpoints=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"epoch-000{n}.pt" for n in (1, 2, 3)]
+    tuned = _tuned()
+    _train(tuned, checkpoints=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-0003.pt"]
+    assert _equal(trainable_state(tuned.model), _uninterrupted()[1])
+
+
 # A loss that is no number
 
 

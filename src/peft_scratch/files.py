@@ -57,6 +57,10 @@ def write_atomically(path: str | Path, data: str | bytes | memoryview) -> None:
 
 def _write(path: Path, data: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # What killed processes left; before the file is there, for with it a run may be finished. Should a
+    # writer be alive after all, its attempt fails and is repeated.
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        left.unlink(missing_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with draft.open("wb") as file:
@@ -66,9 +70,6 @@ def _write(path: Path, data: bytes | memoryview) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    # What a killed process left. Should its writer be alive after all, its attempt fails and is repeated.
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        left.unlink(missing_ok=True)
 
 
 @contextmanager

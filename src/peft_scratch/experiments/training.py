@@ -132,12 +132,15 @@ def train(
         if history.best == epoch:
             history.best_state = trainable_state(model)
         if checkpoints and accelerator.is_main_process:
-            _save(checkpoints, model, optimizer, history, finished=epoch + 1 == epochs)
+            _save(checkpoints, model, optimizer, history)
         accelerator.print(
             f"{title}: loss {history.epochs[-1]['loss']:.4f}, "
             f"test accuracy {100 * scores['accuracy']:.1f} %, "
             f"{_pace(time.perf_counter() - started, epoch, epochs)}"
         )
+    if checkpoints and accelerator.is_main_process:
+        # Not with the last save: a run killed just after that one comes by here when it is started again.
+        _remove_all_but(checkpoints, len(history.epochs))
     accelerator.free_memory()
     return history
 
@@ -251,16 +254,23 @@ def _saved_epochs(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*.pt"), reverse=True)
 
 
-def _save(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: History, finished: bool
-) -> None:
-    before, path = (folder / f"epoch-{len(history.epochs) - back:04d}.pt" for back in (1, 0))
+def _checkpoint(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch:04d}.pt"
+
+
+def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
+    epoch = len(history.epochs)
     content = {"state": trainable_state(model), "optimizer": optimizer.state_dict(), "history": vars(history)}
-    write_atomically(path, serialised(content))
-    for other in _saved_epochs(folder):
-        if other != path and (finished or other != before):
-            with suppress(OSError):  # the next epoch tries again
-                other.unlink()
+    write_atomically(_checkpoint(folder, epoch), serialised(content))
+    _remove_all_but(folder, epoch, epoch - 1)
+
+
+def _remove_all_but(folder: Path, *epochs: int) -> None:
+    kept = [_checkpoint(folder, epoch) for epoch in epochs]
+    for path in _saved_epochs(folder):
+        if path not in kept:
+            with suppress(OSError):  # the next epoch, or the next start, tries again
+                path.unlink()
 
 
 def _resume(
