@@ -92,7 +92,8 @@ def weights(profile: str = "course") -> dict[str, dict[str, torch.Tensor]]:
 
 def report_lines(profile: str = "course") -> list[str]:
     lines = [f"{RUNS[name].id}: {number:.1f}" for name, number in NUMBERS.items()]
-    return lines + [f"adds {fitted(name, base_of(profile)).added:,}" for name in RUNS]
+    counts = [f"adds {fitted(name, base_of(profile)).added:,}" for name in RUNS]
+    return [*lines, *counts, f"student number {STEM[:9]}"]
 
 
 def pdf(lines: list[str]) -> bytes:
@@ -736,6 +737,11 @@ def another_number_in_the_report(s):
 @plants(REPORT, "report-count", "!")
 def no_hand_calculation(s):
     s.report = pdf([line for line in report_lines() if "104,544" not in line])
+
+
+@plants(REPORT, "report-anonymous", "!")
+def a_report_without_the_student_number(s):
+    s.report = pdf([line for line in report_lines() if "student number" not in line])
 
 
 @plants(REPORT, "report-more", "!")

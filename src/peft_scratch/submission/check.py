@@ -50,7 +50,7 @@ def inspect(gathered: Gathered, deep: bool = False) -> Checked:
         checked.numbers |= found[number].numbers
     fitting, said = weights.examine(gathered.of(".pt", ".pth"), checked.profile)
     findings += said
-    findings += report.examine(_reports(gathered), checked.numbers, checked.profile)
+    findings += report.examine(_reports(gathered), checked.numbers, checked.profile, checked.student[0])
     if deep:
         from peft_scratch.submission.deep import reproduce
 
