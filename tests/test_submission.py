@@ -977,6 +977,15 @@ def test_what_is_not_found_in_the_notebooks_of_others_is_said(right, tmp_path):
 # Packing
 
 
+def test_packing_says_that_the_report_is_anonymous(right, tmp_path):
+    right.report = pdf([line for line in report_lines() if "student number" not in line])
+    folder = right.write_unpacked(tmp_path / "kit")
+    arguments = ["submit", "--number", "400123456", "--name", "Ada Lovelace", "--output", str(folder)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0
+    assert "report.pdf does not have the student number 400123456: `make report` puts" in done.output
+
+
 def test_packing_makes_the_three_files_that_pass(right, tmp_path):
     folder = right.write_unpacked(tmp_path / "kit")
     (folder / "weights" / "old_lora_backup.pt").write_bytes(b"not to be handed in")

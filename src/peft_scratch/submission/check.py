@@ -34,9 +34,9 @@ def check(paths: Iterable[Path], deep: bool = False) -> Checked:
     return inspect(gather(paths), deep)
 
 
-def inspect(gathered: Gathered, deep: bool = False) -> Checked:
-    """As `check`, of what was read already."""
-    checked = Checked(gathered.name)
+def inspect(gathered: Gathered, deep: bool = False, student: tuple[str, str] = ("", "")) -> Checked:
+    """As `check`, of what was read already; `student` is given where no file is named after number and name yet."""
+    checked = Checked(gathered.name, student=student)
     findings = checked.findings
     findings += gathered.findings
     findings += _names(gathered, checked)
