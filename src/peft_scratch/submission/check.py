@@ -35,7 +35,7 @@ def check(paths: Iterable[Path], deep: bool = False) -> Checked:
 
 
 def inspect(gathered: Gathered, deep: bool = False, student: tuple[str, str] = ("", "")) -> Checked:
-    """As `check`, of what was read already; `student` is given where no file is named after number and name yet."""
+    """As `check`, of what was read already; `student` (number, name) is given where no file has it in its name yet."""
     checked = Checked(gathered.name, student=student)
     findings = checked.findings
     findings += gathered.findings
