@@ -35,7 +35,7 @@ def check(paths: Iterable[Path], deep: bool = False) -> Checked:
 
 
 def inspect(gathered: Gathered, deep: bool = False, student: tuple[str, str] = ("", "")) -> Checked:
-    """As `check`, of what was read already; `student` (number, name) is given where no file has it in its name yet."""
+    """As `check`, of what was read; `student`: number and name, where no file is named after them yet."""
     checked = Checked(gathered.name, student=student)
     findings = checked.findings
     findings += gathered.findings
