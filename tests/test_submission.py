@@ -92,7 +92,8 @@ def weights(profile: str = "course") -> dict[str, dict[str, torch.Tensor]]:
 
 def report_lines(profile: str = "course") -> list[str]:
     lines = [f"{RUNS[name].id}: {number:.1f}" for name, number in NUMBERS.items()]
-    return lines + [f"adds {fitted(name, base_of(profile)).added:,}" for name in RUNS]
+    counts = [f"adds {fitted(name, base_of(profile)).added:,}" for name in RUNS]
+    return [*lines, *counts, f"student number {STEM[:9]}"]
 
 
 def pdf(lines: list[str]) -> bytes:
@@ -738,6 +739,11 @@ def no_hand_calculation(s):
     s.report = pdf([line for line in report_lines() if "104,544" not in line])
 
 
+@plants(REPORT, "report-anonymous", "!")
+def a_report_without_the_student_number(s):
+    s.report = pdf([line for line in report_lines() if "student number" not in line])
+
+
 @plants(REPORT, "report-more", "!")
 def two_reports(s):
     s.more["draft.pdf"] = s.report
@@ -969,6 +975,15 @@ def test_what_is_not_found_in_the_notebooks_of_others_is_said(right, tmp_path):
 
 
 # Packing
+
+
+def test_packing_says_that_the_report_is_anonymous(right, tmp_path):
+    right.report = pdf([line for line in report_lines() if "student number" not in line])
+    folder = right.write_unpacked(tmp_path / "kit")
+    arguments = ["submit", "--number", "400123456", "--name", "Ada Lovelace", "--output", str(folder)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0
+    assert "report.pdf does not have the student number 400123456: `make report` puts" in done.output
 
 
 def test_packing_makes_the_three_files_that_pass(right, tmp_path):

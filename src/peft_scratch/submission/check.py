@@ -34,9 +34,9 @@ def check(paths: Iterable[Path], deep: bool = False) -> Checked:
     return inspect(gather(paths), deep)
 
 
-def inspect(gathered: Gathered, deep: bool = False) -> Checked:
-    """As `check`, of what was read already."""
-    checked = Checked(gathered.name)
+def inspect(gathered: Gathered, deep: bool = False, student: tuple[str, str] = ("", "")) -> Checked:
+    """As `check`, of what was read; `student`: number and name, where no file is named after them yet."""
+    checked = Checked(gathered.name, student=student)
     findings = checked.findings
     findings += gathered.findings
     findings += _names(gathered, checked)
@@ -50,7 +50,7 @@ def inspect(gathered: Gathered, deep: bool = False) -> Checked:
         checked.numbers |= found[number].numbers
     fitting, said = weights.examine(gathered.of(".pt", ".pth"), checked.profile)
     findings += said
-    findings += report.examine(_reports(gathered), checked.numbers, checked.profile)
+    findings += report.examine(_reports(gathered), checked.numbers, checked.profile, checked.student[0])
     if deep:
         from peft_scratch.submission.deep import reproduce
 

@@ -65,12 +65,15 @@ def submit(
     They go to `submission` in the same folder. An offline run is packed too, but as a rehearsal, and its
     files say so in their names.
     """
-    from peft_scratch.submission.findings import READY
+    from peft_scratch.submission.contract import REPORT
+    from peft_scratch.submission.findings import NOTE, READY
     from peft_scratch.submission.pack import pack
 
     written, checked = pack(number, name, output)
     for path in written:
         typer.echo(path)
+    for found in checked.of(REPORT, NOTE):
+        typer.echo(found, err=True)
     if checked.verdict != READY:
         typer.echo(
             "Mind: an offline run is a rehearsal and not a hand-in; do not hand these files in.", err=True

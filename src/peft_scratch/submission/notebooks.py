@@ -190,7 +190,7 @@ def _execution(notebook: Notebook) -> list[Finding]:
             fault(
                 number,
                 "not-executed",
-                f"{where}: {counts.count(None)} of {len(cells)} code cells were not executed, the first is "
+                f"{where}: not executed are {counts.count(None)} of {len(cells)} code cells, the first is "
                 f"`{_first_line(cells[cell])}`",
                 _AGAIN,
             )

@@ -40,7 +40,7 @@ def pack(number: str, name: str, folder: Path | None = None) -> tuple[list[Path]
     if not (folder / "report" / "report.pdf").is_file():
         raise UserError(f"There is no report/report.pdf in {folder}: run `make report` first.")
     gathered = gather([folder])
-    checked = inspect(gathered)
+    checked = inspect(gathered, student=(number, name))
     if faults := checked.marked(FAULT):
         raise UserError(
             f"Nothing was packed, for {counted(len(faults), 'fault')}; the first: "

@@ -18,23 +18,27 @@ from peft_scratch.wording import counted
 _MOST_PAGES = 60
 
 
-def examine(files: list[File], numbers: dict[str, float], profile: str) -> list[Finding]:
+def examine(files: list[File], numbers: dict[str, float], profile: str, student_number: str) -> list[Finding]:
     """What is to be said of the PDFs of a submission.
 
     Args:
         numbers: the accuracies of the notebooks in %, by run: each has to be in the report.
         profile: of the runs, which decides the parameter counts.
+        student_number: as the files' names give it, which the report should have too; empty if they do not.
     """
     if not files:
         return [fault(REPORT, "report-missing", "the report as PDF is missing", "make it and add it")]
     file = files[0]
     if more := files[1:]:
         text = f"there are {len(files)} PDFs: {file.where} was read, {more[0].where} was not"
-        return [note(REPORT, "report-more", text, "hand in one"), *_examine(file, numbers, profile)]
-    return _examine(file, numbers, profile)
+        return [
+            note(REPORT, "report-more", text, "hand in one"),
+            *_examine(file, numbers, profile, student_number),
+        ]
+    return _examine(file, numbers, profile, student_number)
 
 
-def _examine(file: File, numbers: dict[str, float], profile: str) -> list[Finding]:
+def _examine(file: File, numbers: dict[str, float], profile: str, student_number: str) -> list[Finding]:
     where = file.where
     if not file.data[:1024].lstrip().startswith(b"%PDF-"):
         mend = "export the report as PDF, renaming is not enough"
@@ -57,13 +61,19 @@ def _examine(file: File, numbers: dict[str, float], profile: str) -> list[Findin
         return [note(REPORT, "report-no-text", said, "look by hand")]
     return [
         ok(REPORT, "report", f"{where}: a PDF of {counted(pages, 'page')}"),
-        *_content(where, text, numbers, profile),
+        *_content(where, text, numbers, profile, student_number),
     ]
 
 
-def _content(where: str, text: str, numbers: dict[str, float], profile: str) -> list[Finding]:
+def _content(
+    where: str, text: str, numbers: dict[str, float], profile: str, student_number: str
+) -> list[Finding]:
     decimals, whole = _numerals(text)
     found = []
+    if student_number and int(student_number) not in whole:
+        said = f"{where} does not have the student number {student_number}"
+        mend = "`make report` puts name and number into its head: NAME=… STD_NUMBER=…"
+        found.append(note(REPORT, "report-anonymous", said, mend))
     absent = {run: value for run, value in numbers.items() if value not in decimals}
     for run, value in absent.items():
         said = f"{where} does not have the {value:.1f} % of {RUNS[run].title} that its notebook has"
