@@ -10,6 +10,7 @@ Run it on a machine that does nothing else: each part records the load it found.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +19,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import typer
 
+from peft_scratch.errors import UserError
 from peft_scratch.experiments.profiles import ROOT
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    help="How fast the kit is, part by part; each part writes its rows to the JSON as it gets them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 
 Results = Annotated[Path, typer.Option(help="The JSON that the part is written to.")]
 Model = Annotated[str, typer.Option(help="A T5's name, as `peft-scratch parameters` takes it.")]
@@ -128,4 +136,7 @@ def page(results: Results = RESULTS) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except UserError as mistake:
+        sys.exit(str(mistake))

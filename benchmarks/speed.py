@@ -38,7 +38,7 @@ from peft_scratch.experiments.claims import peak_during
 from peft_scratch.experiments.evaluation import MALFORMED, judge
 from peft_scratch.experiments.profiles import PROFILES
 from peft_scratch.experiments.recipe import RECIPES, Recipe
-from peft_scratch.experiments.runs import RUNS, Run
+from peft_scratch.experiments.runs import RUNS, Run, find_run
 from peft_scratch.experiments.settings import prompt_rows
 from peft_scratch.experiments.workbench import EVALUATION_FACTOR
 from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
@@ -102,9 +102,9 @@ def recipes(
             batches, made at random, are all alike, and one of each will do.
     """
     part = Part(path, "recipes", {**vars(sizes), "pool": pool, "steps": steps, "judged": judged})
+    chosen = [find_run(run_id) for run_id in runs]
     base = taught(sizes.config)
-    for run_id in runs:
-        run = RUNS[run_id]
+    for run in chosen:
         length = sizes.tokens - prompt_rows(run)
         training, test = (reviews(name, pool, length) for name in ("train", "test"))
         works: dict[str, Callable[[], object]] = {}
@@ -123,7 +123,7 @@ def recipes(
         }
         part.add(
             {
-                "id": run_id,
+                "id": run.id,
                 "title": run.title,
                 "seconds": {name: summary(values) for name, values in seconds.items()},
                 "epoch_seconds": {name: summary(values) for name, values in epochs.items()},
@@ -282,7 +282,8 @@ def limit(path: Path, sizes: Sizes) -> None:
     """A step against its matrix products alone.
 
     They are those of the plain step, that of the course's recipe, on the same reviews; for the fast recipe
-    they are done in its precision.
+    they are done in its precision. Operands of one shape are one tensor, so the products find more in the
+    caches than a step does: the limit is, if anything, too low.
     """
     part = Part(path, "limit", vars(sizes))
     base = random_t5(sizes.config)
@@ -375,6 +376,3 @@ def _rows(method: Method) -> int:
 
 def _precision(recipe: Recipe) -> str:
     return str(recipe.precision[0]).removeprefix("torch.")
-
-
-__all__ = ["AXES", "FROM_SCRATCH", "PAIRS", "Sizes", "growth", "limit", "recipes", "steps"]
