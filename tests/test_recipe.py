@@ -1,6 +1,7 @@
 """The recipes: the same verdicts, float32 where it trains, a base that stays, side by side."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from conftest import make_t5
 from tiny_bench import tiny_workbench
 
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import device
+from peft_scratch.experiments import device, workbench
 from peft_scratch.experiments.base_model import load_base
 from peft_scratch.experiments.data import Collator, label_ids, load_reviews, tokenise
 from peft_scratch.experiments.evaluation import MALFORMED, judge
@@ -185,3 +186,21 @@ def test_a_verdict_that_differs_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "verdicts_of", lambda _, batch, *__: (batch["index"] > 2).long())
     collator = bench.collator(bench.reviews.test, 16)
     assert bench._generation(bench.base(), collator, 8) == {"reviews": 10, "of": 10, "differ": 3}
+
+
+def test_reviews_are_tokenised_once_and_never_taken_for_others(tmp_path, monkeypatch):
+    bench, calls = tiny_workbench(tmp_path), []
+    monkeypatch.setattr(workbench, "tokenise", lambda *given: (calls.append(given), tokenise(*given))[1])
+    test, train = bench.reviews.test, bench.reviews.train
+    first, again = bench.collator(test, 16), bench.collator(test, 16)
+    assert first == again
+    assert len(calls) == 1
+    others = [
+        bench.collator(test, 4),
+        bench.collator(test, 16, prefix="x: "),
+        bench.collator(train, 16),
+        bench.collator(test.select(range(4)), 16),
+        bench.collator(test.select(range(4, 8)), 16),
+    ]
+    assert len(calls) == 6
+    assert all(one.inputs != other.inputs for one, other in itertools.combinations([first, *others], 2))

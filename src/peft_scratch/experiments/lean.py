@@ -112,7 +112,8 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = x.float()
-        inverse = wide.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()  # (..., 1)
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)  # (..., 1)
+        inverse = length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
         # A copy unless x is float32, in which case it is x itself, which must stay.
         normed = wide * inverse if wide is x else wide.mul_(inverse)

@@ -85,6 +85,7 @@ class Workbench:
     accelerator: Accelerator
     recipe: Recipe
     _judged: dict[str, Verdicts] = field(default_factory=dict)
+    _tokens: dict[tuple[str, int, str], list[list[int]]] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -446,10 +447,16 @@ class Workbench:
         return judged()
 
     def collator(self, split: Any, max_tokens: int, prefix: str = "") -> Collator:
-        """The reviews of `split`, `prefix` before each, cut to `max_tokens` tokens, for batches."""
-        texts = [prefix + text for text in split["text"]]
+        """The reviews of `split`, `prefix` before each, cut to `max_tokens` tokens, for batches.
+
+        They are tokenised once, for all the runs that read them.
+        """
+        key = (split._fingerprint, max_tokens, prefix)  # `datasets` keeps it by what the rows came of
+        if key not in self._tokens:
+            texts = [prefix + text for text in split["text"]]
+            self._tokens[key] = tokenise(texts, self.tokenizer, max_tokens)
         return Collator(
-            tokenise(texts, self.tokenizer, max_tokens),
+            self._tokens[key],
             list(split["label"]),
             label_ids(self.tokenizer),
             self.tokenizer.pad_token_id,
