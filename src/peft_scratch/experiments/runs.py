@@ -8,9 +8,9 @@ from peft_scratch.errors import UserError
 from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
 from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt
 
-# What the contract fixes for t5-small is far too small a step for the offline base, which is a
-# tenth of its size and learns from a tenth of the reviews in a fifth of the epochs: these were
-# chosen on the offline split's validation part, one for each method, library or not.
+# What the contract fixes for t5-small is far too small a step for the offline base, which has a tenth of
+# its parameters and learns from a sixteenth of the reviews in a fifth of the epochs: these were chosen on
+# the offline split's validation part, one for each method, library or not.
 OFFLINE_LEARNING_RATE = {"full": 1e-4, "soft_prompt": 0.3, "adapter": 3e-3, "lora": 3e-3}
 
 

@@ -22,8 +22,7 @@ from peft_scratch.pretraining.card import write_card
 #: The runs of the offline profile that are repeated on the conditions of `CONDITIONS`.
 RUNS = ("full", "lora_scratch_r8", "adapter_scratch_b8", "prompt_scratch_n10")
 CONDITIONS = {"max_tokens": 192, "train_reviews": 4000, "test_reviews": 1500, "epochs": 2}
-# In float32: the card's figures should not hang on the processor.
-RECIPE = replace(RECIPES["fast"], bfloat16=False)
+RECIPE = RECIPES["fast"]
 
 
 def measure(base: Path = OFFLINE_BASE, output: Path = ROOT / "runs" / "base-scores") -> dict[str, float]:
