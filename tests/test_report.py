@@ -444,7 +444,7 @@ def test_a_truncated_file_is_one_sentence(folder, name):
 
 
 def test_a_result_that_lacks_something_is_one_sentence(folder):
-    (folder / "results" / "full.json").write_text('{"id": "full", "profile": "offline", "accuracy": {}}')
+    (folder / "results" / "full.json").write_text('{"id": "full", "profile": "x", "accuracy": {"best": 1}}')
     with pytest.raises(UserError, match=r"full\.json lacks malformed, config, .*run full again"):
         _read(folder)
 

@@ -11,6 +11,7 @@ from peft_scratch.errors import UserError
 from peft_scratch.experiments.runs import RUNS
 from peft_scratch.reporting.tables import (
     BASELINES,
+    PARTS,
     TEN,
     numbers,
     numbers_markdown,
@@ -48,13 +49,17 @@ def _result(name: str, profile: str = "course") -> dict:
         "profile": profile,
         "config": {
             "kind": kind,
+            "library": "",
             "hyperparameters": hyperparameters,
+            "learning_rate": 1e-4,
+            "epochs": 3,
+            "batch_size": 32,
             "reviews": "stanfordnlp/imdb",
             "base_sha256": "0123456789abcdef",
             "seed": 3,
         },
         "base_model": T5_SMALL,
-        "parameters": {"trainable": added or whole, "whole": whole},
+        "parameters": {"added": added, "trainable": added or whole, "whole": whole},
         "accuracy": {
             "best": 0.90164,
             "best_epoch": 2,
@@ -178,6 +183,15 @@ def test_results_are_read_by_id(tmp_path, results):
     for name, result in results.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     assert read_results(tmp_path) == results
+
+
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part in PARTS for name in PARTS[part]])
+def test_a_result_that_lacks_a_part_of_a_part_is_named(tmp_path, results, part, name):
+    result = copy.deepcopy(next(iter(results.values())))
+    result[part] = {other: 1 for other in PARTS[part] if other != name}
+    (tmp_path / "full.json").write_text(json.dumps(result))
+    with pytest.raises(UserError, match=rf"full\.json lacks {part}\.{name}: delete it and run again"):
+        read_results(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "{}", '"id"'])

@@ -62,7 +62,9 @@ def read(folder: Path, exactness: Path, pretraining: Path) -> Inputs:
     }
     if base is not None and sizes != {("weights/base", base["parameters"])}:
         base = None  # these runs stand on another base
-    return Inputs(results, read_results(folder / "small_data"), _read(exactness, "peft-scratch parity"), base)
+    return Inputs(
+        results, read_results(folder / "small_data", {}), _read(exactness, "peft-scratch parity"), base
+    )
 
 
 def _read(path: Path, command: str) -> Result | None:

@@ -7,6 +7,7 @@ a file is shown as missing.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,32 @@ def _lora(size: Result, hyper: Result) -> HandCount:
 HAND_COUNTS = {"full": _full, "soft_prompt": _soft_prompt, "adapter": _adapter, "lora": _lora}
 
 
-def read_results(folder: Path) -> dict[str, Result]:
-    """The results in `folder`, by id.
+# What each part of a result holds at least, wherever it has that part.
+PARTS = {
+    "accuracy": ("best",),
+    "config": (
+        "kind",
+        "library",
+        "hyperparameters",
+        "learning_rate",
+        "epochs",
+        "batch_size",
+        "reviews",
+        "seed",
+    ),
+    "environment": ("python", "versions", "device", "device_name", "precision"),
+    "parameters": ("added", "trainable", "whole"),
+    "base_model": ("name", "d_model", "num_layers", "num_decoder_layers", "inner_dim", "parameters"),
+    "seconds": ("training", "evaluation"),
+    "memory": ("parameters", "gradients", "optimizer", "activations", "peak"),
+    "knowledge": ("reviews", "base", "tuned", "off"),
+    "training_accuracy": ("accuracy", "reviews"),
+    "disk": ("delta", "base"),
+}
+
+
+def read_results(folder: Path, parts: Mapping[str, Sequence[str]] = PARTS) -> dict[str, Result]:
+    """The results in `folder`, by id; each has in its `parts` what these are said to hold.
 
     Raises:
         UserError: a file is not the JSON of a result.
@@ -99,6 +124,12 @@ def read_results(folder: Path) -> dict[str, Result]:
             raise UserError(
                 f"{path} is not the JSON of a result: delete it and run again what it should hold."
             ) from None
+        for part, names in parts.items():
+            if part in result and (absent := [n for n in names if n not in (result[part] or ())]):
+                raise UserError(
+                    f"{path} lacks {', '.join(f'{part}.{name}' for name in absent)}: delete it and run again "
+                    f"what it should hold, {result['id']}."
+                )
     return results
 
 
