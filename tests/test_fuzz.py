@@ -98,15 +98,17 @@ class Told:
     def __init__(self, sayings):
         self.sayings = torch.tensor(sayings)  # (B, MAX_LENGTH - 1)
 
-    def __call__(self, decoder_input_ids, input_ids=None, encoder_outputs=None, **_):
+    def __call__(self, decoder_input_ids, input_ids=None, encoder_outputs=None, past_key_values=None, **_):
         hidden = input_ids if encoder_outputs is None else encoder_outputs[0]
-        said = self.sayings[hidden[:, 0]][:, : decoder_input_ids.shape[1]]
-        assert torch.equal(decoder_input_ids[:, 1:], said[:, :-1]), "it was led to say something else"
-        logits = torch.nn.functional.one_hot(said, len(WORDS)).float()
-        return SimpleNamespace(logits=logits, encoder_last_hidden_state=hidden)
+        step = past_key_values or 0  # its cache: how many tokens it has been given
+        said = self.sayings[hidden[:, 0]]
+        assert step == 0 or torch.equal(decoder_input_ids[:, 0], said[:, step - 1]), "led to say another"
+        logits = torch.nn.functional.one_hot(said[:, step : step + 1], len(WORDS)).float()
+        return SimpleNamespace(logits=logits, encoder_last_hidden_state=hidden, past_key_values=step + 1)
 
-    def generate(self, input_ids, max_length, **_):
-        said = self.sayings[input_ids[:, 0]][:, : max_length - 1].clone()
+    def generate(self, max_length, input_ids=None, encoder_outputs=None, **_):
+        hidden = input_ids if encoder_outputs is None else encoder_outputs[0]
+        said = self.sayings[hidden[:, 0]][:, : max_length - 1].clone()
         ended = (said == END).long().cumsum(1) - (said == END).long() > 0
         said[ended] = PAD
         return torch.cat([torch.full_like(said[:, :1], PAD), said], 1)
