@@ -47,7 +47,7 @@ claims: $(INSTALLED)  ## how the methods overfit on 256 reviews: ten minutes on 
 submission: $(INSTALLED)  ## the three files to hand in, checked: STD_NUMBER=400123456 NAME="Ada Lovelace"
 	$(BIN)/peft-scratch submit --number "$(STD_NUMBER)" --name "$(NAME)" $(if $(OUTPUT),--output "$(OUTPUT)")
 
-base: $(INSTALLED)  ## pre-train the offline base model anew: 75 minutes on two cores
+base: $(INSTALLED)  ## pre-train the offline base model anew: an hour, and before it ten minutes for its teacher
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-base.txt
 	$(BIN)/peft-scratch base $(if $(BUDGET),--budget "$(BUDGET)") $(if $(OUTPUT),--output "$(OUTPUT)")
 

@@ -177,12 +177,14 @@ def test_the_firmest_of_either_side_get_the_teachers_labels():
     assert [(text.item(), label) for text, label in kept] == [(6, 0), (0, 0), (8, 1), (4, 1)]
 
 
-def test_the_teacher_learns_what_it_is_shown(monkeypatch, tmp_path, corpus):
+@pytest.fixture
+def little_minilm(monkeypatch, tmp_path, corpus) -> None:
     """A random encoder of MiniLM's class in place of the real one, which only `make base` installs."""
-    texts = corpus.texts(corpus.sentences)
-    words = sorted({word for text in texts for word in text.split()})
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
-    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    folder = tmp_path / "minilm"
+    folder.mkdir()
+    words = sorted({word for text in corpus.texts(corpus.sentences) for word in text.split()})
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
     sizes = {
         "hidden_size": 32,
         "num_hidden_layers": 1,
@@ -191,13 +193,35 @@ def test_the_teacher_learns_what_it_is_shown(monkeypatch, tmp_path, corpus):
         "initializer_range": 0.2,
     }
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=len(words) + 5, **sizes)).save_pretrained(tmp_path)
-    monkeypatch.setattr(teacher, "minilm_folder", lambda: tmp_path)
+    BertModel(BertConfig(vocab_size=len(words) + 5, **sizes)).save_pretrained(folder)
+    for user in (embeddings, teacher):
+        monkeypatch.setattr(user, "minilm_folder", lambda: folder)
     monkeypatch.setattr(teacher, "LEARNING_RATE", 1e-2)
+
+
+@pytest.mark.usefixtures("little_minilm")
+def test_the_teacher_learns_what_it_is_shown(corpus):
+    texts = corpus.texts(corpus.sentences)
     judge = teacher.Teacher(seed=0)
     assert ((judge.scores(texts) > 0) == corpus.labels).mean() < 0.7
     judge.train(texts, corpus.labels, epochs=20)
     assert ((judge.scores(texts) > 0) == corpus.labels).mean() >= 0.9
+
+
+@pytest.mark.usefixtures("little_minilm")
+def test_a_run_with_a_teacher_asks_it_once(tmp_path, tiny_recipe, slice_of_sources, monkeypatch):
+    recipe = dataclasses.replace(
+        tiny_recipe, minilm=True, teacher_epochs=1, judged_windows=60, judged_phrases=60
+    )
+    sources = dataclasses.replace(
+        slice_of_sources, sentences=slice_of_sources.sentences[:64], labels=slice_of_sources.labels[:64]
+    )
+    settings = {"recipe": recipe, "sources": sources, "work": tmp_path / "work", "workers": 1}
+    first = pretrain(2, tmp_path / "base", stop_after=0.5, **settings)
+    monkeypatch.setattr(teacher.Teacher, "train", None)  # what it judged is kept
+    second = pretrain(2, tmp_path / "base", **settings)
+    assert second["finished"] and second["steps"] > first["steps"]
+    assert "60\n  pieces of training reviews" in (tmp_path / "base" / "README.md").read_text()
 
 
 def test_optimiser_steps_in_proportion_to_each_tensor():

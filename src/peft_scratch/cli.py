@@ -216,7 +216,7 @@ def report(
 
 @app.command()
 def base(
-    budget: Annotated[str, typer.Option(help="Training time, such as 2m or 2h.")] = "75m",
+    budget: Annotated[str, typer.Option(help="Training time, such as 2m or 2h.")] = "60m",
     output: Annotated[
         Path | None, typer.Option(help="Folder for the model; weights/base by default.")
     ] = None,

@@ -41,7 +41,7 @@ CURVE_POINTS = 200
 class Recipe:
     """Everything that shapes the base but for the budget.
 
-    The defaults made the shipped base, in 75 minutes of two cores.
+    The defaults made the shipped base, in an hour of one core with bfloat16.
     """
 
     vocabulary: int = VOCABULARY
@@ -113,7 +113,7 @@ def pretrain(
     """Make the base: tokenizer, pre-training for `budget_seconds` of training time, export to `out`.
 
     A run that was interrupted continues from its last checkpoint in `work` when it is called again
-    with the same recipe, budget and texts; setting up (about a minute) is not counted in the budget.
+    with the same recipe, budget and texts; setting up (ten minutes, most of them the teacher) is not counted.
 
     Args:
         sources: texts other than the training parts of the offline split.
