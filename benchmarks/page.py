@@ -16,6 +16,7 @@ from parts import read
 
 from peft_scratch.files import write_atomically
 from peft_scratch.reporting.figures import BLUE, GREY, METHODS, ORANGE
+from peft_scratch.wording import counted
 
 START, END = "<!-- speed: written by `make bench` -->", "<!-- /speed -->"
 METHOD_NAMES = {
@@ -90,8 +91,9 @@ def _recipes(part: dict[str, Any]) -> str:
     return (
         "**The fast recipe against the course's**: how many times faster, for a run of 25,000 training and "
         f"25,000 test reviews an epoch, on {size['model']}'s sizes with random weights, in batches of "
-        f"{size['batch']} with at most {size['tokens']} tokens. Median of {size['rounds']} rounds, with "
-        f"quartiles. At least {100 * _answered(part):.0f} % of the answers were label words, after which "
+        f"{size['batch']} with at most {size['tokens']} tokens. Median of "
+        f"{counted(size['rounds'], 'round')}, with quartiles. At least {100 * _answered(part):.0f} % of the "
+        "answers were label words, after which "
         f"generation stops.\n\n{_table(rows)}"
     )
 
@@ -225,16 +227,17 @@ def figure(parts: Parts) -> bytes:
     """A PNG: what the fast recipe brings, ours against the libraries, the limit, and growth."""
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8, "axes.spines.top": False,
                          "axes.spines.right": False, "axes.axisbelow": True}):  # fmt: skip
-        sheet = Figure(figsize=(10, 8.6), layout="constrained")
-        top, bottom = sheet.subfigures(2, 1, height_ratios=[1, 1.5])
+        growth = parts.get("growth", {}).get("rows", [])
+        sheet = Figure(figsize=(10, 8.6 if growth else 3.5), layout="constrained")
+        top, bottom = sheet.subfigures(2, 1, height_ratios=[1, 1.5]) if growth else (sheet, None)
         axes = top.subplots(1, 3, width_ratios=[1, 1, 1.1])
         for ax, name, draw in zip(
             axes, ("recipes", "steps", "limit"), (_draw_recipes, _draw_steps, _draw_limit), strict=True
         ):
             draw(ax, parts[name]) if name in parts else ax.set_axis_off()
-        below = bottom.subplots(2, 3)
-        for ax, axis in zip(below.flat, AXIS_NAMES, strict=True):
-            rows = [row for row in parts.get("growth", {}).get("rows", []) if row["axis"] == axis]
+        below = bottom.subplots(2, 3).flat if bottom else ()
+        for ax, axis in zip(below, AXIS_NAMES, strict=False):
+            rows = [row for row in growth if row["axis"] == axis]
             _draw_growth(ax, axis, rows) if rows else ax.set_axis_off()
         if parts:
             newest = max((part["machine"] for part in parts.values()), key=lambda machine: machine["date"])
