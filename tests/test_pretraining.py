@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from peft_scratch.pretraining import embeddings, teacher
 from peft_scratch.pretraining.card import RECORD
 from peft_scratch.pretraining.corpus import WINDOW, Corpus, Sources, tokenizer_texts, training_sources
 from peft_scratch.pretraining.optimizer import RMSScaledAdamW
-from peft_scratch.pretraining.pretrain import Recipe, pretrain
+from peft_scratch.pretraining.pretrain import Recipe, _backward, pretrain
 from peft_scratch.pretraining.teacher import firmest
 from peft_scratch.pretraining.tokenizer import train_tokenizer
 
@@ -272,6 +273,20 @@ def test_a_short_run_is_interrupted_resumed_and_loads(tmp_path, tiny_recipe, sli
     assert words.shape[0] == 1
     assert f"{second['parameters']:,} parameters" in (out / "README.md").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "work"]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_step_is_in_bfloat16_where_the_processor_has_it(monkeypatch, fast):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    weight, seen = torch.nn.Parameter(torch.ones(2, 2)), []
+
+    def model(use_cache):
+        seen.append((weight @ weight).dtype)
+        return SimpleNamespace(loss=weight.sum())
+
+    _backward(model, {})
+    assert seen == [torch.bfloat16 if fast else torch.float32]
 
 
 def test_two_workers_share_a_run(tmp_path, tiny_recipe, slice_of_sources):

@@ -6,6 +6,11 @@ import psutil
 import torch
 
 
+def bfloat16_on_cpu() -> bool:
+    """Whether the processor computes bfloat16 in hardware; where it does not, it is slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def precision_of() -> tuple[torch.dtype, str]:
     """The type that is fastest here without harm, and a phrase that says why.
 
@@ -17,7 +22,7 @@ def precision_of() -> tuple[torch.dtype, str]:
         if major >= 8:
             return torch.bfloat16, f"bfloat16, which compute capability {major}.{minor} has in hardware"
         return torch.float32, f"float32, since compute capability {major}.{minor} has no bfloat16"
-    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+    if bfloat16_on_cpu():
         return torch.bfloat16, "bfloat16, which the processor has in hardware"
     return torch.float32, "float32, since the processor has no bfloat16"
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import T5Config, T5ForConditionalGeneration, T5TokenizerFast
 
-from peft_scratch.experiments.device import precision_of
+from peft_scratch.experiments.device import bfloat16_on_cpu
 from peft_scratch.experiments.profiles import OFFLINE_BASE, ROOT
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
@@ -252,7 +252,7 @@ def _agreed(seconds: float) -> float:
 
 def _backward(model: T5ForConditionalGeneration, batch: dict[str, Tensor]) -> float:
     # Without bfloat16 in hardware, autocast is slower than float32, tenfold where it was tried.
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision_of()[0] == "bf16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_on_cpu()):
         loss = model(**batch, use_cache=False).loss
     loss.backward()
     return loss.item()
@@ -333,7 +333,7 @@ def _export(job: _Job, model: T5ForConditionalGeneration, state: State) -> None:
         "recipe": asdict(job.recipe),
         "texts_seen": job.texts_seen,
         "workers": job.workers,
-        "precision": "bfloat16 autocast" if precision_of()[0] == "bf16" else "float32",
+        "precision": "bfloat16 autocast" if bfloat16_on_cpu() else "float32",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

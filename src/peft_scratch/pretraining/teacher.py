@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from peft_scratch.experiments.corruption import pad
-from peft_scratch.experiments.device import precision_of
+from peft_scratch.experiments.device import bfloat16_on_cpu
 from peft_scratch.pretraining.embeddings import minilm_folder
 
 BATCH = 32
@@ -44,7 +44,6 @@ class Teacher:
         said, _ = logging.get_verbosity(), logging.set_verbosity_error()  # that the head is new is meant
         self.model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
         logging.set_verbosity(said)
-        self.bfloat16 = precision_of()[0] == "bf16"
 
     def train(self, texts: Sequence[str], labels: Sequence[int], epochs: int) -> None:
         """AdamW on the cross-entropy of `labels`, batches of like length in random order."""
@@ -88,7 +87,7 @@ class Teacher:
     def _logits(self, rows: list[list[int]], batch: np.ndarray) -> Tensor:
         ids = torch.from_numpy(pad([np.asarray(rows[i]) for i in batch], self.tokenizer.pad_token_id))
         mask = (ids != self.tokenizer.pad_token_id).long()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_on_cpu()):
             return self.model(input_ids=ids, attention_mask=mask).logits.float()
 
 
