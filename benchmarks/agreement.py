@@ -13,14 +13,12 @@ from peft_scratch.experiments.data import load_reviews
 from peft_scratch.experiments.evaluation import MALFORMED
 from peft_scratch.experiments.profiles import ROOT
 from peft_scratch.experiments.recipe import RECIPES
-from peft_scratch.experiments.runs import RUNS
-from peft_scratch.experiments.settings import fingerprint, prompt_rows
+from peft_scratch.experiments.runs import FROM_SCRATCH, RUNS
+from peft_scratch.experiments.settings import prompt_rows
 from peft_scratch.experiments.training import restore
 from peft_scratch.experiments.workbench import Prepared, Workbench
 from peft_scratch.methods import load_delta
 
-#: Each method once.
-FROM_SCRATCH = ("full", "prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8")
 #: Where the runs are kept that `recipes_agree` makes.
 RUNS_FOLDER = ROOT / "build" / "bench"
 #: What a run is trained on whose weights are nowhere: enough to make it answer.
@@ -121,8 +119,7 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
 def _put_weights(bench: Workbench, prepared: Prepared) -> str:
     """Put the run's trained weights into `prepared`; return where they come from."""
     run, model = prepared.run, prepared.tuned.model
-    name = f"{prepared.profile.name}-{run.id}-{fingerprint(bench.configuration(prepared))}"
-    best = bench.output / "runs" / name / "best.pt"
+    best = bench.folder(prepared, bench.configuration(prepared)) / "best.pt"
     if best.exists():
         if run.method.library == "scratch":
             load_delta(model, best)

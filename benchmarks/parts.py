@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 
-from peft_scratch.experiments.device import precision_of
+from peft_scratch.experiments.recipe import RECIPES
 from peft_scratch.experiments.results import LIBRARIES, environment, write_json
 
 Row = dict[str, Any]
@@ -60,8 +60,7 @@ class Part:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on besides the code."""
-    dtype, _ = precision_of()
-    precision = str(dtype).removeprefix("torch.")
+    precision = RECIPES["fast"].precision_name
     found = environment(torch.device("cpu"), precision)
     return {
         "name": f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})",

@@ -38,7 +38,7 @@ from peft_scratch.experiments.claims import peak_during
 from peft_scratch.experiments.evaluation import MALFORMED, judge
 from peft_scratch.experiments.profiles import PROFILES
 from peft_scratch.experiments.recipe import RECIPES, Recipe
-from peft_scratch.experiments.runs import RUNS, Run, find_run
+from peft_scratch.experiments.runs import FROM_SCRATCH, RUNS, Run, find_run
 from peft_scratch.experiments.settings import prompt_rows
 from peft_scratch.experiments.workbench import EVALUATION_FACTOR
 from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
@@ -54,8 +54,6 @@ PAIRS: dict[str, tuple[Method, Method]] = {
     "adapter": (Adapter(bottleneck=8), AdapterHubAdapter(bottleneck=8)),
     "soft_prompt": (SoftPrompt(virtual_tokens=10), OpenDeltaPrompt(virtual_tokens=10)),
 }
-#: The limit's: without what a library may do besides.
-FROM_SCRATCH = ("full", "prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8")
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,7 @@ def steps(path: Path, sizes: Sizes) -> None:
                     "method": name,
                     "library": pair[1].library,
                     "recipe": recipe.name,
-                    "precision": _precision(recipe),
+                    "precision": recipe.precision_name,
                     "seconds": {which: summary(values) for which, values in seconds.items()},
                     "time": ratio(seconds["ours"], seconds["library"]),
                     "bytes": memory,
@@ -287,7 +285,7 @@ def limit(path: Path, sizes: Sizes) -> None:
     """
     part = Part(path, "limit", vars(sizes))
     base = random_t5(sizes.config)
-    for run_id in FROM_SCRATCH:
+    for run_id in FROM_SCRATCH:  # without what a library may do besides
         run = RUNS[run_id]
         collator = full_batch(sizes.batch, sizes.tokens - prompt_rows(run))
         works: dict[str, Callable[[], object]] = {}
@@ -372,7 +370,3 @@ def _points(
 
 def _rows(method: Method) -> int:
     return getattr(method, "virtual_tokens", 0)
-
-
-def _precision(recipe: Recipe) -> str:
-    return str(recipe.precision[0]).removeprefix("torch.")

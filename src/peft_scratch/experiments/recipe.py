@@ -45,6 +45,11 @@ class Recipe:
         """The type to work in on this machine, and a phrase that says why."""
         return device.precision_of() if self.bfloat16 else (torch.float32, "float32, as in the course")
 
+    @property
+    def precision_name(self) -> str:
+        """`float32` or `bfloat16`."""
+        return str(self.precision[0]).removeprefix("torch.")
+
     @contextmanager
     def at_work(self, model: nn.Module, where: torch.device) -> Iterator[None]:
         """Within it, a forward pass of `model` is done as the recipe has it.

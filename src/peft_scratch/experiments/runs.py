@@ -72,6 +72,10 @@ RUNS = {
 }
 
 
+#: Each method once, without a library.
+FROM_SCRATCH = tuple(run.id for run in RUNS.values() if run.method.library in ("none", "scratch"))
+
+
 def find_run(run_id: str) -> Run:
     """The run called `run_id`.
 

@@ -13,11 +13,11 @@ from torch import nn
 
 from peft_scratch.experiments.data import load_reviews
 from peft_scratch.experiments.results import environment, write_json
+from peft_scratch.experiments.runs import FROM_SCRATCH
 from peft_scratch.experiments.settings import fingerprint, prompt_rows
 from peft_scratch.experiments.training import train
 from peft_scratch.experiments.workbench import Workbench
 
-RUNS = ("full", "prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8")
 SEEDS = (0, 1, 2)
 #: The test reviews are fewer than in the ten runs, for time: they are judged after every epoch.
 SETTINGS = {"train_reviews": 256, "test_reviews": 500, "epochs": 8}
@@ -28,7 +28,7 @@ def small_data(
     output: str | Path | None = None,
     recipe: str = "fast",
     *,
-    runs: Sequence[str] = RUNS,
+    runs: Sequence[str] = FROM_SCRATCH,
     seeds: Sequence[int] = SEEDS,
     settings: dict[str, int] = SETTINGS,
 ) -> Iterator[dict[str, Any]]:

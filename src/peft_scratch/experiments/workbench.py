@@ -150,7 +150,7 @@ class Workbench:
 
     @property
     def precision(self) -> str:
-        return str(self.recipe.precision[0]).removeprefix("torch.")
+        return self.recipe.precision_name
 
     @functools.cached_property
     def reviews(self) -> Reviews:
@@ -213,6 +213,11 @@ class Workbench:
         base = base_fingerprint(profile)
         return configuration(run, profile, prepared.learning_rate, self.seed, base, self.recipe.name)
 
+    def folder(self, prepared: Prepared, config: dict[str, Any]) -> Path:
+        """Where a prepared run of `config` keeps its checkpoints and its best weights."""
+        name = f"{prepared.profile.name}-{prepared.run.id}-{fingerprint(config)}"
+        return self.output / "runs" / name
+
     def train(self, prepared: Prepared) -> dict[str, Any]:
         """Train a prepared run, or pick it up where it stopped; return its result, as its JSON holds it.
 
@@ -223,8 +228,7 @@ class Workbench:
         """
         run, profile, tuned = prepared.run, prepared.profile, prepared.tuned
         config = self.configuration(prepared)
-        name = f"{profile.name}-{run.id}-{fingerprint(config)}"
-        folder = self.output / "runs" / name
+        folder = self.folder(prepared, config)
         reviews = self.reviews if profile == self.profile else load_reviews(profile)
         length = profile.max_tokens - prompt_rows(run)
         training, test = (self.collator(split, length) for split in (reviews.train, reviews.test))

@@ -259,15 +259,8 @@ def _backward(model: T5ForConditionalGeneration, batch: dict[str, Tensor]) -> fl
 
 
 def _prepare(recipe: Recipe, sources: Sources, work: Path) -> Corpus:
-    """The tokenised texts; their tokenizer is trained once and kept in `work`."""
-    parts = (
-        recipe.vocabulary,
-        recipe.seed,
-        recipe.teacher_epochs,
-        recipe.judged_windows,
-        recipe.judged_phrases,
-    )
-    key = sha256(f"{parts} {sources.fingerprints()}".encode()).hexdigest()[:16]
+    """The tokenised texts and what the teacher says of them; tokenizer and verdicts are kept in `work`."""
+    key = sha256(f"{recipe.vocabulary} {sources.fingerprints()}".encode()).hexdigest()[:16]
     folder = work / f"tokenizer-{key}"
     if not folder.exists():
         draft = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -275,7 +268,8 @@ def _prepare(recipe: Recipe, sources: Sources, work: Path) -> Corpus:
         draft.replace(folder)
     corpus = Corpus.from_sources(sources, T5TokenizerFast.from_pretrained(folder))
     if recipe.minilm:
-        _judge(recipe, corpus, sources, work / f"judged-{key}.pt")
+        judging = (recipe.seed, recipe.teacher_epochs, recipe.judged_windows, recipe.judged_phrases)
+        _judge(recipe, corpus, sources, work / f"judged-{key}-{'-'.join(map(str, judging))}.pt")
     return corpus
 
 

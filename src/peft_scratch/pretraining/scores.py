@@ -15,12 +15,12 @@ from peft_scratch.experiments.evaluation import judge
 from peft_scratch.experiments.offline_data import sentence_split
 from peft_scratch.experiments.profiles import OFFLINE_BASE, PROFILES, ROOT, Choice
 from peft_scratch.experiments.recipe import RECIPES
+from peft_scratch.experiments.runs import FROM_SCRATCH
 from peft_scratch.experiments.text import SST2_PREFIX
 from peft_scratch.experiments.workbench import Workbench
 from peft_scratch.pretraining.card import write_card
 
-#: The runs of the offline profile that are repeated on the conditions of `CONDITIONS`.
-RUNS = ("full", "lora_scratch_r8", "adapter_scratch_b8", "prompt_scratch_n10")
+#: On these, the offline profile's runs from scratch are repeated.
 CONDITIONS = {"max_tokens": 192, "train_reviews": 4000, "test_reviews": 1500, "epochs": 2}
 RECIPE = RECIPES["fast"]
 
@@ -35,7 +35,7 @@ def measure(base: Path = OFFLINE_BASE, output: Path = ROOT / "runs" / "base-scor
     bench = _workbench(base, output)
     scores["imdb_zero_shot"] = bench.zero_shot()["accuracy"]["best"]
     scores["imdb_zero_shot_prefix"] = bench.zero_shot(SST2_PREFIX)["accuracy"]["best"]
-    for run in RUNS:
+    for run in FROM_SCRATCH:
         scores[run] = _tuned(bench, run)
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(bench.seed)
