@@ -61,7 +61,7 @@ def steps(
     batch: Batch = 16,
     rounds: Rounds = 4,
 ) -> None:
-    """Ours against the libraries, time and peak memory of a step: about 4 minutes."""
+    """Ours against every library, time and peak memory of a step: about 5 minutes."""
     import speed
 
     speed.steps(results, speed.Sizes(model, tokens, batch, rounds))

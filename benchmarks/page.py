@@ -25,7 +25,6 @@ METHOD_NAMES = {
     "adapter": "adapter, b = 8",
     "lora": "LoRA, r = 8",
 }
-LIBRARIES = {"peft": "PEFT", "adapterhub": "AdapterHub", "opendelta": "OpenDelta"}
 AXIS_NAMES = {
     "tokens": "tokens of an input",
     "batch": "reviews in a batch",
@@ -106,13 +105,13 @@ def _steps(part: dict[str, Any]) -> str:
     size = part["settings"]
     rows: dict[str, dict[str, str]] = {}
     for row in part["rows"]:
-        name = f"{METHOD_NAMES[row['method']]}, against {LIBRARIES[row['library']]}"
+        name = f"{METHOD_NAMES[row['method']]}, against {row['library']}"
         found = rows.setdefault(name, {"ours / library": name})
         found[f"time, {row['recipe']}"] = _times(row["time"])
         found[f"peak memory, {row['recipe']}"] = f"{row['memory']:.2f}"
     return (
-        "**A training step, ours over the library's**: below 1, ours takes less. Memory is what a step asks "
-        f"for on top of the loaded model. Batches of {size['batch']} with {size['tokens']} tokens, "
+        "**A training step, ours over the library's**: below 1, ours takes less. Memory is the most that "
+        f"torch hands out at once during a step. Batches of {size['batch']} with {size['tokens']} tokens, "
         f"{size['rounds']} rounds.\n\n"
         f"{_table(list(rows.values()))}"
     )
@@ -287,7 +286,7 @@ def _draw_steps(ax: Axes, part: dict[str, Any]) -> None:
     names: list[str] = []
     series: dict[str, list[dict[str, Any]]] = {}
     for row in part["rows"]:
-        name = f"{METHOD_NAMES[row['method']]}\nagainst {LIBRARIES[row['library']]}"
+        name = f"{METHOD_NAMES[row['method']]}\nagainst {row['library']}"
         names += [] if name in names else [name]
         series.setdefault(f"{row['recipe']} recipe", []).append(row["time"])
     if len({len(found) for found in series.values()}) == 1:  # else the part was interrupted within a row

@@ -8,33 +8,34 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from parts import Part, ratio, summary
 from products import Products
 from subjects import (
     Subject,
+    by_library,
     chosen_reviews,
     full_batch,
     in_turn,
+    peak_allocated,
     random_t5,
     reviews,
     taught,
     tokenizer,
+    tuned,
     typical,
 )
 from torch import nn
 from transformers import T5Config
 
+from peft_scratch.exactness.pairs import PAIRS as EXACT_PAIRS
+from peft_scratch.exactness.pairs import Pair
 from peft_scratch.exactness.t5_configs import t5_config
-from peft_scratch.experiments.claims import peak_during
 from peft_scratch.experiments.evaluation import MALFORMED, judge
 from peft_scratch.experiments.profiles import PROFILES
 from peft_scratch.experiments.recipe import RECIPES, Recipe
@@ -48,7 +49,9 @@ COURSE = PROFILES["course"]
 # What an epoch of the course trains on, and what it is judged on.
 COURSE_TRAIN, COURSE_TEST = 25_000, 25_000
 
-#: From scratch, and the same through a library.
+# How a step's time depends on it: not at all.
+LEARNING_RATE = 1e-4
+#: From scratch, and the same through the library of the assignment.
 PAIRS: dict[str, tuple[Method, Method]] = {
     "lora": (LoRA(rank=8, alpha=4.0), PeftLoRA(rank=8, alpha=4.0)),
     "adapter": (Adapter(bottleneck=8), AdapterHubAdapter(bottleneck=8)),
@@ -148,7 +151,7 @@ def _epoch(
     counts: tuple[int, int],
 ) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
     """The work of a few batches of an epoch, by name, and what an epoch has of it."""
-    subject = Subject(run.method, base, recipe, run.learning_rate)
+    subject = Subject(tuned(run.method, base), recipe, run.learning_rate)
     judging = EVALUATION_FACTOR * size
     lengths, test_lengths = ([len(row) for row in part.inputs] for part in (training, test))
     batches = list(recipe.training_batches(lengths, size, seed=0))
@@ -208,69 +211,45 @@ def _all_runs(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def steps(path: Path, sizes: Sizes) -> None:
-    """A step of ours against one of the library's on the same base and reviews: time, and peak memory."""
+    """A step of ours against one of each library that has the method, on the same base and reviews: time,
+    and the most memory that torch hands out during it."""
     part = Part(path, "steps", vars(sizes))
     base = random_t5(sizes.config)
-    for name, pair in PAIRS.items():
-        collator = full_batch(sizes.batch, sizes.tokens - _rows(pair[0]))
+    for ours, _ in PAIRS.values():
+        collator = full_batch(sizes.batch, sizes.tokens - _rows(ours))
+        # Without those whose library has the method at fewer places.
+        against = [pair for pair in EXACT_PAIRS if pair.ours == ours and pair.shares is Pair.shares]
         for recipe in RECIPES.values():
-            seconds = _step_seconds(pair, base, recipe, collator, sizes.rounds)
+            models = {"ours": tuned(ours, base)} | {p.library: by_library(p, base) for p in against}
+            subjects = {name: Subject(model, recipe, LEARNING_RATE) for name, model in models.items()}
+            seconds = _step_seconds(subjects, collator, sizes.rounds)
             memory = {
-                library: peak_of_a_step(name, library, recipe.name, sizes) for library in ("ours", "library")
+                name: peak_allocated(partial(subject.train, collator)) for name, subject in subjects.items()
             }
-            part.add(
-                {
-                    "method": name,
-                    "library": pair[1].library,
-                    "recipe": recipe.name,
-                    "precision": recipe.precision_name,
-                    "seconds": {which: summary(values) for which, values in seconds.items()},
-                    "time": ratio(seconds["ours"], seconds["library"]),
-                    "bytes": memory,
-                    "memory": memory["ours"]["step"] / memory["library"]["step"],
-                }
-            )
+            for pair in against:
+                part.add(
+                    {
+                        "method": ours.kind,
+                        "library": pair.library,
+                        "what": pair.what,
+                        "recipe": recipe.name,
+                        "precision": recipe.precision_name,
+                        "seconds": {name: summary(seconds[name]) for name in ("ours", pair.library)},
+                        "time": ratio(seconds["ours"], seconds[pair.library]),
+                        "bytes": {name: memory[name] for name in ("ours", pair.library)},
+                        "memory": memory["ours"] / memory[pair.library],
+                    }
+                )
+            del models, subjects
+            gc.collect()
 
 
-def _step_seconds(
-    pair: tuple[Method, Method], base: nn.Module, recipe: Recipe, collator: Any, rounds: int
-) -> dict[str, list[float]]:
-    works = {}
-    for which, method in zip(("ours", "library"), pair, strict=True):
-        subject = Subject(method, base, recipe, learning_rate=1e-4)
-        subject.train(collator)
-        works[which] = partial(subject.train, collator)
-    seconds = in_turn(works, rounds)
-    del works
-    gc.collect()
-    return seconds
-
-
-def peak_of_a_step(method: str, which: str, recipe: str, sizes: Sizes) -> dict[str, int]:
-    """Bytes in a process of its own, so that no step finds memory that another has asked for.
-
-    Returns:
-        `loaded`, what was resident before the first step; `peak`, the most during the second, the first
-        that has the optimiser's state; `step`, what came on top.
-    """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-        return alone.submit(_peak, method, which, recipe, sizes).result()
-
-
-def _peak(method: str, which: str, recipe: str, sizes: Sizes) -> dict[str, int]:
-    chosen = PAIRS[method][("ours", "library").index(which)]
-    collator = full_batch(sizes.batch, sizes.tokens - _rows(chosen))
-    subject = Subject(chosen, random_t5(sizes.config), RECIPES[recipe], learning_rate=1e-4)
-    gc.collect()
-    device = subject.accelerator.device
-    # Nothing is done during it: what is resident, once what was freed has gone back to the system.
-    peak_during(lambda: None, device)
-    loaded = psutil.Process().memory_info().rss
-    subject.train(collator)
-    peak, _ = peak_during(lambda: subject.train(collator), device)
-    if peak is None:
-        raise RuntimeError("this system does not tell a process's peak memory")
-    return {"loaded": loaded, "peak": peak, "step": peak - loaded}
+def _step_seconds(subjects: dict[str, Subject], collator: Any, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a step of each of `subjects`, taken in turn, after one that is not timed."""
+    works = {name: partial(subject.train, collator) for name, subject in subjects.items()}
+    for work in works.values():
+        work()
+    return in_turn(works, rounds)
 
 
 # 3. The limit
@@ -291,7 +270,7 @@ def limit(path: Path, sizes: Sizes) -> None:
         works: dict[str, Callable[[], object]] = {}
         products = Products()
         for recipe in RECIPES.values():
-            subject = Subject(run.method, base, recipe, learning_rate=1e-4)
+            subject = Subject(tuned(run.method, base), recipe, LEARNING_RATE)
             if recipe.name == "course":
                 with products:
                     subject.train(collator)
@@ -342,7 +321,11 @@ def growth(path: Path, sizes: Sizes, axes: dict[str, tuple[Any, ...]] = AXES) ->
         if changed.model not in bases:
             bases = {changed.model: random_t5(changed.config)}  # one at a time, for the memory's sake
         collator = full_batch(changed.batch, changed.tokens - _rows(pair[0]))
-        seconds = _step_seconds(pair, bases[changed.model], RECIPES["fast"], collator, sizes.rounds)
+        subjects = {
+            name: Subject(tuned(each, bases[changed.model]), RECIPES["fast"], LEARNING_RATE)
+            for name, each in zip(("ours", "library"), pair, strict=True)
+        }
+        seconds = _step_seconds(subjects, collator, sizes.rounds)
         part.add(
             {
                 "axis": axis,

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
+from peft_scratch.exactness.pairs import Pair
 from peft_scratch.experiments.claims import spread, subset
 from peft_scratch.experiments.data import Collator, label_ids, tokenise
 from peft_scratch.experiments.evaluation import MALFORMED, generated_verdicts
@@ -22,6 +25,7 @@ from peft_scratch.experiments.profiles import OFFLINE_BASE
 from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.experiments.training import History, make_optimizer, train_epoch
 from peft_scratch.methods import Method, apply
+from peft_scratch.methods.parameters import count_parameters
 
 SEED = 0
 # `taught` asks this many reviews, and gives up after this many steps.
@@ -122,16 +126,34 @@ def typical(batches: Sequence[list[int]], lengths: Sequence[int], count: int) ->
     return [ordered[int((i + 0.5) * len(ordered) / count)] for i in range(count)]
 
 
+def tuned(method: Method, base: nn.Module) -> nn.Module:
+    """A copy of `base` with `method` in it."""
+    torch.manual_seed(SEED)
+    return apply(method, copy.deepcopy(base)).model
+
+
+def by_library(pair: Pair, base: nn.Module) -> nn.Module:
+    """A copy of `base` with the method of `pair` in it as the library has it; what it adds trains."""
+    torch.manual_seed(SEED)
+    model = copy.deepcopy(base)
+    frozen = {id(parameter) for parameter in model.parameters()}
+    model = pair.build(model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) not in frozen)
+    added, expected = count_parameters(model, trainable_only=True), pair.ours.added_parameters(base.config)
+    assert added == expected, f"{pair.id}: {added:,} parameters train, not {expected:,}"
+    return model
+
+
 class Subject:
-    """A method in a copy of `base`, about to be trained by `recipe`.
+    """A model (of `tuned` or `by_library`), about to be trained by `recipe`.
 
     Attributes:
         model: prepared by `accelerator`.
     """
 
-    def __init__(self, method: Method, base: nn.Module, recipe: Recipe, learning_rate: float) -> None:
-        torch.manual_seed(SEED)
-        model = recipe.hold(apply(method, copy.deepcopy(base)).model)
+    def __init__(self, model: nn.Module, recipe: Recipe, learning_rate: float) -> None:
+        model = recipe.hold(model)
         self.recipe, self.accelerator = recipe, Accelerator(cpu=True)
         self.model, self._optimizer = self.accelerator.prepare(model, make_optimizer(model, learning_rate))
 
@@ -162,6 +184,18 @@ def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
             works[name]()
             seconds[name].append(time.perf_counter() - started)
     return seconds
+
+
+def peak_allocated(work: Callable[[], object]) -> int:
+    """The most bytes that torch held at once during `work`, on top of what it held before, by its profiler.
+
+    Unlike what the process holds, it does not depend on what was done, and freed, before.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    events = profiled.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return int(np.cumsum([change for _, change in changes]).max())
 
 
 def chosen_reviews(collator: Collator, batches: list[list[int]]) -> Collator:

@@ -38,7 +38,7 @@ def lean(model: nn.Module) -> Iterator[None]:
                 module.forward = partial(_dropout_forward, module)
             elif isinstance(module, T5Attention):
                 module.forward = partial(_attention_forward, module, module.forward)
-            elif isinstance(module, T5LayerNorm) and not module.weight.requires_grad:
+            elif isinstance(module, T5LayerNorm):
                 module.forward = partial(_norm_forward, module)
             else:
                 continue
@@ -104,9 +104,10 @@ def _dropout_forward(module: nn.Dropout, x: Tensor) -> Tensor:
 
 
 class _Norm(torch.autograd.Function):
-    """`w x / sqrt(mean(x^2) + epsilon)` of x `(..., D)` with a frozen w `(D)`, computed in float32.
+    """`w x / sqrt(mean(x^2) + epsilon)` of x `(..., D)` with w `(D)`, computed in float32.
 
-    Saved are x as it comes and one number a row, where autograd would keep several float32 tensors.
+    Saved are x as it comes and one number a row, where autograd would keep several float32 tensors. Under
+    autocast the result is in its type: it would be converted once for each projection that reads it.
     """
 
     @staticmethod
@@ -117,15 +118,20 @@ class _Norm(torch.autograd.Function):
         ctx.save_for_backward(x, weight, inverse)
         # A copy unless x is float32, in which case it is x itself, which must stay.
         normed = wide * inverse if wide is x else wide.mul_(inverse)
-        return normed.to(weight.dtype).mul_(weight)
+        scaled = normed.to(weight.dtype).mul_(weight)
+        device = x.device.type
+        return scaled.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else scaled
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, inverse = ctx.saved_tensors
         normed = x * inverse  # float32, as inverse is
+        of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = (gradient * normed).flatten(0, -2).sum(0).to(weight.dtype)
         of_normed = (gradient * weight).float()
         mean = (of_normed * normed).mean(-1, keepdim=True)
-        return (of_normed - normed.mul_(mean)).mul_(inverse).to(x.dtype), None, None
+        return (of_normed - normed.mul_(mean)).mul_(inverse).to(x.dtype), of_weight, None
 
 
 def _norm_forward(module: T5LayerNorm, x: Tensor) -> Tensor:

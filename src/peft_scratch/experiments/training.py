@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.data import Collator, ShuffledBatches, make_loader
+from peft_scratch.experiments.device import keep_freed_memory
 from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
@@ -156,6 +157,8 @@ def train_epoch(
     history: History,
     title: str,
 ) -> list[float]:
+    if recipe.lean and accelerator.device.type == "cpu":
+        keep_freed_memory()
     loader = make_loader(batches, collator, accelerator)
     losses = []
     model.train()
@@ -183,7 +186,7 @@ def train_epoch(
             raise _diverged(f"The loss became {losses[-1]} in {title}, step {step + 1}", optimizer)
         bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
     # The last step's update has met no loss yet, and must not get into a checkpoint.
-    if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
+    if not all(p.sum().isfinite() for p in model.parameters() if p.requires_grad):
         raise _diverged(f"A weight stopped being a number in the last step of {title}", optimizer)
     return losses
 
