@@ -411,6 +411,19 @@ def test_only_the_assignments_base_and_reviews_are_no_rehearsal(inputs):
     assert "not alike in: Base" in _said(inputs)["warnings"][1]["text"]
 
 
+def test_the_reviews_are_as_many_as_were_counted(inputs):
+    for run in inputs.runs.values():
+        run["config"]["train_reviews"] = run["config"]["test_reviews"] = None
+    said = json.dumps(_said(inputs))
+    assert "all to train on, all to test on" in said
+    assert "standard error of these accuracies" not in said  # nobody knows of how many
+    for run in inputs.runs.values():
+        run["reviews"] = {"train": 3_333, "test": 222}
+    said = json.dumps(_said(inputs))
+    assert "3,333 to train on, 222 to test on" in said
+    assert "points on 222 test reviews" in said
+
+
 # The files
 
 
