@@ -307,6 +307,16 @@ def test_the_optimiser_grows_in_proportion_or_not(inputs):
     assert "Not in proportion" in _sentences(inputs)
 
 
+def test_one_method_says_nothing_of_the_others(inputs):
+    for name in [name for name in inputs.runs if not name.startswith("adapter")]:
+        del inputs.results[name]
+    for run in inputs.runs.values():
+        run["memory"]["optimizer"] = 8 * run["parameters"]["trainable"]
+    said = _sentences(inputs)
+    assert "8.0 bytes for each trained parameter of the one method that was run." in said
+    assert "whatever the method" not in said
+
+
 def test_the_peak_is_lower_or_not(inputs):
     inputs.results["full"]["memory"]["peak"] = 10**12
     assert "lower than full fine-tuning's 1,000 GB in 9 of 9 runs" in _sentences(inputs)

@@ -349,8 +349,9 @@ class _Writer:
         }
         low, high = _ends(held)
         alike = held[high] <= 1.1 * held[low]
+        several = len({self.runs[name]["config"]["kind"] for name in measured}) > 1
         yield self.say(
-            "per_parameter_yes" if alike else "per_parameter_no",
+            ("per_parameter_yes" if several else "per_parameter_one") if alike else "per_parameter_no",
             bytes=self.language.range(number(held[low], 1), number(held[high], 1)),
             low=number(held[low], 1),
             high=number(held[high], 1),
