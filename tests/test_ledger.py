@@ -135,8 +135,8 @@ def test_any_shape_of_t5(kind, tmp_path):
 def test_t5_11b_takes_neither_time_nor_memory():
     """The whole command in a process of its own, all methods and libraries, from its start to its exit.
 
-    Processor time, since wall time depends on what else the machine does; three times the 3.5 s that were
-    measured, for slower machines.
+    Processor time, since wall time depends on what else the machine does; twice the 4.8 s that were measured
+    on a busy core, for slower machines.
     """
     program = """
 import re, sys
