@@ -22,12 +22,15 @@ import pandas as pd
 import pytest
 import torch
 from local_hub import model_folder, serving, write_reviews
+from pypdf import PdfReader
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.experiments.profiles import ROOT
 from peft_scratch.experiments.runs import RUNS
 from peft_scratch.pretraining.tokenizer import train_tokenizer
 from peft_scratch.reporting.tables import BASELINES, TEN, parameters, read_results
+from peft_scratch.submission.check import check
+from peft_scratch.submission.findings import FAULT
 
 MINUTES = 15  # that the five notebooks may take
 TRAIN, TEST, UNSUPERVISED = 40, 32, 10  # reviews: two steps an epoch
@@ -158,6 +161,7 @@ def course(tmp_path_factory):
     seconds = time.monotonic() - started
     assert {path: path.read_bytes() for path in before} == before, "the project's own notebooks were changed"
     _run([command, "tables", *place], offline)
+    _run([command, "report", *place, "--name", "Ada Lovelace", "--number", "400123456"], offline)
     return output, seconds
 
 
@@ -256,3 +260,28 @@ def test_the_tables_are_whole(course):
     assert "missing" not in page
     assert len(re.findall(r"\d+\.\d \(epoch \d+\)", page)) == 2 * len(TEN)
     assert f"{WHOLE:,}" in (course[0] / "report" / "tables" / "parameters.md").read_text()
+
+
+def test_the_report_is_whole(course):
+    said, persian = (
+        "\n".join(page.extract_text() for page in PdfReader(course[0] / "report" / name).pages)
+        for name in ("report.pdf", "report.fa.pdf")
+    )
+    assert "Ada Lovelace, student number 400123456" in said
+    assert f"stanfordnlp/imdb: {TRAIN} to train on, {TEST} to test on, inputs of 256 tokens" in said
+    assert f"points on {TEST} test reviews" in said
+    for added, _, whole in COUNTS.values():
+        assert f"{added:,}" in said
+        assert f"{whole:,}" in said
+    assert "All 10 hand counts equal what torch counts" in said
+    for word in ("missing", "Missing", "A rehearsal", "differs from the untouched base's"):
+        assert word not in said
+    assert "400123456" in persian
+
+
+def test_the_check_doubts_the_accuracies_and_nothing_else(course):
+    """They are those of random weights: whoever checks has to say so, of each of the ten."""
+    checked = check([course[0]])
+    assert checked.profile == "course"
+    assert set(checked.numbers) == set(TEN)
+    assert [found.code for found in checked.marked(FAULT)] == ["number-out-of-band"] * len(TEN)

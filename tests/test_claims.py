@@ -290,8 +290,15 @@ def test_a_finished_run_is_not_measured_again(bench, finished, monkeypatch):
     assert bench.train(prepared) == finished["lora_scratch_r8"][1]
 
 
-def test_a_run_found_on_disk_is_measured(bench, finished):
+def test_a_run_found_on_disk_is_measured(bench, finished, monkeypatch):
     _, expected = finished["lora_scratch_r8"]
+    trains = []
+
+    def loss(model, *arguments):
+        trains.append(count_parameters(model, trainable_only=True))
+        return pretraining_loss(model, *arguments)
+
+    monkeypatch.setattr(workbench, "pretraining_loss", loss)
     (path,) = (bench.output / "runs").glob(f"smoke-lora_scratch_r8-{expected['fingerprint']}/result.json")
     path.write_text("{")  # cut short
     prepared = bench.prepare("lora_scratch_r8")
@@ -300,6 +307,8 @@ def test_a_run_found_on_disk_is_measured(bench, finished):
     assert {**result["memory"], "peak": 0} == {**expected["memory"], "peak": 0}
     for name in ("knowledge", "training_accuracy", "disk", "epochs"):
         assert result[name] == expected[name]
+    # Without the method, the base is as frozen as the untouched one: what is frozen is computed leaner.
+    assert trains == [0, expected["parameters"]["trainable"]]
     # The steps that measuring takes are undone.
     assert all(torch.equal(p, best[name]) for name, p in prepared.tuned.model.named_parameters())
 

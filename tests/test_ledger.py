@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 
@@ -132,30 +133,32 @@ def test_any_shape_of_t5(kind, tmp_path):
 
 
 def test_t5_11b_takes_neither_time_nor_memory():
-    """The whole command in a process of its own, all methods and libraries.
+    """The whole command in a process of its own, all methods and libraries, from its start to its exit.
 
-    Processor time with much to spare (4 s were measured): wall time depends on what else the machine does.
+    Processor time, since wall time depends on what else the machine does; twice the 4.8 s that were measured
+    on a busy core, for slower machines.
     """
     program = """
-import re, sys, time
+import re, sys
 from pathlib import Path
 from typer.testing import CliRunner
 from peft_scratch.cli import app
 done = CliRunner().invoke(app, ["parameters", "t5-11b"])
 assert done.exit_code == 0, done.output
 assert "11,307,321,344" in done.output and "not installed" not in done.output
-print([name for name in ("sklearn", "scipy.stats", "pandas", "datasets") if name in sys.modules])
+print([name for name in ("sklearn", "scipy", "pandas", "datasets") if name in sys.modules])
 # Not getrusage's peak, which begins with that of the process that started this one.
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
-print(time.process_time(), int(peak[1]) / 2**20)
+print(int(peak[1]) / 2**20)
 """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    heavy, costs = done.stdout.splitlines()[-2:]
+    heavy, gibibytes = done.stdout.splitlines()[-2:]
     assert heavy == "[]"
-    seconds, gibibytes = map(float, costs.split())
-    assert seconds < 20
-    assert gibibytes < 1
+    assert float(gibibytes) < 1
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
 
 
 def test_a_missing_library_is_said_and_the_rest_is_counted(tmp_path, monkeypatch):

@@ -307,6 +307,16 @@ def test_the_optimiser_grows_in_proportion_or_not(inputs):
     assert "Not in proportion" in _sentences(inputs)
 
 
+def test_one_method_says_nothing_of_the_others(inputs):
+    for name in [name for name in inputs.runs if not name.startswith("adapter")]:
+        del inputs.results[name]
+    for run in inputs.runs.values():
+        run["memory"]["optimizer"] = 8 * run["parameters"]["trainable"]
+    said = _sentences(inputs)
+    assert "8.0 bytes for each trained parameter of the one method that was run." in said
+    assert "whatever the method" not in said
+
+
 def test_the_peak_is_lower_or_not(inputs):
     inputs.results["full"]["memory"]["peak"] = 10**12
     assert "lower than full fine-tuning's 1,000 GB in 9 of 9 runs" in _sentences(inputs)
@@ -409,6 +419,19 @@ def test_only_the_assignments_base_and_reviews_are_no_rehearsal(inputs):
     titles = [warning["title"] for warning in _said(inputs)["warnings"]]
     assert titles == ["A rehearsal, not a hand-in", ""]
     assert "not alike in: Base" in _said(inputs)["warnings"][1]["text"]
+
+
+def test_the_reviews_are_as_many_as_were_counted(inputs):
+    for run in inputs.runs.values():
+        run["config"]["train_reviews"] = run["config"]["test_reviews"] = None
+    said = json.dumps(_said(inputs))
+    assert "all to train on, all to test on" in said
+    assert "standard error of these accuracies" not in said  # nobody knows of how many
+    for run in inputs.runs.values():
+        run["reviews"] = {"train": 3_333, "test": 222}
+    said = json.dumps(_said(inputs))
+    assert "3,333 to train on, 222 to test on" in said
+    assert "points on 222 test reviews" in said
 
 
 # The files

@@ -36,6 +36,7 @@ def test_the_result_says_what_it_depends_on(bench, finished):
     assert result["config"]["hyperparameters"] == {"rank": 8, "alpha": 4.0, "targets": ["q", "v"]}
     assert result["config"]["seed"] == 3
     assert result["config"]["learning_rate"] == prepared.learning_rate
+    assert result["reviews"] == {"train": len(bench.reviews.train), "test": len(bench.reviews.test)}
     assert result["environment"]["versions"]["torch"] == torch.__version__
     assert result["environment"]["precision"] in ("float32", "bfloat16")
     parameters = result["parameters"]

@@ -5,7 +5,9 @@ Imports stand inside the commands: torch alone takes seconds, and help should no
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import math
 import re
 from pathlib import Path
@@ -67,6 +69,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 main = app
+
+# Python ends by looking for garbage in all that was imported: a second, once torch and transformers are.
+atexit.register(gc.freeze)
 
 for command in (
     *(exactness.parity, exactness.convert, exactness.parameters),

@@ -89,20 +89,23 @@ def parameters(
 
 @contextmanager
 def _in_seconds() -> Iterator[None]:
-    """Leave out what takes half of a short command's time and is of no use to it.
+    """Leave out what takes a third of a short command's time and is of no use to it.
 
-    That is collecting garbage, while some hundred thousand objects are made that stay; and scikit-learn
-    with scipy.stats and pandas, which transformers, generation/candidate_generator.py, imports for assisted
-    generation.
+    That is collecting garbage, while some hundred thousand objects are made that stay; and two packages
+    that transformers imports where it finds them: scikit-learn, with scipy.stats and pandas, for assisted
+    generation (generation/candidate_generator.py), and scipy.optimize for the losses of object detection
+    (loss/loss_for_object_detection.py).
     """
+    collecting = gc.isenabled()
+    gc.disable()
     from transformers.utils import import_utils
 
-    collecting, found = gc.isenabled(), import_utils._sklearn_available
-    gc.disable()
-    import_utils._sklearn_available = False
+    hidden = ("_sklearn_available", "_scipy_available")
+    found = {name: getattr(import_utils, name) for name in hidden}
+    vars(import_utils).update(dict.fromkeys(hidden, False))
     try:
         yield
     finally:
-        import_utils._sklearn_available = found
+        vars(import_utils).update(found)
         if collecting:
             gc.enable()

@@ -9,7 +9,6 @@ Nothing here needs memory for a model: the whole of it is on the device `meta`, 
 
 from __future__ import annotations
 
-import copy
 import io
 import math
 import re
@@ -275,23 +274,29 @@ class _Models:
         initialise(model)
         return model
 
-    @contextmanager
-    def borrowed(self) -> Iterator[T5ForConditionalGeneration]:
-        """The base to put a method into. Afterwards each of its modules is again what it was before."""
-        before = [
+    @cached_property
+    def _before(self) -> list[tuple[nn.Module, dict[str, Any], list[tuple[dict, dict]]]]:
+        """The base's modules: each with its attributes, and what the dictionaries among these hold."""
+        return [
             (
                 module,
-                {
-                    key: copy.copy(value) if isinstance(value, dict) else value
-                    for key, value in vars(module).items()
-                },
+                dict(vars(module)),
+                [(value, dict(value)) for value in vars(module).values() if isinstance(value, dict)],
             )
             for module in self.base.modules()
         ]
+
+    @contextmanager
+    def borrowed(self) -> Iterator[T5ForConditionalGeneration]:
+        """The base to put a method into. Afterwards each of its modules is again what it was before."""
+        before = self._before
         try:
             yield self.base
         finally:
-            for module, attributes in before:
+            for module, attributes, dictionaries in before:
+                for dictionary, content in dictionaries:
+                    dictionary.clear()
+                    dictionary.update(content)
                 vars(module).clear()
                 vars(module).update(attributes)
             self.base.requires_grad_(True)

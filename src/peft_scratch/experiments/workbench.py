@@ -114,6 +114,8 @@ class Workbench:
         # Their bars are widgets where Jupyter has them, whose metadata breaks notebooks on code hosts.
         datasets.disable_progress_bars()
         disable_hub_progress_bars()
+        # Without the Hub it would name the folder of this machine that it found the reviews in.
+        datasets.logging.set_verbosity_error()
         # The recipe decides on the precision: Accelerate's is one for the whole process, and would stand
         # in the way of a second workbench.
         accelerator = Accelerator(mixed_precision="no")
@@ -259,6 +261,7 @@ class Workbench:
                 "profile": profile.name,
                 "fingerprint": fingerprint(config),
                 "config": config,
+                "reviews": {"train": len(reviews.train), "test": len(reviews.test)},
                 "environment": environment(self.accelerator.device, self.precision),
                 "parameters": {
                     "added": run.method.added_parameters(t5),
@@ -321,7 +324,10 @@ class Workbench:
         )
         restore(model, history.best_state)  # measuring takes steps
         model.eval()
-        off = None if method.kind == "full" else self._knowledge(take_out(prepared.tuned))
+        # Frozen, as the untouched base was: `lean` takes a layer norm that trains another way, and rounds.
+        off = (
+            None if method.kind == "full" else self._knowledge(take_out(prepared.tuned).requires_grad_(False))
+        )
         wanted = (profile.test_reviews or len(self.reviews.test)) // 2
         seen = subset(training, spread(len(training.inputs), wanted))
         knowledge = {

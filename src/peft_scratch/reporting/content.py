@@ -134,7 +134,7 @@ class _Writer:
         def reviews(run: Result) -> str:
             config = run["config"]
             counts = {
-                part: number(config[f"{part}_reviews"]) if config[f"{part}_reviews"] else self.say("all")
+                part: number(count) if (count := figures.reviews(run, part)) else self.say("all")
                 for part in ("train", "test")
             }
             return self.say(
@@ -253,7 +253,9 @@ class _Writer:
             yield self.say(
                 "noise",
                 error=number(100 * max(errors.values()), 1),
-                reviews=self._distinct(lambda run: self.language.number(figures.test_reviews(run)), raw=True),
+                reviews=self._distinct(
+                    lambda run: self.language.number(figures.reviews(run, "test")), raw=True
+                ),
                 close=number(close),
                 others=number(len(best) - 1),
             )
@@ -347,8 +349,9 @@ class _Writer:
         }
         low, high = _ends(held)
         alike = held[high] <= 1.1 * held[low]
+        several = len({self.runs[name]["config"]["kind"] for name in measured}) > 1
         yield self.say(
-            "per_parameter_yes" if alike else "per_parameter_no",
+            ("per_parameter_yes" if several else "per_parameter_one") if alike else "per_parameter_no",
             bytes=self.language.range(number(held[low], 1), number(held[high], 1)),
             low=number(held[low], 1),
             high=number(held[high], 1),
@@ -809,7 +812,7 @@ def _as_the_assignment_asks(run: Result) -> bool:
 
 
 def _error(run: Result, share: float) -> float | None:
-    reviews = figures.test_reviews(run)
+    reviews = figures.reviews(run, "test")
     return figures.standard_error(share, reviews) if reviews else None
 
 

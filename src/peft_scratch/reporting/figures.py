@@ -97,9 +97,9 @@ def accuracy(results: dict[str, Result], language: Language) -> Figure | None:
     for name, result in runs.items():
         colour, marker = METHODS[result["config"]["kind"]]
         scratch = result["config"]["library"] in ("scratch", "none")
-        share, reviews = result["accuracy"]["best"], test_reviews(result)
+        share, counted = result["accuracy"]["best"], reviews(result, "test")
         x, y = result["parameters"]["trainable"], 100 * share
-        error = 100 * standard_error(share, reviews) if reviews else 0
+        error = 100 * standard_error(share, counted) if counted else 0
         ax.errorbar(x, y, error, color=colour, lw=0.7, alpha=0.55)
         avoid.append((x, y - error, x, y + error))
         ax.plot(
@@ -327,10 +327,9 @@ def standard_error(share: float, reviews: int) -> float:
     return math.sqrt(share * (1 - share) / reviews)
 
 
-def test_reviews(result: Result) -> int | None:
-    """How many test reviews the accuracy is of: all of IMDB's where the configuration does not say."""
-    config = result["config"]
-    return config["test_reviews"] or (25_000 if config["reviews"] == "stanfordnlp/imdb" else None)
+def reviews(result: Result, split: str) -> int | None:
+    """How many were in `split`, train or test; `None` if an older result took all and did not count them."""
+    return result.get("reviews", {}).get(split) or result["config"][f"{split}_reviews"]
 
 
 def place_labels(

@@ -101,6 +101,7 @@ _ENGLISH = {
     "claim_base": "Claim: the base keeps what it knew, and overfits less",
     "per_parameter_yes": "Yes: the optimiser holds {bytes} bytes for each trained parameter, whatever "
     "the method.",
+    "per_parameter_one": "The optimiser holds {bytes} bytes for each trained parameter of the one method that was run.",
     "per_parameter_no": "Not in proportion: the optimiser holds from {low} bytes for each trained parameter "
     "({low_run}) to {high} ({high_run}).",
     "optimizer_share": "Of full fine-tuning's {full} it is {low} ({low_run}) to {high} ({high_run}).",
@@ -299,6 +300,7 @@ _PERSIAN = {
     "claim_disk": "ادعا: یک فایل کوچک برای هر کار بس است",
     "claim_base": "ادعا: مدل پایه دانسته‌هایش را نگه می‌دارد و کمتر بیش‌برازش می‌کند",
     "per_parameter_yes": "آری: بهینه‌ساز در هر روشی برای هر پارامتر آموزش‌دیده {bytes} بایت نگه می‌دارد.",
+    "per_parameter_one": "بهینه‌ساز برای هر پارامتر آموزش‌دیدهٔ تنها روشی که اجرا شده {bytes} بایت نگه می‌دارد.",
     "per_parameter_no": "نه به نسبت: بهینه‌ساز برای هر پارامتر آموزش‌دیده از {low} بایت ({low_run}) تا {high} بایت ({high_run}) "
     "نگه می‌دارد.",
     "optimizer_share": "این حافظه از {low} ({low_run}) تا {high} ({high_run}) از {full} تنظیم کامل است.",
