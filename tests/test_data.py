@@ -1,9 +1,12 @@
 """The reviews: who is on which side, how they are cut, padded and batched."""
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from peft_scratch.experiments import data
 from peft_scratch.experiments.data import (
     Collator,
     LengthGroupedBatches,
@@ -11,9 +14,11 @@ from peft_scratch.experiments.data import (
     SortedBatches,
     load_reviews,
     pad,
+    tokenise,
+    tokenised,
 )
 from peft_scratch.experiments.offline_data import imdb_split, sentence_split
-from peft_scratch.experiments.profiles import PROFILES
+from peft_scratch.experiments.profiles import OFFLINE_BASE, PROFILES
 from peft_scratch.experiments.text import clean
 
 
@@ -112,3 +117,65 @@ def test_processes_share_each_batch_out(processes):
         else:
             assert sorted(i for part in parts for i in part) == sorted(batch)
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+# Tokens kept on disk
+
+TEXTS = ["a fine film", "dull", ""]
+
+
+@pytest.fixture
+def tokenizer():
+    return AutoTokenizer.from_pretrained(OFFLINE_BASE)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of the kept tokens, empty; `asked` has what was tokenised in spite of it."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    return tmp_path / "peft-scratch"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    asked = []
+
+    def counting(texts, *others):
+        asked.append(list(texts))
+        return tokenise(texts, *others)
+
+    monkeypatch.setattr(data, "tokenise", counting)
+    return asked
+
+
+def test_tokens_are_made_once_and_read_back_the_same(cache, asked, tokenizer):
+    first = tokenised(TEXTS, tokenizer, 8)
+    assert first == tokenise(TEXTS, tokenizer, 8)
+    tokenizer("something else", truncation=True, max_length=3, padding=True)  # leaves its settings behind
+    assert tokenised(TEXTS, AutoTokenizer.from_pretrained(OFFLINE_BASE), 8) == first
+    assert tokenised(TEXTS, tokenizer, 8) == first
+    assert asked == [TEXTS]
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_kept_tokens_are_told_apart_by_all_they_depend_on(cache, asked, tokenizer):
+    tokenised(TEXTS, tokenizer, 8)
+    assert tokenised(TEXTS, tokenizer, 2) == tokenise(TEXTS, tokenizer, 2)
+    assert tokenised(TEXTS[:2], tokenizer, 8) == tokenise(TEXTS[:2], tokenizer, 8)
+    tokenizer.add_tokens(["film"])
+    assert tokenised(TEXTS, tokenizer, 8) == tokenise(TEXTS, tokenizer, 8)
+    assert len(asked) == 4
+
+
+def test_damaged_tokens_are_made_again(cache, asked, tokenizer):
+    whole = tokenised(TEXTS, tokenizer, 8)
+    (file,) = cache.iterdir()
+    file.write_bytes(file.read_bytes()[:40])
+    assert tokenised(TEXTS, tokenizer, 8) == whole
+    assert tokenised(TEXTS, tokenizer, 8) == whole
+    assert len(asked) == 3, "at first, of the damaged ones, and to replace them"
+
+
+def test_tokens_that_cannot_be_kept_are_made_nevertheless(cache, asked, tokenizer):
+    cache.write_text("a file where the folder should be")
+    assert tokenised(TEXTS, tokenizer, 8) == tokenise(TEXTS, tokenizer, 8)

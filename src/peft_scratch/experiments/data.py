@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+import datasets
 import numpy as np
+import tokenizers
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
-from datasets import Dataset, load_dataset
+from datasets import Dataset, Features, Sequence, Value, load_dataset
 from datasets.exceptions import DatasetsError
+from pyarrow import ArrowInvalid
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
@@ -123,6 +130,35 @@ def tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: i
     return tokenizer(list(texts), truncation=True, max_length=max_tokens, return_attention_mask=False)[
         "input_ids"
     ]
+
+
+def tokenised(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:
+    """`tokenise`, kept on disk beside the other caches of `datasets`, for the next process that asks.
+
+    The file is named by all that the tokens depend on, so it cannot be stale. Where it cannot be written,
+    or is damaged, the work is done again.
+    """
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    for of_the_last_call in ("truncation", "padding"):
+        rules.pop(of_the_last_call)
+    everything = json.dumps([tokenizers.__version__, rules, max_tokens, texts])
+    key = hashlib.sha256(everything.encode()).hexdigest()[:32]
+    path = Path(datasets.config.HF_DATASETS_CACHE) / "peft-scratch" / f"tokens-{key}.arrow"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = Dataset.from_dict({"text": texts}).map(
+            lambda rows: {"input_ids": tokenise(rows["text"], tokenizer, max_tokens)},
+            batched=True,
+            remove_columns="text",
+            features=Features({"input_ids": Sequence(Value("int32"))}),
+            cache_file_name=str(path),
+            new_fingerprint=key,
+        )
+        return kept["input_ids"][:]
+    except (OSError, ArrowInvalid):
+        with suppress(OSError):
+            path.unlink()
+        return tokenise(texts, tokenizer, max_tokens)
 
 
 def label_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

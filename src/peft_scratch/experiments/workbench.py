@@ -30,7 +30,7 @@ from peft_scratch.experiments.claims import (
     subset,
     training_memory,
 )
-from peft_scratch.experiments.data import Collator, Reviews, label_ids, load_reviews, tokenise
+from peft_scratch.experiments.data import Collator, Reviews, label_ids, load_reviews, tokenised
 from peft_scratch.experiments.device import memory_of
 from peft_scratch.experiments.estimate import TIMED_STEPS, sample, seconds_of_a_run
 from peft_scratch.experiments.evaluation import MAX_LENGTH, Verdicts, judge
@@ -464,7 +464,7 @@ class Workbench:
         key = (split._fingerprint, max_tokens, prefix)  # `datasets` keeps it by what the rows came of
         if key not in self._tokens:
             texts = [prefix + text for text in split["text"]]
-            self._tokens[key] = tokenise(texts, self.tokenizer, max_tokens)
+            self._tokens[key] = tokenised(texts, self.tokenizer, max_tokens)
         return Collator(
             self._tokens[key],
             list(split["label"]),
