@@ -44,12 +44,9 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false"},
 }
 # What no output may hold: where things lie on this machine.
-ELSEWHERE = re.compile(r"(?<![\w.])/(?:home|root|Users|tmp|content|usr|opt|work)/\S*")
-BEGUN = """() => /\\d/.test(document.querySelector('.jp-CodeCell .jp-InputPrompt').textContent)"""
-# True when every cell was run, or one has failed: those after it are not run then.
-DONE = """() => document.querySelector("[data-mime-type='application/vnd.jupyter.error']")
-    || [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
-        .every(prompt => /^\\[\\d+\\]:$/.test(prompt.textContent))"""
+ELSEWHERE = re.compile(r"(?<![\w.])/(?:home|root|Users|tmp|content|usr|opt)/\S*")
+PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(it => it.textContent)"
+LOUD = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
 CUT = """shown => shown.some(it =>
     it.getBoundingClientRect().right > it.closest('.jp-Cell').getBoundingClientRect().right)"""
 
@@ -117,7 +114,7 @@ def run_all(page: Page, address: str, server: psutil.Process, picture: Path) -> 
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     begun, asked = time.monotonic(), -math.inf
-    while not page.evaluate(BEGUN):
+    while not re.search(r"\d", page.evaluate(PROMPTS)[0]):
         # What is asked for before the kernel is really there is forgotten, so it is asked for again.
         if time.monotonic() - asked > 30:
             page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -129,7 +126,7 @@ def run_all(page: Page, address: str, server: psutil.Process, picture: Path) -> 
 
     bars = page.locator(".jp-OutputArea-output", has_text=re.compile(r"epoch \d+/\d+: +\d+%"))
     seen = False
-    while not page.evaluate(DONE):
+    while any("*" in prompt for prompt in page.evaluate(PROMPTS)):
         assert time.monotonic() - begun < 60 * MINUTES, f"it has not ended after {MINUTES} minutes"
         if not seen and bars.count():
             with halted(server.children(recursive=True)):
@@ -137,16 +134,17 @@ def run_all(page: Page, address: str, server: psutil.Process, picture: Path) -> 
                 page.screenshot(path=picture)
                 seen = bars.count() > 0  # and not gone before the halt
         page.wait_for_timeout(50)
-    failed = page.locator("[data-mime-type='application/vnd.jupyter.error']")
-    assert not failed.count(), f"a cell failed: {failed.first.inner_text()[-500:]}"
+    # Cells after one that has failed are not run.
+    ran = [bool(re.search(r"\d", prompt)) for prompt in page.evaluate(PROMPTS)]
+    assert all(ran), f"code cell {sum(ran)} failed: {page.locator(LOUD).last.inner_text()[-500:]}"
     assert seen, "no progress bar was seen while the runs trained"
 
 
 def look(page: Page) -> str:
     """See what a student has to see of the executed notebook, and nothing else; what there is of it."""
     outputs = page.locator(".jp-OutputArea-output")
-    said = page.locator("[data-mime-type='application/vnd.jupyter.stderr']")
-    assert not said.count(), f"a warning is shown: {said.first.inner_text()[:500]}"
+    said = page.locator(LOUD)
+    assert not said.count(), f"a warning or an error is shown: {said.first.inner_text()[:500]}"
     found = ELSEWHERE.search("\n".join(outputs.all_inner_texts()))
     assert not found, f"a path of this machine is shown: {found and found[0]}"
     plots, tables = outputs.locator("img"), outputs.locator("table")
@@ -205,6 +203,7 @@ def main(folder: str, browser: str = "", *notebooks: str) -> None:
                     take_pictures(page, pictures, name)
                     print(f"{name}: {look(page)}", flush=True)
                 except AssertionError as problem:
+                    page.screenshot(path=pictures / f"{name}-failed.png")
                     sys.exit(f"{name}: {problem}")
                 page.close()
         window.close()
