@@ -11,7 +11,6 @@ BROWSER is Chromium's command, or empty for the one that is installed. The noteb
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import secrets
@@ -33,7 +32,7 @@ import psutil
 from peft_scratch.experiments.profiles import ROOT
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 MINUTES = 10  # that a notebook may take
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -108,22 +107,29 @@ def copy(notebook: Path, folder: Path) -> None:
     (folder / notebook.name).write_text(json.dumps(content), encoding="utf-8")
 
 
-def run_all(page: Page, address: str, server: psutil.Process, picture: Path) -> None:
-    """Open the notebook and run it from the menu; `picture` is to show a progress bar."""
-    page.goto(address)
-    page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
-    begun, asked = time.monotonic(), -math.inf
-    while not re.search(r"\d", page.evaluate(PROMPTS)[0]):
-        # What is asked for before the kernel is really there is forgotten, so it is asked for again.
-        if time.monotonic() - asked > 30:
-            page.get_by_role("menuitem", name="Run", exact=True).click()
-            page.locator(".lm-Menu-item", has_text=re.compile("^Run All Cells")).click()
-            page.mouse.move(0, 0)
-            asked = time.monotonic()
-        assert asked - begun < 60 * MINUTES, "no cell was run"
-        page.wait_for_timeout(50)
+def begin(window: Browser, address: str) -> Page:
+    """The notebook opened and run from the menu; its page, as soon as the first cell was run."""
+    for _ in range(4):
+        page = window.new_page(viewport={"width": 1280, "height": 1400})
+        page.set_default_timeout(60_000 * MINUTES)
+        page.goto(address)
+        page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+        page.wait_for_timeout(3_000)  # JupyterLab may put another kernel in the place of this one
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.locator(".lm-Menu-item", has_text=re.compile("^Run All Cells")).click()
+        page.mouse.move(0, 0)
+        for _ in range(300):
+            if re.search(r"\d", page.evaluate(PROMPTS)[0]):
+                return page
+            page.wait_for_timeout(100)
+        page.close()  # what the first kernel was asked for, the second does not do
+    sys.exit("JupyterLab ran no cell")
 
+
+def wait_for_the_end(page: Page, server: psutil.Process, picture: Path) -> None:
+    """Wait until all cells were run; `picture` is to show a progress bar."""
+    begun = time.monotonic()
     bars = page.locator(".jp-OutputArea-output", has_text=re.compile(r"epoch \d+/\d+: +\d+%"))
     seen = False
     while any("*" in prompt for prompt in page.evaluate(PROMPTS)):
@@ -195,11 +201,9 @@ def main(folder: str, browser: str = "", *notebooks: str) -> None:
         for name in names:
             copy(ROOT / "notebooks" / f"{name}.ipynb", Path(place))
             with jupyter_lab(Path(place)) as (server, address):
-                page = window.new_page(viewport={"width": 1280, "height": 1400})
-                page.set_default_timeout(60_000 * MINUTES)
+                page = begin(window, address.format(f"{name}.ipynb"))
                 try:
-                    picture = pictures / f"{name}-progress.png"
-                    run_all(page, address.format(f"{name}.ipynb"), server, picture)
+                    wait_for_the_end(page, server, pictures / f"{name}-progress.png")
                     take_pictures(page, pictures, name)
                     print(f"{name}: {look(page)}", flush=True)
                 except AssertionError as problem:
