@@ -119,7 +119,7 @@ def begin(window: Browser, address: str) -> Page:
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.locator(".lm-Menu-item", has_text=re.compile("^Run All Cells")).click()
         page.mouse.move(0, 0)
-        for _ in range(300):
+        for _ in range(1200):
             if re.search(r"\d", page.evaluate(PROMPTS)[0]):
                 return page
             page.wait_for_timeout(100)
