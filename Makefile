@@ -7,6 +7,7 @@ OUTPUT ?=
 BUDGET ?=
 STD_NUMBER =
 NAME =
+BROWSER =
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -14,7 +15,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt requirements-no-deps.txt
 PLACE = --profile "$(PROFILE)" $(if $(OUTPUT),--output "$(OUTPUT)")
 STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(STD_NUMBER),--number "$(STD_NUMBER)")
 
-.PHONY: run test rehearsal lint bench tables report claims submission base bundle address lock audit clean
+.PHONY: run test rehearsal browser lint bench tables report claims submission base bundle address lock audit clean
 
 run: $(INSTALLED)  ## execute the five notebooks, write results, weights, tables and report
 	$(BIN)/peft-scratch notebooks $(PLACE) --seed "$(SEED)" --recipe "$(RECIPE)"
@@ -27,6 +28,13 @@ test: lint  ## no network, no GPU
 
 rehearsal: $(INSTALLED)  ## the notebooks on the course profile, t5-small's sizes, a few reviews: some minutes
 	$(BIN)/pytest -s tests/rehearsal.py
+
+# Playwright goes into a folder of its own: the kit needs none. It drives a Chromium that is there; none is fetched.
+PLAYWRIGHT := 1.65.2
+browser: $(INSTALLED)  ## the notebooks in JupyterLab in a real Chromium, some minutes; BROWSER=/path/to/chromium
+	test -d build/browser/playwright-$(PLAYWRIGHT).dist-info || \
+		$(BIN)/python -m pip install --quiet --upgrade --target build/browser playwright==$(PLAYWRIGHT)
+	PYTHONPATH=build/browser $(BIN)/python tests/browser.py build/pictures "$(BROWSER)"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

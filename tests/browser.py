@@ -1,11 +1,11 @@
-"""One notebook in JupyterLab in a real browser: all cells run from the menu, progress and plots seen.
+"""The notebooks in JupyterLab in a real browser, run from the menu: is everything seen that has to be?
 
-By hand, for it needs a browser: `pip install playwright`, then, with Debian's chromium or another one,
+`make browser` runs it, and so does, where playwright is installed,
 
-    python tests/browser.py FOLDER [NOTEBOOK] [BROWSER]
+    python tests/browser.py FOLDER BROWSER [NOTEBOOK ...]
 
-It leaves screenshots in FOLDER, to be looked at, and stops at what it does not find. The notebook is run
-in `smoke`, on a copy.
+BROWSER is Chromium's command, or empty for the one that is installed. The notebooks are run on copies, in
+`smoke`. FOLDER gets screenshots to be looked at: of a progress bar, and of the whole notebook, page by page.
 """
 
 from __future__ import annotations
@@ -25,109 +25,193 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from playwright.sync_api import Page, sync_playwright
+import psutil
 
 from peft_scratch.experiments.profiles import ROOT
 
-MINUTES = 10
-# A long notebook is drawn as far as it is in view, and no further; here all of it is looked at.
-ALL_CELLS = {"windowingMode": "none"}
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+MINUTES = 10  # that a notebook may take
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SETTINGS = {
+    # A long notebook is drawn as far as it is in view, and no further; here all of it is looked at.
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    # Else a question covers a corner of each picture.
+    "apputils-extension/notification": {"fetchNews": "false"},
+}
+# What no output may hold: where things lie on this machine.
+ELSEWHERE = re.compile(r"(?<![\w.])/(?:home|root|Users|tmp|content|usr|opt)/\S*")
+PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(it => it.textContent)"
+LOUD = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
+CUT = """shown => shown.some(it =>
+    it.getBoundingClientRect().right > it.closest('.jp-Cell').getBoundingClientRect().right)"""
 
 
 @contextmanager
-def jupyter_lab(folder: Path) -> Iterator[str]:
-    """A JupyterLab of its own, opened on `folder`; its address, with `{}` for a notebook's name."""
+def jupyter_lab(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """A JupyterLab of its own, opened on `folder`: its process, and its address with `{}` for a notebook."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    token, settings = secrets.token_hex(8), folder / ".settings"
-    tracker = settings / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
-    tracker.parent.mkdir(parents=True)
-    tracker.write_text(json.dumps(ALL_CELLS))
+    # Settings of its own each time, or it would open what the one before it had open.
+    token, settings = secrets.token_hex(8), Path(tempfile.mkdtemp(prefix=".", dir=folder))
+    for name, content in SETTINGS.items():
+        path = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(content))
     options = {"ServerApp.root_dir": folder, "port": port, "IdentityProvider.token": token}
     options["LabApp.user_settings_dir"] = settings
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += [f"--{name}={value}" for name, value in options.items()]
-    env = {**os.environ, "JUPYTER_CONFIG_DIR": str(folder / ".config"), "HF_HUB_OFFLINE": "1"}
-    with (folder / ".server.log").open("w") as log:
+    env = {**os.environ, "JUPYTER_CONFIG_DIR": str(settings), "HF_HUB_OFFLINE": "1"}
+    log_path = settings / "server.log"
+    with log_path.open("w") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
-        for _ in range(60 * MINUTES):
+        while True:
+            assert server.poll() is None, f"JupyterLab stopped:\n{log_path.read_text()}"
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={token}", timeout=5).close()
                 break
             except (urllib.error.URLError, OSError):
-                assert server.poll() is None, (folder / ".server.log").read_text()
-                time.sleep(1)
-        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}"
+                time.sleep(0.5)
+        yield psutil.Process(server.pid), f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}"
     finally:
         server.terminate()
         server.wait()
 
 
-def copy(notebook: Path, folder: Path) -> str:
-    """A copy of `notebook` in `folder` without its outputs, to be run in `smoke`; its name."""
+@contextmanager
+def halted(kernels: list[psutil.Process]) -> Iterator[None]:
+    """A pause in which nothing is computed, so that a moment can be looked at."""
+    for kernel in kernels:
+        kernel.suspend()
+    try:
+        yield
+    finally:
+        for kernel in kernels:
+            kernel.resume()
+
+
+def copy(notebook: Path, folder: Path) -> None:
+    """A copy of `notebook` in `folder` without its outputs, to be run in `smoke`."""
     content = json.loads(notebook.read_text(encoding="utf-8"))
     for cell in content["cells"]:
         if cell["cell_type"] == "code":
             cell.update(outputs=[], execution_count=None)
         if "parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = f'PROFILE = "smoke"\nSEED = 0\nOUTPUT = "{folder / "output"}"\nRECIPE = "fast"'
+            cell["source"] = 'PROFILE = "smoke"\nSEED = 0\nOUTPUT = "output"\nRECIPE = "fast"'
     (folder / notebook.name).write_text(json.dumps(content), encoding="utf-8")
-    return notebook.name
 
 
-def look(page: Page, address: str, pictures: Path) -> None:
-    """Open the notebook, run it from the menu, and see what a student has to see."""
-    page.goto(address)
-    page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
-    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status='idle'], .jp-Notebook-ExecutionIndicator")
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.locator(".lm-Menu-item", has_text=re.compile("^Run All Cells")).click()
+def begin(window: Browser, address: str) -> Page:
+    """The notebook opened and run from the menu; its page, as soon as the first cell was run."""
+    for _ in range(4):
+        page = window.new_page(viewport={"width": 1280, "height": 1400})
+        page.set_default_timeout(60_000 * MINUTES)
+        page.goto(address)
+        page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+        page.wait_for_timeout(3_000)  # JupyterLab may put another kernel in the place of this one
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.locator(".lm-Menu-item", has_text=re.compile("^Run All Cells")).click()
+        page.mouse.move(0, 0)
+        for _ in range(1200):
+            if re.search(r"\d", page.evaluate(PROMPTS)[0]):
+                return page
+            page.wait_for_timeout(100)
+        page.close()  # what the first kernel was asked for, the second does not do
+    sys.exit("JupyterLab ran no cell")
 
-    output = page.locator(".jp-OutputArea-output")
-    bar = output.filter(has_text=re.compile(r"epoch \d+/\d+: +\d+%")).first
-    bar.wait_for(timeout=60_000 * MINUTES)
-    bar.scroll_into_view_if_needed()
-    print("progress:", re.sub(r"\s+", " ", bar.inner_text())[-70:])
-    page.screenshot(path=pictures / "progress.png")
 
-    page.wait_for_function(
-        """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
-                 .every(prompt => /^\\[\\d+\\]:$/.test(prompt.textContent))""",
-        timeout=60_000 * MINUTES,
-    )
-    assert not page.locator("[data-mime-type='application/vnd.jupyter.error']").count(), "a cell failed"
-    cells, plots = page.locator(".jp-CodeCell").count(), page.locator(".jp-OutputArea-output img")
+def wait_for_the_end(page: Page, server: psutil.Process, picture: Path) -> None:
+    """Wait until all cells were run; `picture` is to show a progress bar."""
+    begun = time.monotonic()
+    bars = page.locator(".jp-OutputArea-output", has_text=re.compile(r"epoch \d+/\d+: +\d+%"))
+    seen = False
+    while any("*" in prompt for prompt in page.evaluate(PROMPTS)):
+        assert time.monotonic() - begun < 60 * MINUTES, f"it has not ended after {MINUTES} minutes"
+        if not seen and bars.count():
+            with halted(server.children(recursive=True)):
+                bars.evaluate_all("bars => bars.forEach(bar => bar.scrollIntoView({block: 'center'}))")
+                page.screenshot(path=picture)
+                seen = bars.count() > 0  # and not gone before the halt
+        page.wait_for_timeout(50)
+    # Cells after one that has failed are not run.
+    ran = [bool(re.search(r"\d", prompt)) for prompt in page.evaluate(PROMPTS)]
+    assert all(ran), f"code cell {sum(ran)} failed: {page.locator(LOUD).last.inner_text()[-500:]}"
+    assert seen, "no progress bar was seen while the runs trained"
+
+
+def look(page: Page) -> str:
+    """See what a student has to see of the executed notebook, and nothing else; what there is of it."""
+    outputs = page.locator(".jp-OutputArea-output")
+    said = page.locator(LOUD)
+    assert not said.count(), f"a warning or an error is shown: {said.first.inner_text()[:500]}"
+    found = ELSEWHERE.search("\n".join(outputs.all_inner_texts()))
+    assert not found, f"a path of this machine is shown: {found and found[0]}"
+    plots, tables = outputs.locator("img"), outputs.locator("table")
     assert plots.count(), "no plot is shown"
-    assert all(plots.nth(i).evaluate("image => image.naturalWidth") > 300 for i in range(plots.count()))
-    assert page.locator(".jp-OutputArea-output table").count(), "no table is shown"
-    assert page.locator("mjx-container").count(), "no formula is set"
-    print(f"{cells} cells run, {plots.count()} plots shown")
-    for name, place in (
-        ("top", output.first),
-        ("plots", plots.first),
-        ("numbers", page.locator(".jp-OutputArea-output table").last),
-    ):
-        place.scroll_into_view_if_needed()
-        page.screenshot(path=pictures / f"{name}.png")
+    assert all(plots.nth(i).evaluate("plot => plot.naturalWidth > 300") for i in range(plots.count()))
+    assert tables.count(), "no table is shown"
+    for shown in plots, tables:
+        assert not shown.evaluate_all(CUT), "a plot or a table is wider than the page"
+    formulas = page.locator("mjx-container")
+    assert formulas.count(), "no formula is set"
+    assert not page.locator("mjx-merror").count(), "a formula is wrong"
+    assert "$" not in "".join(page.locator(".jp-MarkdownOutput p").all_inner_texts()), "a formula is not set"
+    cells = page.locator(".jp-CodeCell").count()
+    return f"{cells} cells run, {plots.count()} plots, {tables.count()} tables, {formulas.count()} formulas"
 
 
-def main(pictures: str, notebook: str = "05_lora", browser: str = "/usr/bin/chromium") -> None:
-    Path(pictures).mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp())
+def take_pictures(page: Page, pictures: Path, name: str) -> None:
+    """The notebook from its first cell to its last, a screen at a time."""
+    paper = page.locator(".jp-WindowedPanel-outer")
+    height, top = paper.evaluate("paper => [paper.clientHeight, paper.getBoundingClientRect().top]")
+    paper.evaluate("paper => { paper.scrollTop = 0 }")
+    end = page.locator(".jp-Cell").last.evaluate("cell => cell.getBoundingClientRect().bottom") - top
+    for number, top in enumerate(range(0, int(end), int(height) - 40), start=1):
+        paper.evaluate("(paper, top) => { paper.scrollTop = top }", top)
+        page.screenshot(path=pictures / f"{name}-{number:02d}.png")
+
+
+def main(folder: str, browser: str = "", *notebooks: str) -> None:
     try:
-        name = copy(ROOT / "notebooks" / f"{notebook}.ipynb", folder)
-        with jupyter_lab(folder) as address, sync_playwright() as playwright:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        sys.exit("This needs the package playwright: `make browser` puts it into a folder of its own.")
+    chromium = shutil.which(browser) if browser else next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if not chromium:
+        sys.exit(
+            f"There is no {browser or 'Chromium or Chrome'} here: install it (Debian: apt-get install "
+            "chromium), or say where it is: make browser BROWSER=/path/to/chromium."
+        )
+    pictures = Path(folder)
+    pictures.mkdir(parents=True, exist_ok=True)
+    names = notebooks or [path.stem for path in sorted((ROOT / "notebooks").glob("0*.ipynb"))]
+    with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
+        try:
             # Root, as in a container, cannot have the sandbox; what is opened here is our own.
-            chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-            page = chromium.new_page(viewport={"width": 1280, "height": 1000})
-            page.set_default_timeout(60_000 * MINUTES)
-            look(page, address.format(name), Path(pictures))
-            chromium.close()
-    finally:
-        shutil.rmtree(folder)
+            window = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        except Error as problem:
+            sys.exit(f"{chromium} does not start as Chromium does: {problem.message.splitlines()[0]}")
+        for name in names:
+            copy(ROOT / "notebooks" / f"{name}.ipynb", Path(place))
+            with jupyter_lab(Path(place)) as (server, address):
+                page = begin(window, address.format(f"{name}.ipynb"))
+                try:
+                    wait_for_the_end(page, server, pictures / f"{name}-progress.png")
+                    take_pictures(page, pictures, name)
+                    print(f"{name}: {look(page)}", flush=True)
+                except AssertionError as problem:
+                    page.screenshot(path=pictures / f"{name}-failed.png")
+                    sys.exit(f"{name}: {problem}")
+                page.close()
+        window.close()
+    print(f"Pictures to look at: {pictures}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The notebooks' cells in any order: twice, interrupted, skipped; on a tiny base, in this process."""
+"""The notebooks' cells in any order: twice, interrupted, in a new kernel, skipped; on a tiny base."""
 
 import ast
 import json
@@ -56,7 +56,7 @@ def _straight(path, output):
     return outcome(output)
 
 
-def test_each_cell_twice_and_one_interrupted(path, tmp_path, monkeypatch):
+def test_each_cell_twice_one_interrupted_then_all_in_a_new_kernel(path, tmp_path, monkeypatch):
     calls = []
     train_epoch = training.train_epoch
 
@@ -77,8 +77,18 @@ def test_each_cell_twice_and_one_interrupted(path, tmp_path, monkeypatch):
                 interrupted += 1
                 notebook.run(cell)
     assert interrupted == 1
-    monkeypatch.setattr(training, "train_epoch", train_epoch)
     found = outcome(tmp_path / "twice")
+
+    def again(*arguments):
+        raise AssertionError("a finished run is trained again")
+
+    monkeypatch.setattr(training, "train_epoch", again)
+    restarted = Notebook(path, tmp_path / "twice")  # no name is left, the folder is
+    for cell in restarted.cells:
+        restarted.run(cell)
+    assert outcome(tmp_path / "twice") == found
+
+    monkeypatch.setattr(training, "train_epoch", train_epoch)
     expected = _straight(path, tmp_path / "straight")
     assert expected.keys() <= found.keys()
     for name, content in expected.items():

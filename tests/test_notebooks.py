@@ -27,6 +27,15 @@ for step in range(4):
 print(file=sys.stderr)
 print("\\r   ", end="\\r", file=sys.stderr)
 """
+LOOP = """
+from peft_scratch.experiments.progress import progress
+for _ in progress(range(3), "looping", "step", True):
+    pass
+print()
+print("looped")
+for _ in progress(range(3), "looping", "step", True):
+    pass
+"""
 
 
 def _notebook(path: Path, *sources: str) -> Path:
@@ -52,6 +61,15 @@ def test_a_notebook_is_executed_with_its_parameters_and_cleaned(tmp_path):
     assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5]
     assert set(executed.metadata) == {"language_info"}
     assert not any(set(cell.metadata) - {"tags"} for cell in code)
+
+
+def test_a_bar_is_seen_and_leaves_nothing(tmp_path, capsys):
+    executed = execute(_notebook(tmp_path / "01.ipynb", "print('unheard')", LOOP), {})
+    (output,) = executed.cells[2].outputs
+    assert (output.name, output.text) == ("stdout", "\nlooped\n")
+    said = capsys.readouterr().err
+    assert said.count("looping:   0%") == 2, "the bars of a cell do not reach the terminal"
+    assert not re.search("unheard|looped", said)
 
 
 def test_parameters_do_not_pile_up(tmp_path):
@@ -163,6 +181,7 @@ def test_the_five_notebooks_run_from_the_command_line(tmp_path):
         )
         assert "smoke, because it was asked for" in outputs
         assert "Warning" not in outputs
+        assert "\r" not in outputs, "a bar has left something behind"
     assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == [
         "adapter.pt",
         "lora.pt",

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
 from peft_scratch.experiments.profiles import ROOT
 
@@ -27,6 +28,11 @@ def setup_notebook(monkeypatch):
     spec.loader.exec_module(module)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return module
+
+
+def _lines(requirements):
+    lines = (line.partition("#")[0].strip() for line in requirements.read_text().splitlines())
+    return [line for line in lines if line]
 
 
 @pytest.fixture
@@ -64,17 +70,25 @@ def test_what_is_not_there_is_not_kept(setup_notebook, pip, monkeypatch):
     assert pip[0].kept == ""
 
 
-def test_a_restart_is_asked_for_only_if_something_imported_was_replaced(setup_notebook, pip, monkeypatch):
+@pytest.mark.parametrize("there", ["4.50.3", "5.2.0"])
+def test_a_restart_is_asked_for_only_if_something_imported_was_replaced(
+    there, setup_notebook, pip, monkeypatch
+):
     installed = setup_notebook._version
+    wanted = {r.name: r.specifier for r in map(Requirement, _lines(ROOT / "requirements.txt"))}[
+        "transformers"
+    ]
+    assert there not in wanted and installed("transformers") in wanted, "pip would not replace it"
 
     def version(name):  # pip "replaces" transformers
-        return "0.0" if pip and name == "transformers" else installed(name)
+        return there if not pip and name == "transformers" else installed(name)
 
     monkeypatch.setattr(setup_notebook, "_version", version)
     with pytest.raises(
         setup_notebook.SetupStopped, match=r"^transformers had been imported .* restart the runtime"
     ):
         setup_notebook.install()
+    assert "transformers" not in pip[0].kept
     pip.clear()
     monkeypatch.delitem(sys.modules, "transformers")
     setup_notebook.install()

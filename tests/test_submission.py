@@ -58,7 +58,9 @@ def notebook(number: int, profile: str = "course") -> nbformat.NotebookNode:
         best = NUMBERS[run.id]
         log = [f"Number of parameters: {fitted(run.id, base_of(profile)).whole:,}"]
         for epoch in range(1, 11):
-            log.append(f"epoch {epoch}/10: loss 0.3, test accuracy {best - abs(epoch - 7) / 10:.1f} %, 9 s")
+            bar = f"\repoch {epoch}/10: 100%|##| 9/9\r{' ' * 24}\r"
+            accuracy = best - abs(epoch - 7) / 10
+            log.append(f"{bar}epoch {epoch}/10: loss 0.3, test accuracy {accuracy:.1f} %, 9 s")
         source = f'bench.train(bench.prepare("{run.id}"))'
         cells.append(new_code_cell(source, outputs=said("\n".join(log) + "\n")))
     rows = [f"| {run.title} | {NUMBERS[run.id]:.1f} | - |" for run in runs]

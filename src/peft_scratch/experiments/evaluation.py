@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from peft_scratch.experiments.data import Collator, make_loader
+from peft_scratch.experiments.progress import progress
 from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.experiments.text import LABEL_WORDS
 
@@ -91,9 +91,7 @@ def judge(
     training = model.training
     model.eval()
     said = torch.full((len(lengths),), MALFORMED)
-    bar = tqdm(
-        loader, desc="  evaluating", leave=False, mininterval=1, disable=not accelerator.is_main_process
-    )
+    bar = progress(loader, "  evaluating", "batch", accelerator.is_main_process)
     with torch.inference_mode(), recipe.at_work(model, accelerator.device):
         for batch in bar:
             whole = accelerator.unwrap_model(model)

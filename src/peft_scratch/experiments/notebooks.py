@@ -25,6 +25,8 @@ _ELSEWHERE = [
     (re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "<cell>"),
 ]
 _INJECTED = "injected-parameters"
+# What is left of a bar that cleared itself: spaces, and the way back to the start of the line.
+_BLANK_BAR = re.compile(r"^ *\r", re.MULTILINE)
 
 
 def execute_all(profile: str, seed: int, output: Path | None, recipe: str = "fast") -> list[Path]:
@@ -62,7 +64,7 @@ def execute_all(profile: str, seed: int, output: Path | None, recipe: str = "fas
 def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
     """The notebook at `source`, executed with `parameters` and cleaned; nothing is written.
 
-    A bar counts the cells on standard error; what the cells print there, their own bars included, is
+    A bar counts the cells on standard error; the cells' own bars, and what else they print there, are
     passed on.
 
     Raises:
@@ -81,6 +83,7 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
             # What matters reaches the cell; the kernel's own log would only break up the bars.
             extra_arguments=["--log-level=CRITICAL"],
             cwd=source.parent,
+            stdout_file=_BarsAlone(),
             stderr_file=_Terminal(),
             # Merges what a progress bar wrote into its last state.
             coalesce_streams=True,
@@ -112,8 +115,7 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
         cell.source = _portable(cell.source).strip()
         for output in cell.outputs:
             if "text" in output:
-                text = _without_blank_bars(output.text) if output.name == "stderr" else output.text
-                output.text = _portable(text)
+                output.text = _portable(_BLANK_BAR.sub("", output.text))
             for kind, content in output.get("data", {}).items():
                 if isinstance(content, str) and kind.startswith("text/"):
                     output.data[kind] = _portable(content)
@@ -133,13 +135,14 @@ class _Terminal:
         sys.stderr.flush()
 
 
+class _BarsAlone(_Terminal):
+    """The terminal again, for what cells print to standard output: of that, only their bars."""
+
+    def write(self, text: str) -> None:
+        super().write("".join(line for line in text.split("\n") if "\r" in line))
+
+
 def _portable(text: str) -> str:
     for path, name in _ELSEWHERE:
         text = path.sub(name, text)
     return text
-
-
-def _without_blank_bars(text: str) -> str:
-    """A bar that cleared itself leaves a line of spaces behind, or a carriage return at the end."""
-    lines = [line.rpartition("\r")[2].rstrip() for line in text.removesuffix("\r").split("\n")]
-    return "\n".join(line for n, line in enumerate(lines) if line or n == len(lines) - 1)

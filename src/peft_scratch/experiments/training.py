@@ -16,11 +16,11 @@ from accelerate import Accelerator
 from accelerate.utils import release_memory, set_seed
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.data import Collator, ShuffledBatches, make_loader
 from peft_scratch.experiments.device import keep_freed_memory
+from peft_scratch.experiments.progress import progress
 from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
@@ -162,9 +162,7 @@ def train_epoch(
     loader = make_loader(batches, collator, accelerator)
     losses = []
     model.train()
-    bar = tqdm(
-        loader, desc=title, leave=False, mininterval=1, unit="step", disable=not accelerator.is_main_process
-    )
+    bar = progress(loader, title, "step", accelerator.is_main_process)
     for step, batch in enumerate(bar):
         while (loss := _backward(model, batch, accelerator, recipe, history.micro_batch)) is None:
             optimizer.zero_grad()

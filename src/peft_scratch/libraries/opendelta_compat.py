@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from types import ModuleType
@@ -78,7 +79,9 @@ def import_opendelta() -> ModuleType:
         UserError: it, or `rich`, which it prints with, is not installed.
     """
     try:
-        with _standing_in():
+        with _standing_in(), warnings.catch_warnings():
+            # Some of its docstrings hold formulas whose backslashes Python, from 3.12 on, warns of aloud.
+            warnings.filterwarnings("ignore", ".*invalid escape sequence")
             import opendelta
     except ImportError as error:
         raise UserError(

@@ -29,6 +29,8 @@ from peft_scratch.submission.contract import (
 )
 from peft_scratch.submission.findings import Finding, fault, note, ok
 
+# A progress bar goes back to the start of its line, and so does what is printed after it.
+_OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
 _AGAIN = "restart the kernel, run all cells from the top, and save"
 _PROFILE = re.compile(r"^profile +(\w+), because ", re.MULTILINE)
 _EPOCH = re.compile(r"^epoch (\d+)/(\d+): .*?test accuracy (\d+\.\d) %", re.MULTILINE)
@@ -173,7 +175,8 @@ def _text(cell: Any) -> str:
         if shown.startswith("<IPython") and "text/html" in data:
             shown = re.sub(r"<[^<>]*>", " ", data["text/html"])
         said.append(output.get("text") or shown)
-    return "\n".join(part for part in said if isinstance(part, str))
+    text = "\n".join(part for part in said if isinstance(part, str))
+    return _OVERWRITTEN.sub("", text)
 
 
 def _execution(notebook: Notebook) -> list[Finding]:
