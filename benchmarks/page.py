@@ -92,8 +92,8 @@ def _recipes(part: dict[str, Any]) -> str:
         f"25,000 test reviews an epoch, on {size['model']}'s sizes with random weights, in batches of "
         f"{size['batch']} with at most {size['tokens']} tokens. Median of "
         f"{counted(size['rounds'], 'round')}, with quartiles. At least {100 * _answered(part):.0f} % of the "
-        "answers were label words, after which "
-        f"generation stops.\n\n{_table(rows)}"
+        "answers were label words, after which generation stops. Both are timed in one process, where the "
+        f"course's recipe keeps freed memory too; on its own it would not.\n\n{_table(rows)}"
     )
 
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -190,7 +193,7 @@ def test_a_verdict_that_differs_is_counted(tmp_path, monkeypatch):
 
 def test_reviews_are_tokenised_once_and_never_taken_for_others(tmp_path, monkeypatch):
     bench, calls = tiny_workbench(tmp_path), []
-    monkeypatch.setattr(workbench, "tokenise", lambda *given: (calls.append(given), tokenise(*given))[1])
+    monkeypatch.setattr(workbench, "tokenised", lambda *given: (calls.append(given), tokenise(*given))[1])
     test, train = bench.reviews.test, bench.reviews.train
     first, again = bench.collator(test, 16), bench.collator(test, 16)
     assert first == again
@@ -204,3 +207,29 @@ def test_reviews_are_tokenised_once_and_never_taken_for_others(tmp_path, monkeyp
     ]
     assert len(calls) == 6
     assert all(one.inputs != other.inputs for one, other in itertools.combinations([first, *others], 2))
+
+
+FREED = """
+import resource, torch
+from peft_scratch.experiments.device import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.zeros(16 * 2**20)  # 64 MiB: more than glibc ever keeps by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+plain = faults()
+keep_freed_memory()
+torch.zeros(64 * 2**20)  # asks for the memory: more than enough, since what lies between may split it
+print(plain, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives memory back")
+def test_freed_memory_is_kept_for_the_next_step():
+    """In a process of its own, since it is for the whole of one."""
+    said = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True).stdout
+    plain, kept = map(int, said.split())
+    assert plain > 100, "nothing was given back in the first place"
+    assert kept < plain / 10
