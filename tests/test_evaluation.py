@@ -1,5 +1,7 @@
 """Verdicts: the shortcut against generation, review by review, and the score made of them."""
 
+import copy
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -19,6 +21,8 @@ from peft_scratch.experiments.evaluation import (
 )
 from peft_scratch.experiments.profiles import OFFLINE_BASE
 from peft_scratch.experiments.recipe import RECIPES
+from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
+from peft_scratch.methods import Adapter, FullFineTuning, LoRA, SoftPrompt, apply
 
 WORDS = ["<pad>", "</s>", "<unk>", "negative", "positive", "good", "bad", "film"]
 TARGETS = [[3, 1], [4, 1]]
@@ -68,12 +72,33 @@ def batch():
     return {"input_ids": pad(rows, 0), "attention_mask": pad([[1] * len(row) for row in rows], 0)}
 
 
-def test_the_shortcut_says_what_generation_says(talkative_t5, words_tokenizer, batch):
+METHODS = [
+    FullFineTuning(),
+    SoftPrompt(2),
+    OpenDeltaPrompt(2),
+    Adapter(2),
+    AdapterHubAdapter(2),
+    LoRA(2),
+    PeftLoRA(2),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+def test_the_shortcut_says_what_generation_says(method, talkative_t5, words_tokenizer, batch, monkeypatch):
+    model = apply(method, copy.deepcopy(talkative_t5)).model
     with torch.inference_mode():
-        expected = generated_verdicts(talkative_t5, batch, words_tokenizer)
-        said = verdicts_of(talkative_t5, batch, TARGETS, words_tokenizer)
+        expected = generated_verdicts(model, batch, words_tokenizer)
+        left = []
+
+        def generate(model, inputs, tokenizer):
+            left.extend(inputs["input_ids"])
+            return generated_verdicts(model, inputs, tokenizer)
+
+        monkeypatch.setattr(evaluation, "generated_verdicts", generate)
+        said = verdicts_of(model, batch, TARGETS, words_tokenizer)
     # The comparison is worth something only where every kind of output occurs.
     assert {MALFORMED, 0, 1} == set(expected.tolist())
+    assert left, "no review was left to generate for"
     assert said.tolist() == expected.tolist()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import datasets
 import evaluate
@@ -115,8 +114,8 @@ def verdicts_of(
     Greedy generation stops at the end-of-sequence token, so where the best token of the whole
     vocabulary is first a label word and then the end, its output is that word: one encoder pass and
     two decoder steps settle it. Where the first token rules out both words (see `may_begin`), the output
-    is malformed whatever follows. Only the other reviews are really generated for, from what the encoder
-    made of them. The steps are those of `generate`, cache and all, and so are their numbers.
+    is malformed whatever follows. Only the other reviews are really generated for. The steps are those of
+    `generate`, cache and all, and so are their numbers.
     """
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     first = torch.tensor([target[0] for target in targets], device=batch["input_ids"].device)
@@ -140,11 +139,9 @@ def verdicts_of(
     possible = [token for token in word[~settled].unique().tolist() if may_begin(token, tokenizer)]
     rest = ~settled & torch.isin(word, word.new_tensor(possible))
     if rest.any():
-        inputs = {
-            "encoder_outputs": BaseModelOutput(encoded[rest]),
-            "attention_mask": inputs["attention_mask"][rest],
-        }
-        verdicts[rest] = generated_verdicts(model, inputs, tokenizer)
+        # With the encoder again, since AdapterHub's `generate` takes no `encoder_outputs`.
+        left = {name: tensor[rest] for name, tensor in inputs.items()}
+        verdicts[rest] = generated_verdicts(model, left, tokenizer)
     return verdicts
 
 
@@ -162,13 +159,12 @@ def may_begin(token: int, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def generated_verdicts(
-    model: nn.Module, inputs: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+    model: nn.Module, inputs: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
     """The verdicts (B,) by generation alone, as the assignment words it; `verdicts_of` must agree.
 
     Args:
-        inputs: of `generate`: `input_ids` or, with less work left to do, `encoder_outputs`, and
-            `attention_mask`.
+        inputs: `input_ids` and `attention_mask`, each `(B, T)`.
     """
     output = model.generate(**inputs, max_length=MAX_LENGTH, do_sample=False, num_beams=1)
     words = tokenizer.batch_decode(output, skip_special_tokens=True)
