@@ -49,8 +49,6 @@ COURSE = PROFILES["course"]
 # What an epoch of the course trains on, and what it is judged on.
 COURSE_TRAIN, COURSE_TEST = 25_000, 25_000
 
-# So small that the few steps of a measurement leave the model as it is: still answering, if it did.
-LEARNING_RATE = 1e-6
 #: From scratch, and the same through the library of the assignment.
 PAIRS: dict[str, tuple[Method, Method]] = {
     "lora": (LoRA(rank=8, alpha=4.0), PeftLoRA(rank=8, alpha=4.0)),
@@ -151,7 +149,7 @@ def _epoch(
     counts: tuple[int, int],
 ) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
     """The work of a few batches of an epoch, by name, and what an epoch has of it."""
-    subject = Subject(tuned(run.method, base), recipe, LEARNING_RATE)
+    subject = Subject(tuned(run.method, base), recipe)
     judging = EVALUATION_FACTOR * size
     lengths, test_lengths = ([len(row) for row in part.inputs] for part in (training, test))
     batches = list(recipe.training_batches(lengths, size, seed=0))
@@ -221,7 +219,7 @@ def steps(path: Path, sizes: Sizes) -> None:
         against = [pair for pair in EXACT_PAIRS if pair.ours == ours and pair.shares is Pair.shares]
         for recipe in RECIPES.values():
             models = {"ours": tuned(ours, base)} | {p.library: by_library(p, base) for p in against}
-            subjects = {name: Subject(model, recipe, LEARNING_RATE) for name, model in models.items()}
+            subjects = {name: Subject(model, recipe) for name, model in models.items()}
             seconds = _step_seconds(subjects, collator, sizes.rounds)
             memory = {
                 name: peak_allocated(partial(subject.train, collator)) for name, subject in subjects.items()
@@ -270,7 +268,7 @@ def limit(path: Path, sizes: Sizes) -> None:
         works: dict[str, Callable[[], object]] = {}
         products = Products()
         for recipe in RECIPES.values():
-            subject = Subject(tuned(run.method, base), recipe, LEARNING_RATE)
+            subject = Subject(tuned(run.method, base), recipe)
             if recipe.name == "course":
                 with products:
                     subject.train(collator)
@@ -322,7 +320,7 @@ def growth(path: Path, sizes: Sizes, axes: dict[str, tuple[Any, ...]] = AXES) ->
             bases = {changed.model: random_t5(changed.config)}  # one at a time, for the memory's sake
         collator = full_batch(changed.batch, changed.tokens - _rows(pair[0]))
         subjects = {
-            name: Subject(tuned(each, bases[changed.model]), RECIPES["fast"], LEARNING_RATE)
+            name: Subject(tuned(each, bases[changed.model]), RECIPES["fast"])
             for name, each in zip(("ours", "library"), pair, strict=True)
         }
         seconds = _step_seconds(subjects, collator, sizes.rounds)
@@ -336,6 +334,8 @@ def growth(path: Path, sizes: Sizes, axes: dict[str, tuple[Any, ...]] = AXES) ->
                 "time": ratio(seconds["ours"], seconds["library"]),
             }
         )
+        del subjects
+        gc.collect()
 
 
 def _points(

@@ -28,6 +28,8 @@ from peft_scratch.methods import Method, apply
 from peft_scratch.methods.parameters import count_parameters
 
 SEED = 0
+# So small that the few steps of a measurement leave the model as it is: still answering, if it did.
+LEARNING_RATE = 1e-6
 # `taught` asks this many reviews, and gives up after this many steps.
 ASKED = 16
 MOST_STEPS = 200
@@ -152,10 +154,10 @@ class Subject:
         model: prepared by `accelerator`.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, learning_rate: float) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         model = recipe.hold(model)
         self.recipe, self.accelerator = recipe, Accelerator(cpu=True)
-        self.model, self._optimizer = self.accelerator.prepare(model, make_optimizer(model, learning_rate))
+        self.model, self._optimizer = self.accelerator.prepare(model, make_optimizer(model, LEARNING_RATE))
 
     def train(self, collator: Collator, batches: list[list[int]] | None = None) -> None:
         """Steps of the one training loop on `batches`; without any, one step on all of `collator`."""

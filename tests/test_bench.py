@@ -60,7 +60,7 @@ def test_the_products_of_a_frozen_layer_are_those_that_hand_and_torch_count():
 @pytest.mark.parametrize("method", [LoRA(), Adapter(), SoftPrompt(), FullFineTuning()], ids=lambda m: m.kind)
 def test_a_steps_products_are_those_that_torch_counts_and_can_be_done_again(method):
     model = subjects.tuned(method, subjects.random_t5(SIZES.config))
-    subject = subjects.Subject(model, RECIPES["course"], 1e-3)
+    subject = subjects.Subject(model, RECIPES["course"])
     collator = subjects.full_batch(3, 20)
     products, counter = Products(), FlopCounterMode(display=False)
     with counter, products:

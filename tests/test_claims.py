@@ -307,7 +307,7 @@ def test_a_run_found_on_disk_is_measured(bench, finished, monkeypatch):
     assert {**result["memory"], "peak": 0} == {**expected["memory"], "peak": 0}
     for name in ("knowledge", "training_accuracy", "disk", "epochs"):
         assert result[name] == expected[name]
-    # Without the method, the base is as frozen as the untouched one: what is frozen is computed leaner.
+    # Without the method, the base is as frozen as the untouched one.
     assert trains == [0, expected["parameters"]["trainable"]]
     # The steps that measuring takes are undone.
     assert all(torch.equal(p, best[name]) for name, p in prepared.tuned.model.named_parameters())

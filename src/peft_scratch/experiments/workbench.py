@@ -324,7 +324,7 @@ class Workbench:
         )
         restore(model, history.best_state)  # measuring takes steps
         model.eval()
-        # Frozen, as the untouched base was: `lean` takes a layer norm that trains another way, and rounds.
+        # Frozen, as the untouched base was, so that both are measured alike whatever a recipe does with that.
         off = (
             None if method.kind == "full" else self._knowledge(take_out(prepared.tuned).requires_grad_(False))
         )
