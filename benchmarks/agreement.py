@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from parts import Part
 
-from peft_scratch.experiments.data import load_reviews
-from peft_scratch.experiments.evaluation import MALFORMED
-from peft_scratch.experiments.profiles import ROOT
-from peft_scratch.experiments.recipe import RECIPES
-from peft_scratch.experiments.runs import FROM_SCRATCH, RUNS
-from peft_scratch.experiments.settings import prompt_rows
-from peft_scratch.experiments.training import restore
-from peft_scratch.experiments.workbench import Prepared, Workbench
+from peft_scratch.assignment import FROM_SCRATCH, RUNS
+from peft_scratch.data.reviews import load_reviews
+from peft_scratch.experiments.run import prompt_rows
+from peft_scratch.experiments.session import Prepared, Session
 from peft_scratch.methods import load_delta
+from peft_scratch.paths import ROOT
+from peft_scratch.training.evaluation import MALFORMED
+from peft_scratch.training.recipe import RECIPES
+from peft_scratch.training.trainer import restore
 
 #: Where the runs are kept that `recipes_agree` makes.
 RUNS_FOLDER = ROOT / "build" / "bench"
@@ -44,7 +44,7 @@ def recipes_agree(
             for recipe in RECIPES:
                 if (run_id, seed, recipe) in done:
                     continue
-                bench = Workbench.open(profile, seed, folder / f"{recipe}-{seed}", recipe)
+                bench = Session.open(profile, seed, folder / f"{recipe}-{seed}", recipe)
                 accuracy = bench.train(bench.prepare(run_id, settings))["accuracy"]
                 row = {name: accuracy[name] for name in ("last", "best")}
                 part.add({"id": run_id, "seed": seed, "recipe": recipe, **row})
@@ -82,7 +82,7 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
         output: where the runs' weights are; a run that has none there is trained for some steps.
     """
     part = Part(path, "verdicts", {"profile": profile, "test_reviews": test_reviews})
-    benches = {name: Workbench.open(profile, 0, output, name) for name in RECIPES}
+    benches = {name: Session.open(profile, 0, output, name) for name in RECIPES}
     for run_id in RUNS:
         prepared = {name: bench.prepare(run_id) for name, bench in benches.items()}
         weights = _put_weights(benches["fast"], prepared["fast"])
@@ -116,12 +116,12 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
         )
 
 
-def _put_weights(bench: Workbench, prepared: Prepared) -> str:
+def _put_weights(bench: Session, prepared: Prepared) -> str:
     """Put the run's trained weights into `prepared`; return where they come from."""
     run, model = prepared.run, prepared.tuned.model
     best = bench.folder(prepared, bench.configuration(prepared)) / "best.pt"
     if best.exists():
-        if run.method.library == "scratch":
+        if run.library == "scratch":
             load_delta(model, best)
         else:
             restore(model, torch.load(best, map_location="cpu", weights_only=True))
@@ -129,7 +129,7 @@ def _put_weights(bench: Workbench, prepared: Prepared) -> str:
     if run.weight_file and (bench.output / "weights" / run.weight_file).exists():
         load_delta(model, bench.output / "weights" / run.weight_file)
         return "the run's"
-    short = Workbench.open(bench.profile.name, 0, RUNS_FOLDER / "short", bench.recipe.name)
+    short = Session.open(bench.profile.name, 0, RUNS_FOLDER / "short", bench.recipe.name)
     trained = short.prepare(run.id, SHORT)
     short.train(trained)
     restore(model, {n: p.detach() for n, p in trained.tuned.model.named_parameters() if p.requires_grad})

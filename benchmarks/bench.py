@@ -21,7 +21,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler, which measures m
 import typer
 
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.profiles import ROOT
+from peft_scratch.paths import ROOT
 
 app = typer.Typer(
     help="How fast the kit is, part by part; each part writes its rows to the JSON as it gets them.",

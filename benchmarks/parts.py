@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import torch
 
-from peft_scratch.experiments.recipe import RECIPES
 from peft_scratch.experiments.results import LIBRARIES, environment, write_json
+from peft_scratch.training.recipe import RECIPES
 
 Row = dict[str, Any]
 

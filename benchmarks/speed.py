@@ -33,17 +33,16 @@ from subjects import (
 from torch import nn
 from transformers import T5Config
 
+from peft_scratch.assignment import FROM_SCRATCH, PROFILES, RUNS, Run, find_run
 from peft_scratch.exactness.pairs import PAIRS as EXACT_PAIRS
 from peft_scratch.exactness.pairs import Pair
 from peft_scratch.exactness.t5_configs import t5_config
-from peft_scratch.experiments.evaluation import MALFORMED, judge
-from peft_scratch.experiments.profiles import PROFILES
-from peft_scratch.experiments.recipe import RECIPES, Recipe
-from peft_scratch.experiments.runs import FROM_SCRATCH, RUNS, Run, find_run
-from peft_scratch.experiments.settings import prompt_rows
-from peft_scratch.experiments.workbench import EVALUATION_FACTOR
-from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
+from peft_scratch.experiments.run import prompt_rows
+from peft_scratch.experiments.session import EVALUATION_FACTOR
+from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA, method_of
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt
+from peft_scratch.training.evaluation import MALFORMED, judge
+from peft_scratch.training.recipe import RECIPES, Recipe
 
 COURSE = PROFILES["course"]
 # What an epoch of the course trains on, and what it is judged on.
@@ -149,7 +148,7 @@ def _epoch(
     counts: tuple[int, int],
 ) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
     """The work of a few batches of an epoch, by name, and what an epoch has of it."""
-    subject = Subject(tuned(run.method, base), recipe)
+    subject = Subject(tuned(method_of(run), base), recipe)
     judging = EVALUATION_FACTOR * size
     lengths, test_lengths = ([len(row) for row in part.inputs] for part in (training, test))
     batches = list(recipe.training_batches(lengths, size, seed=0))
@@ -268,7 +267,7 @@ def limit(path: Path, sizes: Sizes) -> None:
         works: dict[str, Callable[[], object]] = {}
         products = Products()
         for recipe in RECIPES.values():
-            subject = Subject(tuned(run.method, base), recipe)
+            subject = Subject(tuned(method_of(run), base), recipe)
             if recipe.name == "course":
                 with products:
                     subject.train(collator)
@@ -282,7 +281,7 @@ def limit(path: Path, sizes: Sizes) -> None:
         part.add(
             {
                 "id": run_id,
-                "method": run.method.kind,
+                "method": run.kind,
                 "products": len(products.calls),
                 "flops": products.flops,
                 "seconds": {name: summary(values) for name, values in seconds.items()},

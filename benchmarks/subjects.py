@@ -15,17 +15,17 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
+from peft_scratch.data.batches import Collator, evenly_spaced, subset
+from peft_scratch.data.offline_reviews import imdb_split
+from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.pairs import Pair
-from peft_scratch.experiments.claims import spread, subset
-from peft_scratch.experiments.data import Collator, label_ids, tokenise
-from peft_scratch.experiments.evaluation import MALFORMED, generated_verdicts
-from peft_scratch.experiments.offline_data import imdb_split
-from peft_scratch.experiments.profiles import OFFLINE_BASE
-from peft_scratch.experiments.recipe import Recipe
-from peft_scratch.experiments.training import History, make_optimizer, train_epoch
 from peft_scratch.methods import Method, apply
 from peft_scratch.methods.parameters import count_parameters
+from peft_scratch.paths import OFFLINE_BASE
+from peft_scratch.training.evaluation import MALFORMED, generated_verdicts
+from peft_scratch.training.recipe import Recipe
+from peft_scratch.training.trainer import History, make_optimizer, train_epoch
 
 SEED = 0
 # So small that the few steps of a measurement leave the model as it is: still answering, if it did.
@@ -46,7 +46,7 @@ def reviews(part: str, size: int, max_tokens: int) -> Collator:
     """`size` reviews of the offline split's `part`, evenly spread, cut to `max_tokens` tokens."""
     table = imdb_split()
     table = table[table.part == part]
-    table = table.iloc[spread(len(table), size)]
+    table = table.iloc[evenly_spaced(len(table), size)]
     return Collator(
         tokenise(table.text.tolist(), tokenizer(), max_tokens),
         table.label.tolist(),

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from peft_scratch.experiments.profiles import ROOT
+from peft_scratch.paths import ROOT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

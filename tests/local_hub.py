@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Value
 
-from peft_scratch.experiments.profiles import HUB_BASE, HUB_REVIEWS
+from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS
 
 COMMIT = hashlib.sha1(b"a commit").hexdigest()
 LARGE = (".safetensors", ".parquet", ".model")  # in Git LFS on the Hub: sent from another address

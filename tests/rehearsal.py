@@ -25,10 +25,10 @@ from local_hub import model_folder, serving, write_reviews
 from pypdf import PdfReader
 from transformers import T5Config, T5ForConditionalGeneration
 
-from peft_scratch.experiments.profiles import ROOT
-from peft_scratch.experiments.runs import RUNS
+from peft_scratch.assignment import BASELINES, RUNS, TEN
+from peft_scratch.paths import ROOT
 from peft_scratch.pretraining.tokenizer import train_tokenizer
-from peft_scratch.reporting.tables import BASELINES, TEN, parameters, read_results
+from peft_scratch.reporting.tables import parameters, read_results
 from peft_scratch.submission.check import check
 from peft_scratch.submission.findings import FAULT
 
@@ -99,8 +99,8 @@ TOKENIZER_CONFIG = {
 
 DOWNLOAD = """
 from peft_scratch.experiments.base_model import base_fingerprint, load_base
-from peft_scratch.experiments.data import load_reviews
-from peft_scratch.experiments.profiles import PROFILES
+from peft_scratch.data.reviews import load_reviews
+from peft_scratch.assignment import PROFILES
 for load in (load_base, base_fingerprint, load_reviews):
     load(PROFILES["course"])
 """

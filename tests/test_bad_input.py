@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from peft_scratch.assignment import PROFILES
 from peft_scratch.cli import app
-from peft_scratch.experiments import base_model, offline_data
-from peft_scratch.experiments.profiles import OFFLINE_BASE, PROFILES
-from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.data import offline_reviews as offline_data
+from peft_scratch.experiments import base_model
+from peft_scratch.experiments.session import Session
+from peft_scratch.paths import OFFLINE_BASE
 
 
 def _refused(*arguments, status=2) -> str:
@@ -142,7 +144,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, run_id, module):
 
 def test_any_other_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "papermill", None)
-    monkeypatch.delitem(sys.modules, "peft_scratch.experiments.notebooks", raising=False)
+    monkeypatch.delitem(sys.modules, "peft_scratch.notebook.execute", raising=False)
     assert "The package 'papermill' is not installed: run `make run`" in _refused("notebooks")
 
 
@@ -174,6 +176,6 @@ def test_an_interruption_gets_a_sentence_too(tmp_path, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Workbench, "train", interrupted)
+    monkeypatch.setattr(Session, "train", interrupted)
     arguments = "run", "adapter_scratch_b8", "--profile", "smoke", "--output", tmp_path
     assert "Interrupted: finished epochs are kept" in _refused(*arguments, status=130)

@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config
 
-from peft_scratch.experiments.profiles import ROOT
-from peft_scratch.experiments.recipe import RECIPES
 from peft_scratch.methods import Adapter, FullFineTuning, LoRA, SoftPrompt
+from peft_scratch.paths import ROOT
+from peft_scratch.training.recipe import RECIPES
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 

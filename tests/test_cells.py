@@ -9,11 +9,13 @@ import torch
 from test_kills import outcome
 from tiny_bench import made_up_reviews, tiny_profile
 
+from peft_scratch.assignment import PROFILES, RUNS
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import device, training, workbench
-from peft_scratch.experiments.profiles import PROFILES, ROOT
-from peft_scratch.experiments.runs import RUNS
-from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.experiments import session as workbench
+from peft_scratch.experiments.session import Session
+from peft_scratch.paths import ROOT
+from peft_scratch.training import device
+from peft_scratch.training import trainer as training
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 pytestmark = [
@@ -49,7 +51,7 @@ def tiny(tmp_path, monkeypatch):
 
 def _straight(path, output):
     """What the runs of the notebook at `path` leave when nothing happens to them."""
-    bench = Workbench.open("smoke", output=output)
+    bench = Session.open("smoke", output=output)
     for run in RUNS.values():
         if run.notebook == int(path.name[:2]):
             bench.train(bench.prepare(run.id))

@@ -14,26 +14,28 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
+from peft_scratch.assignment import PROFILES, RUNS
 from peft_scratch.cli import app
+from peft_scratch.data.batches import Collator, evenly_spaced
+from peft_scratch.data.corruption import sentinel_ids
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import claims, small_data, workbench
-from peft_scratch.experiments.claims import (
+from peft_scratch.experiments import measurements as claims
+from peft_scratch.experiments import session as workbench
+from peft_scratch.experiments import small_data
+from peft_scratch.experiments.measurements import (
     masked_reviews,
     peak_during,
     pretraining_loss,
     saved_for_backward,
-    spread,
     training_memory,
 )
-from peft_scratch.experiments.corruption import sentinel_ids
-from peft_scratch.experiments.data import Collator
-from peft_scratch.experiments.evaluation import Verdicts
-from peft_scratch.experiments.profiles import OFFLINE_BASE, PROFILES
-from peft_scratch.experiments.recipe import RECIPES
-from peft_scratch.experiments.runs import RUNS
-from peft_scratch.experiments.training import History, trainable_state
-from peft_scratch.experiments.workbench import Workbench
-from peft_scratch.methods import FullFineTuning, LoRA, apply, count_parameters, merge, take_out
+from peft_scratch.experiments.session import Session
+from peft_scratch.libraries import method_of
+from peft_scratch.methods import FullFineTuning, LoRA, apply, base_of, count_parameters, merge
+from peft_scratch.paths import OFFLINE_BASE
+from peft_scratch.training.evaluation import Verdicts
+from peft_scratch.training.recipe import RECIPES
+from peft_scratch.training.trainer import History, trainable_state
 
 CPU = torch.device("cpu")
 MB = 2**20
@@ -69,7 +71,7 @@ def _randomised(tuned):
 
 @pytest.mark.parametrize("run_id", RUNS)
 def test_gradients_and_optimiser_hold_what_trains_and_nothing_else(run_id, tiny_t5):
-    tuned = apply(RUNS[run_id].method, tiny_t5)
+    tuned = apply(method_of(RUNS[run_id]), tiny_t5)
     frozen = {n: p.detach().clone() for n, p in tuned.model.named_parameters() if not p.requires_grad}
     memory = _memory(tuned.model)
     trainable = count_parameters(tuned.model, trainable_only=True)
@@ -136,10 +138,10 @@ def test_one_base_serves_every_method_in_turn(tied, batch):
     expected, config = base(**batch).logits, base.config.to_dict()
     there = [p.data_ptr() for p in base.parameters()]
     for run_id in [*PEFT_RUNS, PEFT_RUNS[0]]:
-        tuned = _randomised(apply(RUNS[run_id].method, base))
+        tuned = _randomised(apply(method_of(RUNS[run_id]), base))
         logits = tuned.model(**batch).logits
         assert not torch.equal(logits, expected)
-        base = take_out(tuned)
+        base = base_of(tuned)
         assert torch.equal(base(**batch).logits, expected), f"{run_id} left a trace"
         assert torch.equal(tuned.model(**batch).logits, logits), "the tuned model stays as it was"
         assert [p.data_ptr() for p in base.parameters()] == there, "no weight was copied"
@@ -151,9 +153,9 @@ def test_what_cannot_be_taken_out_is_refused(tiny_t5):
     tuned = apply(LoRA(), tiny_t5)
     merge(tuned.model)
     with pytest.raises(UserError, match="unmerge"):
-        take_out(tuned)
+        base_of(tuned)
     with pytest.raises(UserError, match="is not frozen in the model; load a fresh base"):
-        take_out(apply(FullFineTuning(), make_t5()))
+        base_of(apply(FullFineTuning(), make_t5()))
 
 
 # What the base still knows
@@ -194,7 +196,7 @@ def test_the_loss_is_the_mean_over_target_tokens(tiny_t5):
     ("there", "wanted", "rows"), [(5, 9, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (4, 4, [0, 1, 2, 3])]
 )
 def test_reviews_are_taken_evenly(there, wanted, rows):
-    assert spread(there, wanted) == rows
+    assert evenly_spaced(there, wanted) == rows
 
 
 # In the runs themselves
@@ -214,7 +216,7 @@ def smoke(tokenizer, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bench(smoke, tmp_path_factory):
-    return Workbench.open("smoke", seed=3, output=tmp_path_factory.mktemp("output"))
+    return Session.open("smoke", seed=3, output=tmp_path_factory.mktemp("output"))
 
 
 @pytest.fixture(scope="module")
@@ -278,10 +280,10 @@ def test_a_frozen_weight_that_moved_would_show(run_id, bench, finished):
     before = moved.detach().clone()
     with torch.no_grad():
         moved[bench.tokenizer.eos_token_id] += 1  # a single row of the embedding
-    assert bench._knowledge(take_out(prepared.tuned)) != result["knowledge"]["base"]
+    assert bench._knowledge(base_of(prepared.tuned)) != result["knowledge"]["base"]
     with torch.no_grad():
         moved.copy_(before)
-    assert bench._knowledge(take_out(prepared.tuned)) == result["knowledge"]["base"]
+    assert bench._knowledge(base_of(prepared.tuned)) == result["knowledge"]["base"]
 
 
 def test_a_finished_run_is_not_measured_again(bench, finished, monkeypatch):

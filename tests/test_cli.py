@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from peft_scratch.assignment import RUNS, TEN
 from peft_scratch.cli import app
-from peft_scratch.experiments.profiles import OFFLINE_BASE, ROOT
-from peft_scratch.experiments.runs import RUNS
+from peft_scratch.paths import OFFLINE_BASE, ROOT
 from peft_scratch.pretraining import pretrain
-from peft_scratch.reporting.tables import TEN
 
 
 def _run(*arguments):

@@ -6,20 +6,14 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from peft_scratch.experiments import data
-from peft_scratch.experiments.data import (
-    Collator,
-    LengthGroupedBatches,
-    Share,
-    SortedBatches,
-    load_reviews,
-    pad,
-    tokenise,
-    tokenised,
-)
-from peft_scratch.experiments.offline_data import imdb_split, sentence_split
-from peft_scratch.experiments.profiles import OFFLINE_BASE, PROFILES
-from peft_scratch.experiments.text import clean
+from peft_scratch.assignment import PROFILES
+from peft_scratch.data import reviews as data
+from peft_scratch.data.batches import Collator, LengthGroupedBatches, ProcessShard, SortedBatches, pad
+from peft_scratch.data.offline_reviews import imdb_split, sentence_split
+from peft_scratch.data.reviews import load_reviews
+from peft_scratch.data.text import clean
+from peft_scratch.data.tokens import tokenise, tokenise_cached
+from peft_scratch.paths import OFFLINE_BASE
 
 
 def test_cleaning_follows_the_contract():
@@ -110,7 +104,7 @@ def test_pad_fills_on_the_right():
 def test_processes_share_each_batch_out(processes):
     lengths = [3 + i % 9 for i in range(33)]
     batches = LengthGroupedBatches(lengths, 8, seed=0)
-    shares = [list(Share(batches, i, processes)) for i in range(processes)]
+    shares = [list(ProcessShard(batches, i, processes)) for i in range(processes)]
     for batch, *parts in zip(batches, *shares, strict=True):
         if len(batch) < processes:
             assert parts == [batch] * processes
@@ -149,33 +143,33 @@ def asked(monkeypatch):
 
 
 def test_tokens_are_made_once_and_read_back_the_same(cache, asked, tokenizer):
-    first = tokenised(TEXTS, tokenizer, 8)
+    first = tokenise_cached(TEXTS, tokenizer, 8)
     assert first == tokenise(TEXTS, tokenizer, 8)
     tokenizer("something else", truncation=True, max_length=3, padding=True)  # leaves its settings behind
-    assert tokenised(TEXTS, AutoTokenizer.from_pretrained(OFFLINE_BASE), 8) == first
-    assert tokenised(TEXTS, tokenizer, 8) == first
+    assert tokenise_cached(TEXTS, AutoTokenizer.from_pretrained(OFFLINE_BASE), 8) == first
+    assert tokenise_cached(TEXTS, tokenizer, 8) == first
     assert asked == [TEXTS]
     assert len(list(cache.iterdir())) == 1
 
 
 def test_kept_tokens_are_told_apart_by_all_they_depend_on(cache, asked, tokenizer):
-    tokenised(TEXTS, tokenizer, 8)
-    assert tokenised(TEXTS, tokenizer, 2) == tokenise(TEXTS, tokenizer, 2)
-    assert tokenised(TEXTS[:2], tokenizer, 8) == tokenise(TEXTS[:2], tokenizer, 8)
+    tokenise_cached(TEXTS, tokenizer, 8)
+    assert tokenise_cached(TEXTS, tokenizer, 2) == tokenise(TEXTS, tokenizer, 2)
+    assert tokenise_cached(TEXTS[:2], tokenizer, 8) == tokenise(TEXTS[:2], tokenizer, 8)
     tokenizer.add_tokens(["film"])
-    assert tokenised(TEXTS, tokenizer, 8) == tokenise(TEXTS, tokenizer, 8)
+    assert tokenise_cached(TEXTS, tokenizer, 8) == tokenise(TEXTS, tokenizer, 8)
     assert len(asked) == 4
 
 
 def test_damaged_tokens_are_made_again(cache, asked, tokenizer):
-    whole = tokenised(TEXTS, tokenizer, 8)
+    whole = tokenise_cached(TEXTS, tokenizer, 8)
     (file,) = cache.iterdir()
     file.write_bytes(file.read_bytes()[:40])
-    assert tokenised(TEXTS, tokenizer, 8) == whole
-    assert tokenised(TEXTS, tokenizer, 8) == whole
+    assert tokenise_cached(TEXTS, tokenizer, 8) == whole
+    assert tokenise_cached(TEXTS, tokenizer, 8) == whole
     assert len(asked) == 3, "at first, of the damaged ones, and to replace them"
 
 
 def test_tokens_that_cannot_be_kept_are_made_nevertheless(cache, asked, tokenizer):
     cache.write_text("a file where the folder should be")
-    assert tokenised(TEXTS, tokenizer, 8) == tokenise(TEXTS, tokenizer, 8)
+    assert tokenise_cached(TEXTS, tokenizer, 8) == tokenise(TEXTS, tokenizer, 8)

@@ -8,12 +8,13 @@ import torch
 from accelerate import Accelerator
 from conftest import make_t5
 
-from peft_scratch.experiments import estimate, training
-from peft_scratch.experiments.data import Collator
-from peft_scratch.experiments.device import memory_of
-from peft_scratch.experiments.profiles import PROFILES
-from peft_scratch.experiments.recipe import RECIPES
-from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.assignment import PROFILES
+from peft_scratch.data.batches import Collator
+from peft_scratch.experiments import estimate
+from peft_scratch.experiments.session import Session
+from peft_scratch.training import trainer as training
+from peft_scratch.training.device import memory_of
+from peft_scratch.training.recipe import RECIPES
 from peft_scratch.wording import counted, duration
 
 
@@ -67,7 +68,7 @@ def test_a_run_is_as_long_as_its_steps_and_its_evaluations(monkeypatch, there):
 
 
 def test_the_top_of_a_notebook_says_memory_and_time(tmp_path):
-    bench = Workbench.open("smoke", output=tmp_path)
+    bench = Session.open("smoke", output=tmp_path)
     state = torch.get_rng_state()
     shown = str(bench)
     assert torch.equal(torch.get_rng_state(), state), "timing changed what is drawn after it"

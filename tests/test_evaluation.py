@@ -8,9 +8,12 @@ from accelerate import Accelerator
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from peft_scratch.experiments import evaluation
-from peft_scratch.experiments.data import Collator, pad
-from peft_scratch.experiments.evaluation import (
+from peft_scratch.data.batches import Collator, pad
+from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
+from peft_scratch.methods import Adapter, FullFineTuning, LoRA, SoftPrompt, apply
+from peft_scratch.paths import OFFLINE_BASE
+from peft_scratch.training import evaluation
+from peft_scratch.training.evaluation import (
     MALFORMED,
     LabelWordAccuracy,
     Verdicts,
@@ -19,10 +22,7 @@ from peft_scratch.experiments.evaluation import (
     may_begin,
     verdicts_of,
 )
-from peft_scratch.experiments.profiles import OFFLINE_BASE
-from peft_scratch.experiments.recipe import RECIPES
-from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
-from peft_scratch.methods import Adapter, FullFineTuning, LoRA, SoftPrompt, apply
+from peft_scratch.training.recipe import RECIPES
 
 WORDS = ["<pad>", "</s>", "<unk>", "negative", "positive", "good", "bad", "film"]
 TARGETS = [[3, 1], [4, 1]]

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from peft_scratch.experiments.data import Collator, LengthGroupedBatches, SortedBatches, tokenise
-from peft_scratch.experiments.evaluation import MALFORMED, MAX_LENGTH, Verdicts, verdicts_of
-from peft_scratch.experiments.profiles import OFFLINE_BASE
-from peft_scratch.experiments.text import LABEL_WORDS, clean
+from peft_scratch.assignment import LABEL_WORDS, MAX_LENGTH
+from peft_scratch.data.batches import Collator, LengthGroupedBatches, SortedBatches
+from peft_scratch.data.text import clean
+from peft_scratch.data.tokens import tokenise
+from peft_scratch.paths import OFFLINE_BASE
+from peft_scratch.training.evaluation import MALFORMED, Verdicts, verdicts_of
 
 fuzz = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 # Any text at all, and text in which what cleaning looks for is frequent.

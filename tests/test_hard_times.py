@@ -24,17 +24,22 @@ from conftest import make_t5
 from datasets import Dataset
 from tiny_bench import made_up_reviews, tiny_workbench
 
+from peft_scratch.assignment import PROFILES
+from peft_scratch.data import offline_reviews as offline_data
+from peft_scratch.data import reviews as data
+from peft_scratch.data.batches import Collator
+from peft_scratch.data.reviews import Reviews, load_reviews
+from peft_scratch.data.text import clean
+from peft_scratch.data.tokens import tokenise
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import data, offline_data, training, workbench
-from peft_scratch.experiments.data import Collator, Reviews, load_reviews, tokenise
-from peft_scratch.experiments.evaluation import judge
-from peft_scratch.experiments.profiles import PROFILES
-from peft_scratch.experiments.recipe import RECIPES
-from peft_scratch.experiments.text import clean
-from peft_scratch.experiments.training import train, trainable_state
-from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.experiments import session as workbench
+from peft_scratch.experiments.session import Session
 from peft_scratch.files import alone_in, write_atomically
 from peft_scratch.methods import LoRA, apply
+from peft_scratch.training import trainer as training
+from peft_scratch.training.evaluation import judge
+from peft_scratch.training.recipe import RECIPES
+from peft_scratch.training.trainer import train, trainable_state
 
 REVIEWS = [[5 + i % 7, 20 + i % 11, 1] + [9] * (i % 3) for i in range(40)]
 # Targets of two and of three tokens: a part of a batch must count by its tokens, not by its reviews.
@@ -376,7 +381,7 @@ def test_a_read_only_output_is_refused_before_anything_is_loaded(tmp_path):
         os.seteuid(65534)  # root may write everywhere
     try:
         with pytest.raises(UserError, match="Permission denied; free some space or choose another") as raised:
-            Workbench.open("smoke", output=tmp_path / "output")
+            Session.open("smoke", output=tmp_path / "output")
     finally:
         if root:
             os.seteuid(0)
@@ -389,7 +394,7 @@ def test_a_drive_that_is_not_mounted_is_not_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(workbench, "DRIVE", tmp_path / "drive")
     output = tmp_path / "drive" / "MyDrive" / "peft-scratch"
     with pytest.raises(UserError, match=f"Google Drive is not mounted, and {output} would be lost") as raised:
-        Workbench.open("smoke", output=output)
+        Session.open("smoke", output=output)
     _sentence(raised)
     assert not list(tmp_path.iterdir())
 

@@ -15,11 +15,13 @@ from conftest import make_t5
 from huggingface_hub.utils import reset_sessions
 from local_hub import COMMIT, model_folder, serving, write_reviews
 
+from peft_scratch.assignment import HUB_BASE, PROFILES
+from peft_scratch.data import hub as hub_module
+from peft_scratch.data.reviews import load_reviews
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import hub as hub_module
 from peft_scratch.experiments.base_model import base_fingerprint, load_base
-from peft_scratch.experiments.data import load_reviews
-from peft_scratch.experiments.profiles import HUB_BASE, OFFLINE_BASE, PROFILES, choose_profile
+from peft_scratch.experiments.profile_choice import choose_profile
+from peft_scratch.paths import OFFLINE_BASE
 
 COURSE = PROFILES["course"]
 TEXTS = ["A DULL film.<br />It drags.", "A warm film.", "Dull again.", "Warm again."]

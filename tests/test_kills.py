@@ -83,7 +83,7 @@ class Progress:
 def fork(bench: Any, run_id: str, output: Path, log: Path) -> int:
     """The process number of a child that runs `peft-scratch run RUN_ID` on `bench`, into `output`."""
     from peft_scratch.cli import app
-    from peft_scratch.experiments.workbench import Workbench
+    from peft_scratch.experiments.session import Session
 
     if child := os.fork():
         return child
@@ -94,7 +94,7 @@ def fork(bench: Any, run_id: str, output: Path, log: Path) -> int:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         bench.output = output
-        Workbench.open = lambda *_: bench
+        Session.open = lambda *_: bench
         app(["run", run_id, "--profile", "smoke"])
     except SystemExit as end:
         status = end.code
@@ -143,7 +143,8 @@ def main(kills: int, seed: int) -> None:
     from tiny_bench import tiny_workbench
 
     from peft_scratch import files
-    from peft_scratch.experiments import training, workbench
+    from peft_scratch.experiments import session as workbench
+    from peft_scratch.training import trainer as training
 
     torch.set_num_threads(1)
     progress, rng, hits = Progress(), random.Random(seed), Counter()

@@ -7,9 +7,10 @@ import torch
 from conftest import make_t5
 from torch.nn import functional as F
 
-from peft_scratch.experiments.lean import attention, lean, negative_with
-from peft_scratch.experiments.runs import RUNS
+from peft_scratch.assignment import RUNS
+from peft_scratch.libraries import method_of
 from peft_scratch.methods import apply
+from peft_scratch.training.cpu_kernels import attention, lean, negative_with
 
 P = 0.1
 
@@ -133,7 +134,7 @@ def _gradients(model, batch):
 @METHODS
 def test_losses_and_gradients_of_every_method_are_as_without(run_id, batch):
     """Without dropout, since its draws differ; in training mode, so that every lean road is taken."""
-    model = apply(RUNS[run_id].method, make_t5(dropout_rate=0.0)).model.train()
+    model = apply(method_of(RUNS[run_id]), make_t5(dropout_rate=0.0)).model.train()
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(3))
@@ -151,7 +152,7 @@ def test_losses_and_gradients_of_every_method_are_as_without(run_id, batch):
 
 @METHODS
 def test_nothing_is_left_behind(run_id, batch):
-    model = apply(RUNS[run_id].method, make_t5()).model.train()
+    model = apply(method_of(RUNS[run_id]), make_t5()).model.train()
     before = {name: dict(vars(module)) for name, module in model.named_modules()}
     state = copy.deepcopy(model.state_dict())
     torch.manual_seed(5)
@@ -170,7 +171,7 @@ def test_nothing_is_left_behind(run_id, batch):
 
 def test_dropout_is_in_every_place_where_t5_has_it(batch, monkeypatch):
     """As many elements are drawn for as T5 itself draws for."""
-    from peft_scratch.experiments import lean as module
+    from peft_scratch.training import cpu_kernels as module
 
     model = make_t5().train()
     model.requires_grad_(False)

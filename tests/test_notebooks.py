@@ -13,11 +13,12 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from peft_scratch.assignment import BASELINES, TEN
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import notebooks
-from peft_scratch.experiments.notebooks import execute, execute_all
-from peft_scratch.experiments.profiles import ROOT
-from peft_scratch.reporting.tables import BASELINES, TEN, parameters, read_results
+from peft_scratch.notebook import execute as notebooks
+from peft_scratch.notebook.execute import execute, execute_all
+from peft_scratch.paths import ROOT
+from peft_scratch.reporting.tables import parameters, read_results
 
 PARAMETERS = new_code_cell("SEED = 0", metadata={"tags": ["parameters"]})
 PROGRESS = """
@@ -28,7 +29,7 @@ print(file=sys.stderr)
 print("\\r   ", end="\\r", file=sys.stderr)
 """
 LOOP = """
-from peft_scratch.experiments.progress import progress
+from peft_scratch.training.progress import progress
 for _ in progress(range(3), "looping", "step", True):
     pass
 print()
@@ -132,7 +133,7 @@ def test_an_interruption_leaves_nothing_behind(project):
     )
     program = (
         "from pathlib import Path; from peft_scratch import cli; "
-        f"import peft_scratch.experiments.notebooks as n; n.ROOT = Path('{project}'); cli.main()"
+        f"import peft_scratch.notebook.execute as n; n.ROOT = Path('{project}'); cli.main()"
     )
     command = [sys.executable, "-c", program, "notebooks", "--profile", "smoke", "--output", project / "out"]
     process = subprocess.Popen(

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast, T5ForConditionalGeneration
 
+from peft_scratch.assignment import LABEL_WORDS
+from peft_scratch.data.corruption import corrupt, cut, draw_spans, sentinel_ids
+from peft_scratch.data.offline_reviews import fingerprint, imdb_split, sentence_split
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.corruption import corrupt, cut, draw_spans, sentinel_ids
-from peft_scratch.experiments.offline_data import fingerprint, imdb_split, sentence_split
-from peft_scratch.experiments.profiles import OFFLINE_BASE
-from peft_scratch.experiments.text import LABEL_WORDS
+from peft_scratch.paths import OFFLINE_BASE
 from peft_scratch.pretraining import embeddings, teacher
 from peft_scratch.pretraining.card import RECORD
 from peft_scratch.pretraining.corpus import WINDOW, Corpus, Sources, tokenizer_texts, training_sources

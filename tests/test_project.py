@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from peft_scratch.experiments.profiles import ROOT
+from peft_scratch.paths import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REQUIREMENTS = sorted(ROOT.glob("requirements*.txt"))

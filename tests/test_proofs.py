@@ -9,8 +9,8 @@ import pytest
 from peft_scratch.errors import UserError
 from peft_scratch.exactness import proofs
 from peft_scratch.exactness.pairs import PAIRS
-from peft_scratch.experiments.toy import t5_small
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt
+from peft_scratch.notebook.toy import t5_small
 
 
 @pytest.mark.parametrize(("method", "libraries"), [(LoRA(8), 4), (Adapter(1), 2), (SoftPrompt(10), 2)])

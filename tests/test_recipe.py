@@ -12,18 +12,20 @@ from accelerate import Accelerator
 from conftest import make_t5
 from tiny_bench import tiny_workbench
 
+from peft_scratch.assignment import PROFILES, RUNS, SST2_PREFIX
+from peft_scratch.data.batches import Collator
+from peft_scratch.data.reviews import load_reviews
+from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import device, workbench
+from peft_scratch.experiments import session as workbench
 from peft_scratch.experiments.base_model import load_base
-from peft_scratch.experiments.data import Collator, label_ids, load_reviews, tokenise
-from peft_scratch.experiments.evaluation import MALFORMED, judge
-from peft_scratch.experiments.profiles import PROFILES
-from peft_scratch.experiments.recipe import RECIPES, find_recipe
-from peft_scratch.experiments.runs import RUNS
-from peft_scratch.experiments.text import SST2_PREFIX
-from peft_scratch.experiments.training import History, make_optimizer, train_epoch
-from peft_scratch.experiments.workbench import Workbench
-from peft_scratch.methods import apply, take_out
+from peft_scratch.experiments.session import Session
+from peft_scratch.libraries import method_of
+from peft_scratch.methods import apply, base_of
+from peft_scratch.training import device
+from peft_scratch.training.evaluation import MALFORMED, judge
+from peft_scratch.training.recipe import RECIPES, find_recipe
+from peft_scratch.training.trainer import History, make_optimizer, train_epoch
 
 COURSE, FAST = RECIPES["course"], RECIPES["fast"]
 CPU = torch.device("cpu")
@@ -56,7 +58,7 @@ def test_the_course_works_in_float32_and_fast_in_what_the_machine_has(precision_
 @METHODS
 def test_a_step_moves_float32_tensors_and_no_bit_of_the_base(run_id, precision, precision_is):
     precision_is(precision)
-    tuned = apply(RUNS[run_id].method, make_t5())
+    tuned = apply(method_of(RUNS[run_id]), make_t5())
     model = FAST.hold(tuned.model)
     trains = {name: p for name, p in model.named_parameters() if p.requires_grad}
     frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
@@ -89,9 +91,9 @@ def test_the_base_comes_out_as_it_went_in(run_id, precision_is, batch):
         pytest.skip("nothing is taken out")
     precision_is(torch.bfloat16)
     base = FAST.hold(make_t5().requires_grad_(False))
-    tuned = apply(RUNS[run_id].method, make_t5())
+    tuned = apply(method_of(RUNS[run_id]), make_t5())
     FAST.hold(tuned.model)
-    out = take_out(tuned)
+    out = base_of(tuned)
     assert all(torch.equal(p, base.get_parameter(name)) for name, p in out.named_parameters())
     with FAST.at_work(base, CPU):
         expected = base(**batch).logits
@@ -144,7 +146,7 @@ def _collator(reviews, tokenizer, max_tokens=48):
 def test_verdicts_are_those_of_generation(run_id, reviews, shipped):
     """Half the reviews carry the prefix that the base was trained on; of the others it says anything."""
     tokenizer = shipped[1]
-    model = apply(RUNS[run_id].method, load_base(PROFILES["offline"])[0]).model
+    model = apply(method_of(RUNS[run_id]), load_base(PROFILES["offline"])[0]).model
     for recipe in (dataclasses.replace(FAST, bfloat16=False), FAST):
         recipe.hold(model)
         options = (_collator(reviews, tokenizer), tokenizer, Accelerator(cpu=True), 16)
@@ -159,7 +161,7 @@ def test_verdicts_are_those_of_generation(run_id, reviews, shipped):
 
 def test_two_recipes_work_side_by_side_in_one_process(tmp_path):
     Accelerator(cpu=True)
-    benches = [Workbench.open("smoke", output=tmp_path, recipe=name) for name in ("fast", "course", "fast")]
+    benches = [Session.open("smoke", output=tmp_path, recipe=name) for name in ("fast", "course", "fast")]
     assert [bench.recipe.name for bench in benches] == ["fast", "course", "fast"]
     assert [bench.precision for bench in benches][1] == "float32"
     shown = [str(benches[n]) for n in (0, 1)]
@@ -180,7 +182,7 @@ def test_a_result_says_which_recipe_and_what_generation_said(tmp_path):
 
 
 def test_a_verdict_that_differs_is_counted(tmp_path, monkeypatch):
-    from peft_scratch.experiments import evaluation
+    from peft_scratch.training import evaluation
 
     bench = tiny_workbench(tmp_path)
     monkeypatch.setattr(
@@ -193,7 +195,9 @@ def test_a_verdict_that_differs_is_counted(tmp_path, monkeypatch):
 
 def test_reviews_are_tokenised_once_and_never_taken_for_others(tmp_path, monkeypatch):
     bench, calls = tiny_workbench(tmp_path), []
-    monkeypatch.setattr(workbench, "tokenised", lambda *given: (calls.append(given), tokenise(*given))[1])
+    monkeypatch.setattr(
+        workbench, "tokenise_cached", lambda *given: (calls.append(given), tokenise(*given))[1]
+    )
     test, train = bench.reviews.test, bench.reviews.train
     first, again = bench.collator(test, 16), bench.collator(test, 16)
     assert first == again
@@ -211,7 +215,7 @@ def test_reviews_are_tokenised_once_and_never_taken_for_others(tmp_path, monkeyp
 
 FREED = """
 import resource, torch
-from peft_scratch.experiments.device import keep_freed_memory
+from peft_scratch.training.device import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -13,6 +13,7 @@ import pytest
 from pypdf import PdfReader
 from typer.testing import CliRunner
 
+from peft_scratch.assignment import BASELINES, TEN
 from peft_scratch.cli import app
 from peft_scratch.errors import UserError
 from peft_scratch.reporting import figures, report
@@ -20,7 +21,6 @@ from peft_scratch.reporting.content import Student, content
 from peft_scratch.reporting.figures import draw
 from peft_scratch.reporting.inputs import Inputs, read
 from peft_scratch.reporting.report import compile_pdf
-from peft_scratch.reporting.tables import BASELINES, TEN
 from peft_scratch.reporting.words import LANGUAGES, Language
 
 BOTH = pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES)

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from peft_scratch.assignment import PROFILES, RUNS, find_run
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import profiles
-from peft_scratch.experiments.profiles import PROFILES, choose_profile
-from peft_scratch.experiments.runs import RUNS, find_run
-from peft_scratch.experiments.settings import change, configuration, fingerprint
+from peft_scratch.experiments import profile_choice as profiles
+from peft_scratch.experiments.profile_choice import choose_profile
+from peft_scratch.experiments.run import change, configuration, fingerprint
+from peft_scratch.libraries import method_of
 
 COURSE, OFFLINE = PROFILES["course"], PROFILES["offline"]
 
@@ -34,9 +35,9 @@ def test_there_are_ten_runs_in_the_order_of_the_notebooks():
 def test_a_run_has_the_contracts_constants(run_id):
     notebook, library, size, learning_rate, weight_file = CONTRACT[run_id]
     run = RUNS[run_id]
-    assert (run.notebook, run.method.library, run.weight_file) == (notebook, library, weight_file)
-    assert run.learning_rate_in("course") == learning_rate
-    hyperparameters = run.method.hyperparameters()
+    assert (run.notebook, run.library, run.weight_file) == (notebook, library, weight_file)
+    assert run.learning_rate_in(PROFILES["course"]) == learning_rate
+    hyperparameters = method_of(run).hyperparameters()
     assert {name: hyperparameters[name] for name in size} == size
 
 
@@ -47,7 +48,7 @@ def test_the_course_profile_has_the_contracts_constants():
 
 def test_runs_of_one_method_share_a_learning_rate_offline():
     for kind in ("soft_prompt", "adapter", "lora"):
-        rates = {run.learning_rate_in("offline") for run in RUNS.values() if run.method.kind == kind}
+        rates = {run.learning_rate_in(OFFLINE) for run in RUNS.values() if run.kind == kind}
         assert len(rates) == 1
 
 
@@ -106,8 +107,8 @@ def test_an_impossible_wish_gets_one_sentence(attempt, sentence):
 
 def test_a_setting_reaches_the_method_or_the_profile():
     run, profile = change(RUNS["lora_scratch_r8"], OFFLINE, {"rank": 4, "epochs": 7})
-    assert (run.method.rank, run.method.alpha, profile.epochs) == (4, 4.0, 7)
-    assert RUNS["lora_scratch_r8"].method.rank == 8
+    assert (method_of(run).rank, method_of(run).alpha, profile.epochs) == (4, 4.0, 7)
+    assert method_of(RUNS["lora_scratch_r8"]).rank == 8
 
 
 def test_every_constant_changes_the_fingerprint():

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from peft_scratch.experiments.profiles import ROOT
+from peft_scratch.paths import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOURCES = [

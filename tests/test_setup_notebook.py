@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from packaging.requirements import Requirement
 
-from peft_scratch.experiments.profiles import ROOT
+from peft_scratch.paths import ROOT
 
 CELL = next(
     cell.source

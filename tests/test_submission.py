@@ -21,20 +21,20 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from peft_scratch.assignment import ALL_POINTS, PARTS, PROFILES, REPORT, RUNS
 from peft_scratch.cli import app
+from peft_scratch.data import hub
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import hub
-from peft_scratch.experiments.profiles import PROFILES, ROOT
-from peft_scratch.experiments.runs import RUNS
-from peft_scratch.experiments.settings import configuration
-from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.experiments.run import configuration
+from peft_scratch.experiments.session import Session
 from peft_scratch.methods import read_delta
+from peft_scratch.paths import ROOT
 from peft_scratch.submission import archive, check, notebooks, pack
-from peft_scratch.submission.contract import BANDS, ITEMS, REPORT, WHOLE, base_of, fitted, read_name
+from peft_scratch.submission.contract import base_name_of, fitted, read_name
 from peft_scratch.submission.deep import reproduce
 from peft_scratch.submission.findings import FAULT, NOT_READY, READY, REHEARSAL
 
-NUMBERS = {name: low for name, (low, high) in BANDS.items()}
+NUMBERS = {run.id: run.published[0] for run in RUNS.values()}
 FIRST_A = "encoder.block.0.layer.0.SelfAttention.q.sharif_llm_A"
 FIRST_B = "encoder.block.0.layer.0.SelfAttention.q.sharif_llm_B"
 PROMPT = "encoder.embed_tokens.sharif_llm_soft_prompts.prompt_emb"
@@ -51,12 +51,10 @@ def notebook(number: int, profile: str = "course") -> nbformat.NotebookNode:
     def said(text: str) -> list:
         return [new_output("stream", name="stdout", text=text)]
 
-    cells = [
-        new_code_cell("bench = Workbench.open()", outputs=said(f"profile    {profile}, because it is\n"))
-    ]
+    cells = [new_code_cell("bench = Session.open()", outputs=said(f"profile    {profile}, because it is\n"))]
     for run in runs:
         best = NUMBERS[run.id]
-        log = [f"Number of parameters: {fitted(run.id, base_of(profile)).whole:,}"]
+        log = [f"Number of parameters: {fitted(run.id, base_name_of(profile)).whole:,}"]
         for epoch in range(1, 11):
             bar = f"\repoch {epoch}/10: 100%|##| 9/9\r{' ' * 24}\r"
             accuracy = best - abs(epoch - 7) / 10
@@ -86,7 +84,7 @@ def weights(profile: str = "course") -> dict[str, dict[str, torch.Tensor]]:
     return {
         RUNS[name].weight_file: {
             entry: torch.randn(p.shape, generator=generator) / 50
-            for entry, p in fitted(name, base_of(profile)).entries.items()
+            for entry, p in fitted(name, base_name_of(profile)).entries.items()
         }
         for name in ("prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8")
     }
@@ -94,7 +92,7 @@ def weights(profile: str = "course") -> dict[str, dict[str, torch.Tensor]]:
 
 def report_lines(profile: str = "course") -> list[str]:
     lines = [f"{RUNS[name].id}: {number:.1f}" for name, number in NUMBERS.items()]
-    counts = [f"adds {fitted(name, base_of(profile)).added:,}" for name in RUNS]
+    counts = [f"adds {fitted(name, base_name_of(profile)).added:,}" for name in RUNS]
     return [*lines, *counts, f"student number {STEM[:9]}"]
 
 
@@ -213,11 +211,11 @@ def test_a_right_submission_is_ready(right, tmp_path):
     assert checked.verdict == READY
     assert checked.numbers == NUMBERS
     assert checked.student == ("400123456", "ada lovelace")
-    assert checked.points_without_fault == WHOLE == 105
+    assert checked.points_without_fault == ALL_POINTS == 105
     # Nothing but what a machine without t5-small cannot know.
     assert [found.code for found in checked.marked("!")] == ["start-unknown"]
     said = "\n".join(checked.lines())
-    for item in ITEMS.values():
+    for item in PARTS.values():
         assert item.title in said
     for count in ("60,506,624", "60,511,744", "60,611,168", "60,801,536"):
         assert f": {count} parameters" in said
@@ -789,7 +787,7 @@ def test_there_are_faults_enough():
             r"prints 60,654,080 parameters; it should be 60,801,536 \(LoRA, from scratch, r = 8\)",
         ),
         (a_number_written_over, r"84.9 % in the table, but 84.7 % in the log"),
-        (cells_run_out_of_order, r"code cell 1, `bench = Workbench.open\(\)`, was run as number 2"),
+        (cells_run_out_of_order, r"code cell 1, `bench = Session.open\(\)`, was run as number 2"),
         (an_error_in_a_cell, "ended with RuntimeError"),
         (a_number_that_no_run_gives, "93.4 %; honest runs of the course's constants gave 89.9 to 90.1"),
     ],
@@ -1138,7 +1136,7 @@ def test_many_submissions_make_a_table(right, tmp_path, monkeypatch):
 
 
 def test_deep_reproduces_the_number_or_says_that_it_does_not(tmp_path):
-    bench = Workbench.open("smoke", output=tmp_path)
+    bench = Session.open("smoke", output=tmp_path)
     kept = bench.train(bench.prepare("adapter_scratch_b8"))
     entries = read_delta(tmp_path / "weights" / "adapter.pt")
     percent = 100 * kept["accuracy"]["best"]

@@ -7,12 +7,10 @@ import json
 import pandas as pd
 import pytest
 
+from peft_scratch.assignment import BASELINES, RUNS, TEN
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.runs import RUNS
 from peft_scratch.reporting.tables import (
-    BASELINES,
     PARTS,
-    TEN,
     numbers,
     numbers_markdown,
     parameters,

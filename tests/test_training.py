@@ -7,11 +7,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from peft_scratch.data.batches import Collator
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.data import Collator
-from peft_scratch.experiments.recipe import RECIPES
-from peft_scratch.experiments.training import CURVE_POINTS, train, trainable_state
 from peft_scratch.methods import FullFineTuning, LoRA, apply
+from peft_scratch.training.recipe import RECIPES
+from peft_scratch.training.trainer import CURVE_POINTS, train, trainable_state
 
 REVIEWS = [[5 + i % 7, 20 + i % 11, 1] + [9] * (i % 3) for i in range(40)]
 COLLATOR = Collator(REVIEWS, [i % 2 for i in range(40)], [[3, 1], [4, 1]], pad_id=0)

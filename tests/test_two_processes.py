@@ -15,8 +15,9 @@ from conftest import make_t5
 from tiny_bench import made_up_reviews, profile_on, tiny_profile
 from transformers import AutoTokenizer
 
+from peft_scratch.data.batches import Collator
+from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.data import Collator, label_ids, tokenise
 from peft_scratch.files import alone_in
 
 # One that trains every weight, and two whose library changes the model's class or wraps it.
@@ -49,7 +50,9 @@ def _work(base: Path, folder: Path) -> None:
     Before it, the folder `base` is asked for, which the test holds.
     """
     from peft_scratch import cli, files
-    from peft_scratch.experiments import device, profiles, workbench
+    from peft_scratch.experiments import profile_choice as profiles
+    from peft_scratch.experiments import session as workbench
+    from peft_scratch.training import device
 
     profile = profile_on(base, folder)
     profiles.PROFILES["smoke"] = profile
@@ -64,7 +67,7 @@ def _work(base: Path, folder: Path) -> None:
 
     files._write = noting
     gc.freeze()  # Accelerate collects garbage before every evaluation; what is imported need not be looked at
-    bench = workbench.Workbench.open("smoke")
+    bench = workbench.Session.open("smoke")
     with pytest.raises(UserError, match="is being worked in by process"), bench.alone_in(base):
         pass
     (folder / f"refused-{os.getpid()}").touch()

@@ -9,13 +9,13 @@ import torch
 
 from peft_scratch.errors import UserError
 from peft_scratch.experiments import results
-from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.experiments.session import Session
 from peft_scratch.methods import count_parameters, load_delta, read_delta
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return Workbench.open("smoke", seed=3, output=tmp_path_factory.mktemp("output"))
+    return Session.open("smoke", seed=3, output=tmp_path_factory.mktemp("output"))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_finished_run_is_not_repeated(bench, finished):
 
 def test_the_same_seed_gives_the_same_run(bench, finished, tmp_path):
     _, result = finished
-    other = Workbench.open("smoke", seed=3, output=tmp_path)
+    other = Session.open("smoke", seed=3, output=tmp_path)
     again = other.train(other.prepare("lora_scratch_r8"))
     assert again["curve"] == result["curve"]
     assert (tmp_path / "weights" / "lora.pt").read_bytes() == (
@@ -121,7 +121,7 @@ def test_the_top_of_a_notebook_says_profile_reason_and_precision(bench):
 
 
 def test_a_full_disk_gets_one_sentence_and_leaves_no_half_file(bench, tmp_path, monkeypatch):
-    full = Workbench.open("smoke", output=tmp_path)
+    full = Session.open("smoke", output=tmp_path)
 
     def no_space(_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -136,12 +136,12 @@ def test_a_full_disk_gets_one_sentence_and_leaves_no_half_file(bench, tmp_path, 
 def test_an_output_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another output folder"):
-        Workbench.open("smoke", output=tmp_path / "file")
+        Session.open("smoke", output=tmp_path / "file")
 
 
 def test_a_negative_seed_is_refused():
     with pytest.raises(UserError, match="seed must be a whole number"):
-        Workbench.open("smoke", seed=-1)
+        Session.open("smoke", seed=-1)
 
 
 def test_json_has_no_nan(tmp_path):

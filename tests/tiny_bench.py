@@ -10,10 +10,12 @@ from conftest import make_t5
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from peft_scratch.experiments.data import Reviews
-from peft_scratch.experiments.profiles import OFFLINE_BASE, PROFILES, Choice, Profile
-from peft_scratch.experiments.recipe import RECIPES
-from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.assignment import PROFILES, Profile
+from peft_scratch.data.reviews import Reviews
+from peft_scratch.experiments.profile_choice import ProfileChoice
+from peft_scratch.experiments.session import Session
+from peft_scratch.paths import OFFLINE_BASE
+from peft_scratch.training.recipe import RECIPES
 
 #: The fast recipe in float32, whatever the hardware has.
 IN_FLOAT32 = dataclasses.replace(RECIPES["fast"], bfloat16=False)
@@ -46,11 +48,11 @@ def made_up_reviews(train: int = 24, test: int = 10) -> Reviews:
     return Reviews(split(train), split(test).add_column("validation", [i < 4 for i in range(test)]))
 
 
-def tiny_workbench(folder: Path, reviews: Reviews | None = None) -> Workbench:
+def tiny_workbench(folder: Path, reviews: Reviews | None = None) -> Session:
     """A workbench on `tiny_profile` and `reviews`, in float32; its output folder lies in `folder`."""
     profile = tiny_profile(folder)
-    bench = Workbench(
-        Choice(profile, "a test asked for it"), 0, profile.output, Accelerator(cpu=True), IN_FLOAT32
+    bench = Session(
+        ProfileChoice(profile, "a test asked for it"), 0, profile.output, Accelerator(cpu=True), IN_FLOAT32
     )
     bench.reviews = reviews or made_up_reviews()
     return bench

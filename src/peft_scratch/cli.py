@@ -94,7 +94,7 @@ Output = Annotated[
 @app.command()
 def runs() -> None:
     """List the ten runs."""
-    from peft_scratch.experiments.runs import RUNS
+    from peft_scratch.assignment import RUNS
 
     for run in RUNS.values():
         typer.echo(f"{run.id:24}notebook {run.notebook}   {run.title}")
@@ -118,12 +118,12 @@ def run(
     A run with changed constants is kept under `runs` in the output folder, apart from the ten.
     """
     changes = dict(_setting(text) for text in settings)
-    from peft_scratch.experiments.runs import RUNS, find_run
-    from peft_scratch.experiments.settings import change
-    from peft_scratch.experiments.workbench import Workbench
+    from peft_scratch.assignment import RUNS, find_run
+    from peft_scratch.experiments.run import change
+    from peft_scratch.experiments.session import Session
 
     chosen = list(RUNS) if run_ids == ["all"] else run_ids
-    bench = Workbench.open(profile, seed, output, recipe)
+    bench = Session.open(profile, seed, output, recipe)
     for run_id in chosen:  # before hours are spent on the first
         change(find_run(run_id), bench.profile, changes)
     _say(str(bench))
@@ -139,10 +139,10 @@ def run(
 @app.command()
 def baselines(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
     """Measure what the ten are held against: zero-shot with and without prefix, bag of words."""
-    from peft_scratch.experiments.text import SST2_PREFIX
-    from peft_scratch.experiments.workbench import Workbench
+    from peft_scratch.assignment import SST2_PREFIX
+    from peft_scratch.experiments.session import Session
 
-    bench = Workbench.open(profile, output=output, recipe=recipe)
+    bench = Session.open(profile, output=output, recipe=recipe)
     for result in (bench.zero_shot(), bench.zero_shot(SST2_PREFIX), bench.bag_of_words()):
         _say(f"{result['title']}: {_percent(result['accuracy']['best'])}")
 
@@ -171,7 +171,7 @@ def notebooks(
     profile: Profile = "auto", seed: Seed = 0, output: Output = None, recipe: Recipe = "fast"
 ) -> None:
     """Execute the five notebooks; the executed copies go to `notebooks` in the output folder."""
-    from peft_scratch.experiments.notebooks import execute_all
+    from peft_scratch.notebook.execute import execute_all
 
     for path in execute_all(profile, seed, output, recipe):
         typer.echo(path)
@@ -180,8 +180,9 @@ def notebooks(
 @app.command()
 def tables(profile: Profile = "auto", output: Output = None) -> None:
     """Make the tables of the ten numbers and of the parameters from the results that are there."""
-    from peft_scratch.experiments.profiles import ROOT, choose_profile
-    from peft_scratch.experiments.results import write_atomically
+    from peft_scratch.experiments.profile_choice import choose_profile
+    from peft_scratch.files import write_atomically
+    from peft_scratch.paths import ROOT
     from peft_scratch.reporting import tables as making
 
     choice = choose_profile(profile)
@@ -203,8 +204,9 @@ def report(
     number: Annotated[str, typer.Option(help="Your student number, likewise.")] = "",
 ) -> None:
     """Make the report as PDF, in English and in Persian, and its figures, from the results that are there."""
-    from peft_scratch.experiments.profiles import OFFLINE_BASE, ROOT, choose_profile
+    from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.files import write_atomically
+    from peft_scratch.paths import OFFLINE_BASE, ROOT
     from peft_scratch.reporting.content import Student
     from peft_scratch.reporting.inputs import read
     from peft_scratch.reporting.report import build
@@ -228,7 +230,7 @@ def base(
 ) -> None:
     """Pre-train the offline base model anew, or go on with a pre-training that was interrupted."""
     seconds = _seconds(budget)
-    from peft_scratch.experiments.profiles import OFFLINE_BASE
+    from peft_scratch.paths import OFFLINE_BASE
     from peft_scratch.pretraining.pretrain import pretrain
 
     pretrain(seconds, output or OFFLINE_BASE)

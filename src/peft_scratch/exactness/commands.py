@@ -26,7 +26,7 @@ def parity(
     What is there already of the other bases is kept. t5-small's size takes many minutes.
     """
     from peft_scratch.exactness.parity import run
-    from peft_scratch.experiments.profiles import OFFLINE_BASE, ROOT
+    from peft_scratch.paths import OFFLINE_BASE, ROOT
 
     folder = output or ROOT / "report"
     run(folder, OFFLINE_BASE, *([bases] if bases else []))

@@ -32,10 +32,10 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.t5_configs import OFFLINE, t5_config
-from peft_scratch.experiments.profiles import OFFLINE_BASE
 from peft_scratch.libraries.adapterhub_adapter import NAME, reduction_factor
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt, apply, read_delta
 from peft_scratch.methods.parameters import is_own
+from peft_scratch.paths import OFFLINE_BASE
 
 Entries = dict[str, Tensor]
 Config = dict[str, Any]

@@ -28,15 +28,7 @@ from peft_scratch.errors import UserError
 from peft_scratch.exactness.t5_configs import t5_config
 from peft_scratch.libraries.adapterhub_adapter import initialise, reduction_factor
 from peft_scratch.libraries.opendelta_compat import import_opendelta
-from peft_scratch.methods import (
-    Adapter,
-    FullFineTuning,
-    LoRA,
-    Method,
-    SoftPrompt,
-    apply,
-    count_parameters,
-)
+from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt, apply, count_parameters
 
 #: The methods at the assignment's sizes.
 METHODS: dict[str, Callable[..., Method]] = {

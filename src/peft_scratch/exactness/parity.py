@@ -19,12 +19,12 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
+from peft_scratch.assignment import LABEL_WORDS
+from peft_scratch.data.offline_reviews import imdb_split
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.differences import DIFFERENCES
 from peft_scratch.exactness.page import page
 from peft_scratch.exactness.pairs import PAIRS, Pair, as_it_is
-from peft_scratch.experiments.offline_data import imdb_split
-from peft_scratch.experiments.text import LABEL_WORDS
 from peft_scratch.methods.method import apply
 from peft_scratch.methods.parameters import count_parameters, freeze_all_but, trainable_names
 

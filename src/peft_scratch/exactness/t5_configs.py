@@ -8,8 +8,8 @@ from pathlib import Path
 from transformers import T5Config
 
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.profiles import OFFLINE_BASE
 from peft_scratch.methods.method import require_positive_int
+from peft_scratch.paths import OFFLINE_BASE
 
 #: The name of the model in weights/base.
 OFFLINE = "offline"

@@ -1,1 +1,1 @@
-"""The ten runs: profiles, data, base model, one training loop, evaluation, results."""
+"""The ten runs: from the choice of a profile to the JSON of a result."""

@@ -9,9 +9,10 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import cached_file
 
+from peft_scratch.assignment import Profile
+from peft_scratch.data import hub
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import hub
-from peft_scratch.experiments.profiles import OFFLINE_BASE, Profile
+from peft_scratch.paths import OFFLINE_BASE
 
 WEIGHTS = "model.safetensors"
 

@@ -6,7 +6,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from peft_scratch.experiments.data import Reviews
+from peft_scratch.data.reviews import Reviews
 
 
 def bag_of_words(reviews: Reviews) -> list[int]:

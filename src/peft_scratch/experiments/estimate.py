@@ -10,11 +10,10 @@ import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
-from peft_scratch.experiments.claims import subset
-from peft_scratch.experiments.data import Collator
-from peft_scratch.experiments.profiles import Profile
-from peft_scratch.experiments.recipe import Recipe
-from peft_scratch.experiments.training import History, make_optimizer, train_epoch
+from peft_scratch.assignment import Profile
+from peft_scratch.data.batches import Collator, subset
+from peft_scratch.training.recipe import Recipe
+from peft_scratch.training.trainer import History, make_optimizer, train_epoch
 
 # One step warms up (memory is asked for, kernels are chosen), these are timed.
 TIMED_STEPS = 2

@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from peft_scratch.experiments.data import load_reviews
+from peft_scratch.assignment import FROM_SCRATCH
+from peft_scratch.data.reviews import load_reviews
 from peft_scratch.experiments.results import environment, write_json
-from peft_scratch.experiments.runs import FROM_SCRATCH
-from peft_scratch.experiments.settings import fingerprint, prompt_rows
-from peft_scratch.experiments.training import train
-from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.experiments.run import fingerprint, prompt_rows
+from peft_scratch.experiments.session import Session
+from peft_scratch.training.trainer import train
 
 SEEDS = (0, 1, 2)
 #: The test reviews are fewer than in the ten runs, for time: they are judged after every epoch.
@@ -37,9 +37,9 @@ def small_data(
     The reviews are the same for every run and seed. What was interrupted goes on from its last whole epoch.
 
     Raises:
-        UserError: as `Workbench.open`, `Workbench.prepare` and `train` do.
+        UserError: as `Session.open`, `Session.prepare` and `train` do.
     """
-    benches = [Workbench.open(profile, seed, output, recipe) for seed in seeds]
+    benches = [Session.open(profile, seed, output, recipe) for seed in seeds]
     for run_id in runs:
         done = [_train(bench, run_id, settings) for bench in benches]
         result = {**done[0], "runs": [run for each in done for run in each["runs"]]}
@@ -48,7 +48,7 @@ def small_data(
         yield result
 
 
-def _train(bench: Workbench, run_id: str, settings: dict[str, int]) -> dict[str, Any]:
+def _train(bench: Session, run_id: str, settings: dict[str, int]) -> dict[str, Any]:
     """The result of one run with one seed."""
     prepared = bench.prepare(run_id, settings)
     run, profile = prepared.run, prepared.profile

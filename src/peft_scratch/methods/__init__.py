@@ -8,7 +8,7 @@ save_delta(tuned.model, "lora.pt")
 from peft_scratch.methods.adapter import AdaptedLayerFF, Adapter, Bottleneck
 from peft_scratch.methods.checkpoint import load_delta, read_delta, save_delta
 from peft_scratch.methods.full import FullFineTuning
-from peft_scratch.methods.hot_swap import take_out
+from peft_scratch.methods.hot_swap import base_of
 from peft_scratch.methods.lora import LoRA, LoRALinear, low_rank_update, merge, unmerge
 from peft_scratch.methods.method import Method, Tuned, apply
 from peft_scratch.methods.parameters import count_parameters, freeze_all_but, trainable_names
@@ -35,6 +35,7 @@ __all__ = [
     "SoftPrompt",
     "Tuned",
     "apply",
+    "base_of",
     "count_parameters",
     "first_rows",
     "freeze_all_but",
@@ -46,7 +47,6 @@ __all__ = [
     "read_delta",
     "sampled_vocabulary",
     "save_delta",
-    "take_out",
     "trainable_names",
     "unmerge",
 ]

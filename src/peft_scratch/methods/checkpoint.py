@@ -158,10 +158,10 @@ def load_delta(model: nn.Module, path: str | Path, declared: Callable[[str], boo
     Raises:
         UserError: the file is not one of tensors, or does not fit; the message names the first difference.
     """
-    put_delta(model, read_delta(path), path, declared)
+    copy_delta(model, read_delta(path), path, declared)
 
 
-def put_delta(
+def copy_delta(
     model: nn.Module,
     entries: Mapping[str, Tensor],
     path: str | Path,

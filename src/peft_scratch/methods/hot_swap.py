@@ -1,6 +1,6 @@
 """Taking a method out again, so that one base in memory serves every method in turn.
 
-base = take_out(tuned)              # the base, over the very tensors that `tuned` had frozen
+base = base_of(tuned)              # the base, over the very tensors that `tuned` had frozen
 tuned = apply(LoRA(rank=8), base)   # another method on them; no weight is loaded or copied
 load_delta(tuned.model, "lora.pt")
 """
@@ -17,7 +17,7 @@ from peft_scratch.errors import UserError
 from peft_scratch.methods.method import Tuned
 
 
-def take_out(tuned: Tuned) -> T5ForConditionalGeneration:
+def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
     """The base that `tuned` was made from: a plain T5 over the tensors that were frozen in it.
 
     No weight is copied, and none of the method's modules, hooks and wrappers comes along: what the base

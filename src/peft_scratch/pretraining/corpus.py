@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import T5TokenizerFast
 
-from peft_scratch.experiments.corruption import IGNORED, corrupt, cut, draw_spans, pad, sentinel_ids
-from peft_scratch.experiments.offline_data import fingerprint, imdb_split, sentence_split
-from peft_scratch.experiments.text import LABEL_WORDS, SST2_PREFIX
+from peft_scratch.assignment import LABEL_WORDS, SST2_PREFIX
+from peft_scratch.data.corruption import IGNORED, corrupt, cut, draw_spans, pad, sentinel_ids
+from peft_scratch.data.offline_reviews import fingerprint, imdb_split, sentence_split
 
 CHUNK = 128  # tokens of a span-corruption sequence before corruption
 LONGEST = 192  # tokens of a supervised input

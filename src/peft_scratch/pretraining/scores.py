@@ -10,15 +10,16 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from peft_scratch.experiments.data import Collator, label_ids, tokenise
-from peft_scratch.experiments.evaluation import judge
-from peft_scratch.experiments.offline_data import sentence_split
-from peft_scratch.experiments.profiles import OFFLINE_BASE, PROFILES, ROOT, Choice
-from peft_scratch.experiments.recipe import RECIPES
-from peft_scratch.experiments.runs import FROM_SCRATCH
-from peft_scratch.experiments.text import SST2_PREFIX
-from peft_scratch.experiments.workbench import Workbench
+from peft_scratch.assignment import FROM_SCRATCH, PROFILES, SST2_PREFIX
+from peft_scratch.data.batches import Collator
+from peft_scratch.data.offline_reviews import sentence_split
+from peft_scratch.data.tokens import label_ids, tokenise
+from peft_scratch.experiments.profile_choice import ProfileChoice
+from peft_scratch.experiments.session import Session
+from peft_scratch.paths import OFFLINE_BASE, ROOT
 from peft_scratch.pretraining.card import write_card
+from peft_scratch.training.evaluation import judge
+from peft_scratch.training.recipe import RECIPES
 
 #: On these, the offline profile's runs from scratch are repeated.
 CONDITIONS = {"max_tokens": 192, "train_reviews": 4000, "test_reviews": 1500, "epochs": 2}
@@ -45,12 +46,12 @@ def measure(base: Path = OFFLINE_BASE, output: Path = ROOT / "runs" / "base-scor
     return {name: round(100 * score, 1) for name, score in scores.items()}
 
 
-def _workbench(base: Path, output: Path) -> Workbench:
+def _workbench(base: Path, output: Path) -> Session:
     profile = replace(PROFILES["offline"], name="base-scores", base=str(base), output=output, **CONDITIONS)
-    return Workbench(Choice(profile, "it measures the base"), 0, output, Accelerator(), RECIPE)
+    return Session(ProfileChoice(profile, "it measures the base"), 0, output, Accelerator(), RECIPE)
 
 
-def _tuned(bench: Workbench, run: str) -> float:
+def _tuned(bench: Session, run: str) -> float:
     return bench.train(bench.prepare(run))["accuracy"]["last"]
 
 

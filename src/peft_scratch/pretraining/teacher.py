@@ -18,9 +18,9 @@ from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
-from peft_scratch.experiments.corruption import pad
-from peft_scratch.experiments.device import bfloat16_on_cpu
+from peft_scratch.data.corruption import pad
 from peft_scratch.pretraining.embeddings import minilm_folder
+from peft_scratch.training.device import bfloat16_on_cpu
 
 BATCH = 32
 LEARNING_RATE = 1e-4

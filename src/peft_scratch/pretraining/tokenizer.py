@@ -10,9 +10,9 @@ from pathlib import Path
 import sentencepiece
 from transformers import T5Tokenizer, T5TokenizerFast
 
+from peft_scratch.assignment import LABEL_WORDS
+from peft_scratch.data.corruption import SENTINELS
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.corruption import SENTINELS
-from peft_scratch.experiments.text import LABEL_WORDS
 
 VOCABULARY = 8192  # rows of the embedding, the sentinels included
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
+from peft_scratch.assignment import BASELINES, TEN
 from peft_scratch.reporting import figures
 from peft_scratch.reporting.inputs import Inputs
-from peft_scratch.reporting.tables import BASELINES, TEN, Result, numbers, parameters
+from peft_scratch.reporting.tables import Result, numbers, parameters
 from peft_scratch.reporting.words import Language
 
 Block = dict[str, Any]

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from peft_scratch.reporting.tables import TEN, Result
+from peft_scratch.assignment import TEN
+from peft_scratch.reporting.tables import Result
 from peft_scratch.reporting.words import Language
 
 # Okabe and Ito's colours (2008), told apart by colour-blind readers; markers and hatches serve print in grey.

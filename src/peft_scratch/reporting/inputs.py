@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from peft_scratch.assignment import BASELINES, TEN
 from peft_scratch.errors import UserError
-from peft_scratch.reporting.tables import BASELINES, TEN, Result, read_results
+from peft_scratch.reporting.tables import Result, read_results
 
 _EVERY_RESULT = ("profile", "accuracy", "malformed")
 _EVERY_RUN = ("config", "environment", "parameters", "base_model", "epochs", "curve", "seconds")

@@ -14,28 +14,11 @@ from typing import Any
 
 import pandas as pd
 
+from peft_scratch.assignment import BASELINES, TEN
 from peft_scratch.errors import UserError
 
 Result = dict[str, Any]
 
-# What the assignment asks for, in its order, with the rows that the ten are to be held against.
-TEN = {
-    "full": "Full fine-tuning",
-    "prompt_scratch_n10": "Soft prompt, from scratch, N = 10",
-    "prompt_opendelta_n1": "Soft prompt, OpenDelta, N = 1",
-    "prompt_opendelta_n10": "Soft prompt, OpenDelta, N = 10",
-    "adapter_scratch_b8": "Adapter, from scratch, b = 8",
-    "adapter_adapterhub_b8": "Adapter, AdapterHub, b = 8",
-    "adapter_adapterhub_b1": "Adapter, AdapterHub, b = 1",
-    "lora_scratch_r8": "LoRA, from scratch, r = 8",
-    "lora_peft_r1": "LoRA, PEFT, r = 1",
-    "lora_peft_r8": "LoRA, PEFT, r = 8",
-}
-BASELINES = {
-    "zero_shot": "Zero-shot, no prefix",
-    "zero_shot_prefix": "Zero-shot, prefix “sst2 sentence:”",
-    "bag_of_words": "Bag of words, logistic regression",
-}
 MISSING = "missing"
 
 

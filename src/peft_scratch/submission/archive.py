@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from peft_scratch.submission.contract import FILES
+from peft_scratch.assignment import FILES
 from peft_scratch.submission.findings import Finding, fault, note
 
 #: Of a submission, unpacked: whole models are handed in by mistake, what is beyond is none. Bytes and files.

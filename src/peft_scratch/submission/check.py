@@ -10,13 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from peft_scratch.assignment import FILES, PARTS, PROFILES, RUNS
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.profiles import PROFILES
-from peft_scratch.experiments.runs import RUNS
-from peft_scratch.experiments.settings import configuration
+from peft_scratch.experiments.run import configuration
 from peft_scratch.submission import notebooks, report, weights
 from peft_scratch.submission.archive import File, Gathered, gather
-from peft_scratch.submission.contract import FILES, ITEMS, REHEARSAL, base_of, file_names, fitted, read_name
+from peft_scratch.submission.contract import REHEARSAL, base_name_of, file_names, fitted, read_name
 from peft_scratch.submission.findings import FAULT, NOTE, Checked, Finding, fault, note, ok, printable
 from peft_scratch.submission.notebooks import Notebook
 from peft_scratch.wording import counted
@@ -186,7 +185,7 @@ def _agreement(found: dict[int, Notebook], results: dict[str, _Result]) -> list[
             text = f"{run.title} is {number} % in its notebook, {result.percent:.1f} % in {name}.json"
             mend = "hand in the notebook of that very run"
             findings.append(fault(run.notebook, "number-not-json", text, mend))
-        expected = fitted(name, base_of(result.profile)).whole
+        expected = fitted(name, base_name_of(result.profile)).whole
         if result.whole != expected:
             text = f"{name}.json counts {result.whole:,} parameters in all; it should be {expected:,}"
             findings.append(fault(run.notebook, "json-count", text, "run it again on the right base"))
@@ -246,7 +245,7 @@ def table(many: list[Checked]) -> pd.DataFrame:
             "notes": len(one.marked(NOTE)),
             "points_without_fault": one.points_without_fault,
         }
-        for key in ITEMS:
+        for key in PARTS:
             codes = dict.fromkeys(found.code for mark in (FAULT, NOTE) for found in one.of(key, mark))
             row[_column(key)] = " ".join(codes) or "ok"
         row |= {name: one.numbers.get(name) for name in RUNS}

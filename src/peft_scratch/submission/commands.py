@@ -65,7 +65,7 @@ def submit(
     They go to `submission` in the same folder. An offline run is packed too, but as a rehearsal, and its
     files say so in their names.
     """
-    from peft_scratch.submission.contract import REPORT
+    from peft_scratch.assignment import REPORT
     from peft_scratch.submission.findings import NOTE, READY
     from peft_scratch.submission.pack import pack
 

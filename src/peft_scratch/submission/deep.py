@@ -6,10 +6,10 @@ import tempfile
 
 from torch import Tensor
 
+from peft_scratch.assignment import RUNS
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.runs import RUNS
-from peft_scratch.experiments.workbench import Workbench
-from peft_scratch.methods.checkpoint import put_delta
+from peft_scratch.experiments.session import Session
+from peft_scratch.methods.checkpoint import copy_delta
 from peft_scratch.submission.contract import RELOAD
 from peft_scratch.submission.findings import Finding, fault, note, ok
 
@@ -33,9 +33,9 @@ def reproduce(
                 findings.append(note(run.notebook, "not-reproduced", text))
                 continue
             try:
-                bench = Workbench.open(profile, output=output)
+                bench = Session.open(profile, output=output)
                 prepared = bench.prepare(name)
-                put_delta(prepared.tuned.model, entries, str(run.weight_file))
+                copy_delta(prepared.tuned.model, entries, str(run.weight_file))
                 percent = 100 * bench.score(prepared)["accuracy"]
             except UserError as problem:
                 text = f"{run.weight_file} was not tried: {str(problem).rstrip('.')}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from peft_scratch.submission.contract import ITEMS, WHOLE
+from peft_scratch.assignment import ALL_POINTS, PARTS
 from peft_scratch.wording import counted
 
 OK, NOTE, FAULT = "✓", "!", "✗"
@@ -72,7 +72,7 @@ class Checked:
 
     def marked(self, mark: str) -> list[Finding]:
         """All findings of a mark, in the order of the items."""
-        return [found for item in ITEMS for found in self.of(item, mark)]
+        return [found for item in PARTS for found in self.of(item, mark)]
 
     @property
     def verdict(self) -> str:
@@ -83,13 +83,13 @@ class Checked:
     @property
     def points_without_fault(self) -> int:
         """The shares of the items that nothing is wrong with; no mark, since nobody has read a line yet."""
-        return sum(item.share for key, item in ITEMS.items() if not self.of(key, FAULT))
+        return sum(item.points for key, item in PARTS.items() if not self.of(key, FAULT))
 
     def lines(self) -> list[str]:
         """The checklist as text: the items with their shares, a line a finding, the verdict last."""
         said = [printable(self.name)]
-        for key, item in ITEMS.items():
-            share = f" ({item.share} of {WHOLE})" if item.share else ""
+        for key, item in PARTS.items():
+            share = f" ({item.points} of {ALL_POINTS})" if item.points else ""
             said += [f"{item.title}{share}", *(f"  {found}" for found in self.of(key))]
         return [*said, self.sentence]
 
@@ -103,7 +103,7 @@ class Checked:
             READY: f"READY to hand in: {how_many}.",
             REHEARSAL: f"REHEARSAL: {how_many}; but {rehearsal}.",
             NOT_READY: f"NOT READY: {how_many}; items without a fault are worth "
-            f"{self.points_without_fault} of {WHOLE}"
+            f"{self.points_without_fault} of {ALL_POINTS}"
             + (f"; and {rehearsal}." if self.profile != "course" else "."),
         }[self.verdict]
 

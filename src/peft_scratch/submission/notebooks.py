@@ -15,18 +15,9 @@ from typing import Any
 
 import nbformat
 
-from peft_scratch.experiments.runs import RUNS, Run
+from peft_scratch.assignment import FAR_OUTSIDE, FILES, PRINT_A_COUNT, RUNS, SEED_SPREAD, Run, points_outside
 from peft_scratch.submission.archive import File
-from peft_scratch.submission.contract import (
-    BANDS,
-    FAR,
-    FILES,
-    PRINT_A_COUNT,
-    SEED,
-    base_of,
-    fitted,
-    points_outside,
-)
+from peft_scratch.submission.contract import base_name_of, fitted
 from peft_scratch.submission.findings import Finding, fault, note, ok
 
 # A progress bar goes back to the start of its line, and so does what is printed after it.
@@ -277,7 +268,7 @@ def _numbers_of_others(notebook: Notebook) -> list[Finding]:
     dealt = min(ways, key=lambda way: sum(_misfit(*pair) for pair in zip(runs, way, strict=True)))
     found = []
     for run, value in zip(runs, dealt, strict=True):
-        if value is None or points_outside(run.id, value) > FAR:
+        if value is None or points_outside(run.id, value) > FAR_OUTSIDE:
             seen = ", ".join(f"{value:.1f}" for value in best)
             found.append(
                 note(
@@ -304,7 +295,7 @@ def _accuracies(text: str) -> list[float]:
 
 
 def _misfit(run: Run, value: float | None) -> float:
-    low, high = BANDS[run.id]
+    low, high = run.published
     # Within its band a value is best in the middle; a run without one is worse than any near miss.
     return 10.0 if value is None else points_outside(run.id, value) + 0.01 * abs(value - (low + high) / 2)
 
@@ -323,12 +314,12 @@ def judged(item: int, run_id: str, percent: float, where: str, profile: str | No
     said = f"{where}: {RUNS[run_id].title} is {percent:.1f} %"
     if profile != "course":
         return ok(item, "number", f"{said} (profile {profile}, for which there is no band)")
-    low, high = BANDS[run_id]
+    low, high = RUNS[run_id].published
     outside = points_outside(run_id, percent)
-    if outside <= SEED:
+    if outside <= SEED_SPREAD:
         return ok(item, "number", f"{said}, as honest runs are ({low} to {high})")
     text = f"{said}; honest runs of the course's constants gave {low} to {high}"
-    if outside <= FAR:
+    if outside <= FAR_OUTSIDE:
         return note(item, "number-unusual", text, "another seed moves it by some 0.3: look for the reason")
     return fault(item, "number-out-of-band", text, "see which constant, base or split was another one")
 
@@ -339,7 +330,7 @@ def judged(item: int, run_id: str, percent: float, where: str, profile: str | No
 def _counts(notebook: Notebook) -> list[Finding]:
     """`Number of parameters: …` against the formula."""
     number, where = notebook.number, notebook.file.where
-    base = base_of(notebook.profile or "course")
+    base = base_name_of(notebook.profile or "course")
     right = {run.title: fitted(run.id, base).whole for run in notebook.runs}
     printed = [int(re.sub(r"\D", "", count)) for text in notebook.texts for count in _COUNT.findall(text)]
     wrong = [count for count in printed if count not in right.values()]

@@ -8,12 +8,12 @@ import unicodedata
 import zipfile
 from pathlib import Path
 
+from peft_scratch.assignment import PROFILES, WEIGHT_FILES
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.profiles import PROFILES, ROOT
 from peft_scratch.files import write_atomically
 from peft_scratch.submission.archive import File, gather
 from peft_scratch.submission.check import inspect
-from peft_scratch.submission.contract import REHEARSAL, WEIGHT_FILES, file_names
+from peft_scratch.submission.contract import REHEARSAL, file_names
 from peft_scratch.submission.findings import FAULT, Checked
 from peft_scratch.wording import counted
 
@@ -78,7 +78,7 @@ def zipped(files: list[File]) -> bytes:
 
 def _worked_in() -> Path:
     course = PROFILES["course"].output
-    return course if (course / "notebooks").is_dir() else ROOT
+    return course if (course / "notebooks").is_dir() else PROFILES["offline"].output
 
 
 def _checked_number(number: str) -> str:

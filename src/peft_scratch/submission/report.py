@@ -9,9 +9,9 @@ import unicodedata
 
 from pypdf import PdfReader
 
-from peft_scratch.experiments.runs import RUNS
+from peft_scratch.assignment import REPORT, RUNS
 from peft_scratch.submission.archive import File
-from peft_scratch.submission.contract import REPORT, base_of, fitted
+from peft_scratch.submission.contract import base_name_of, fitted
 from peft_scratch.submission.findings import Finding, fault, note, ok
 from peft_scratch.wording import counted
 
@@ -83,7 +83,7 @@ def _content(
         found.append(
             ok(REPORT, "report-numbers", f"{where} has the notebooks' {counted(len(numbers), 'number')}")
         )
-    base = base_of(profile)
+    base = base_name_of(profile)
     for name in ("prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8"):
         if (count := fitted(name, base).added) not in whole:
             said = f"{where} does not have the {count:,} parameters that {RUNS[name].title} adds"

@@ -16,15 +16,14 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers.utils import cached_file
 
+from peft_scratch.assignment import FILES, PROFILES, WEIGHT_FILES, Run
+from peft_scratch.data import hub
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import hub
 from peft_scratch.experiments.base_model import WEIGHTS
-from peft_scratch.experiments.profiles import PROFILES
-from peft_scratch.experiments.runs import Run
 from peft_scratch.methods.checkpoint import first_difference, read_tensors
 from peft_scratch.methods.parameters import is_own
 from peft_scratch.submission.archive import File
-from peft_scratch.submission.contract import FILES, WEIGHT_FILES, base_of, fitted
+from peft_scratch.submission.contract import base_name_of, fitted
 from peft_scratch.submission.findings import FAULT, Finding, fault, note, ok
 from peft_scratch.wording import counted
 
@@ -98,7 +97,7 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], dict[st
     except UserError as problem:
         return [fault(item, "weights-unreadable", str(problem).rstrip("."), _SAVE)], None
     entries = {name: tensor for name, tensor in tensors.items() if is_own(name)}
-    expected = fitted(run.id, base_of(profile))
+    expected = fitted(run.id, base_name_of(profile))
     kinds = [name for name, part in _KINDS.items() if any(part in entry for entry in entries)]
     if len(kinds) == 1 and kinds[0] != run.weight_file:
         return wrong(
@@ -106,7 +105,7 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], dict[st
         )
     if difference := first_difference(entries, expected.entries):
         takes = counted(len(expected.entries), "entry", "entries")
-        mend = f"it takes the {takes} of {run.title} on {base_of(profile)}"
+        mend = f"it takes the {takes} of {run.title} on {base_name_of(profile)}"
         return wrong("weights-differ", f"does not fit: {difference}", mend)
     if bad := [name for name, tensor in entries.items() if not tensor.isfinite().all()]:
         mend = "the training went wrong: train again, in float32"
@@ -127,7 +126,7 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], dict[st
         found.append(note(item, "weights-device", text, _SAVE))
     if run.id.startswith("prompt") and _vocabulary(profile, 1) is None:
         text = f"{where} could not be compared with the rows it started from"
-        found.append(note(item, "start-unknown", text, f"{base_of(profile)} is not on this machine"))
+        found.append(note(item, "start-unknown", text, f"{base_name_of(profile)} is not on this machine"))
     if not any(one.mark == FAULT for one in found):
         held = f"{counted(len(entries), 'tensor')}, {expected.added:,} parameters"
         text = f"{where}: {held}, trained, finite, float32"

@@ -21,10 +21,8 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from torch import Tensor
 
-from peft_scratch.experiments.profiles import PROFILES
-from peft_scratch.experiments.runs import RUNS
-from peft_scratch.experiments.text import LABEL_WORDS
-from peft_scratch.experiments.workbench import Prepared, Workbench
+from peft_scratch.assignment import LABEL_WORDS, PROFILES, RUNS
+from peft_scratch.experiments.session import Prepared, Session
 from peft_scratch.wording import counted
 
 #: The longest piece of a review that is ever shown: the reviews are other people's.
@@ -71,7 +69,7 @@ def run(prepared: Prepared) -> None:
     there = len(list(tuned.model.parameters()))
     remark = "" if prepared.learning_rate == course else f" (in the course: {course:g})"
     print(f"run            {prepared.run.title}")
-    print(f"method         {prepared.run.method}")
+    print(f"method         {prepared.tuned.method}")
     print(f"learning rate  {prepared.learning_rate:g} in the {prepared.profile.name} profile{remark}")
     print(f"trains         {len(tuned.trainable)} of {there} tensors")
     if tuned.places:
@@ -131,7 +129,7 @@ def numbers(*results: dict[str, Any]) -> None:
         _display("*A smoke run: it shows that everything works; its numbers say nothing about the methods.*")
 
 
-def standings(bench: Workbench) -> None:
+def standings(bench: Session) -> None:
     """Display every row that there will be in the end, with the numbers found in the output folder."""
     found = bench.results()
     baselines = [found[name] for name in ("zero_shot", "zero_shot_prefix", "bag_of_words") if name in found]
@@ -164,7 +162,7 @@ def _numbers(result: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def mistakes(bench: Workbench, prepared: Prepared, result: dict[str, Any], count: int = 6) -> None:
+def mistakes(bench: Session, prepared: Prepared, result: dict[str, Any], count: int = 6) -> None:
     """Say how often each label is missed, and display how a few reviews it gets wrong begin."""
     labels = bench.reviews.test["label"]
     wrong = result["mistakes"]
@@ -191,7 +189,7 @@ def phrase(review: str) -> str:
     return review[: PHRASE - 1].rpartition(" ")[0] + "…"
 
 
-def compare(bench: Workbench, first: dict[str, Any], second: dict[str, Any]) -> None:
+def compare(bench: Session, first: dict[str, Any], second: dict[str, Any]) -> None:
     """Print how far two results are apart, and whether this many test reviews can tell them apart.
 
     Both judge the same reviews, so only those that one gets right and the other wrong count. With b
@@ -213,7 +211,7 @@ def compare(bench: Workbench, first: dict[str, Any], second: dict[str, Any]) -> 
     )
 
 
-def hand_in(bench: Workbench, notebook: int) -> None:
+def hand_in(bench: Session, notebook: int) -> None:
     """Display what the assignment asks for from this notebook: the numbers, and the weight file if any."""
     found = bench.results()
     rows = []

@@ -20,7 +20,7 @@ from huggingface_hub.file_download import repo_folder_name
 from requests import RequestException
 
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.profiles import ROOT
+from peft_scratch.paths import ROOT
 
 #: Files that were put here by hand stand in for the Hub's: `hub/google-t5/t5-small/config.json`, say.
 BY_HAND = ROOT / "hub"

@@ -1,14 +1,8 @@
-"""Reviews as the assignment prepares them, and the words that stand for the labels."""
+"""Reviews as the assignment prepares them."""
 
 from __future__ import annotations
 
 import re
-
-#: Label 0 and label 1, as the targets spell them.
-LABEL_WORDS = ("negative", "positive")
-
-#: What the original T5 was trained with on SST-2; the assignment itself uses no prefix.
-SST2_PREFIX = "sst2 sentence: "
 
 
 def clean(review: str) -> str:

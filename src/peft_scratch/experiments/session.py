@@ -19,31 +19,32 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from peft_scratch.assignment import MAX_LENGTH, RUNS, SST2_PREFIX, Profile, Run, find_run
+from peft_scratch.data.batches import Collator, evenly_spaced, subset
+from peft_scratch.data.reviews import Reviews, load_reviews
+from peft_scratch.data.tokens import label_ids, tokenise_cached
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.base_model import base_bytes, base_fingerprint, load_base
 from peft_scratch.experiments.baselines import bag_of_words
-from peft_scratch.experiments.claims import (
+from peft_scratch.experiments.estimate import TIMED_STEPS, sample, seconds_of_a_run
+from peft_scratch.experiments.measurements import (
     KNOWLEDGE_REVIEWS,
     masked_reviews,
     pretraining_loss,
-    spread,
-    subset,
     training_memory,
 )
-from peft_scratch.experiments.data import Collator, Reviews, label_ids, load_reviews, tokenised
-from peft_scratch.experiments.device import memory_of
-from peft_scratch.experiments.estimate import TIMED_STEPS, sample, seconds_of_a_run
-from peft_scratch.experiments.evaluation import MAX_LENGTH, Verdicts, judge
-from peft_scratch.experiments.profiles import ROOT, Choice, Profile, choose_profile
-from peft_scratch.experiments.recipe import Recipe, find_recipe
+from peft_scratch.experiments.profile_choice import ProfileChoice, choose_profile
 from peft_scratch.experiments.results import environment, write_json
-from peft_scratch.experiments.runs import RUNS, Run, find_run
-from peft_scratch.experiments.settings import change, configuration, fingerprint, prompt_rows
-from peft_scratch.experiments.text import SST2_PREFIX
-from peft_scratch.experiments.training import History, restore, train, trainable_state
+from peft_scratch.experiments.run import change, configuration, fingerprint, prompt_rows
 from peft_scratch.files import alone_in, write_atomically
-from peft_scratch.methods import Tuned, apply, count_parameters, save_delta, take_out
+from peft_scratch.libraries import method_of
+from peft_scratch.methods import Tuned, apply, base_of, count_parameters, save_delta
 from peft_scratch.methods.checkpoint import serialised
+from peft_scratch.paths import shown
+from peft_scratch.training.device import memory_of
+from peft_scratch.training.evaluation import Verdicts, judge
+from peft_scratch.training.recipe import Recipe, find_recipe
+from peft_scratch.training.trainer import History, restore, train, trainable_state
 from peft_scratch.wording import duration
 
 # Twice the batch of training fits wherever training fits: nothing is kept for a backward pass.
@@ -69,7 +70,7 @@ class Prepared:
 
 
 @dataclass
-class Workbench:
+class Session:
     """A profile opened for work: base, reviews, device and output folder.
 
     Attributes:
@@ -79,7 +80,7 @@ class Workbench:
         recipe: how the work is done.
     """
 
-    choice: Choice
+    choice: ProfileChoice
     seed: int
     output: Path
     accelerator: Accelerator
@@ -94,7 +95,7 @@ class Workbench:
         seed: int = 0,
         output: str | Path | None = None,
         recipe: str = "fast",
-    ) -> Workbench:
+    ) -> Session:
         """Choose the profile, look at the device, and make sure that `output` can be written to.
 
         Raises:
@@ -136,7 +137,7 @@ class Workbench:
         return "\n".join(
             (
                 f"profile    {profile.name}, because {self.choice.reason}",
-                f"base       {_shown(profile.base)}",
+                f"base       {shown(profile.base)}",
                 f"reviews    {len(reviews.train):,} to train on, {len(reviews.test):,} to test on, "
                 f"from {profile.reviews}; inputs of {profile.max_tokens} tokens",
                 f"training   {profile.epochs} epochs in batches of {profile.batch_size}, seed {self.seed}",
@@ -146,7 +147,7 @@ class Workbench:
                 f"time       about {duration(self.seconds_of_a_run)} a run, "
                 f"{duration(len(RUNS) * self.seconds_of_a_run)} for all ten, going by a few steps of LoRA "
                 "timed just now",
-                f"output     {_shown(self.output)}",
+                f"output     {shown(self.output)}",
             )
         )
 
@@ -170,7 +171,7 @@ class Workbench:
         training, test = (self.collator(split, profile.max_tokens) for split in chosen)
         with torch.random.fork_rng():  # so that nothing after it comes out otherwise
             return seconds_of_a_run(
-                self.recipe.hold(apply(find_run("lora_scratch_r8").method, self.base()).model),
+                self.recipe.hold(apply(method_of(find_run("lora_scratch_r8")), self.base()).model),
                 training,
                 lambda model: self.judge(model, test, profile.batch_size),
                 accelerator=self.accelerator,
@@ -203,9 +204,9 @@ class Workbench:
         """
         settings = settings or {}
         run, profile = change(find_run(run_id), self.profile, settings)
-        learning_rate = settings.get("learning_rate", run.learning_rate_in(profile.name))
+        learning_rate = settings.get("learning_rate", run.learning_rate_in(profile))
         set_seed(self.seed)  # decides how the method's own parameters start
-        tuned = apply(run.method, self.base())
+        tuned = apply(method_of(run), self.base())
         self.recipe.hold(tuned.model)
         return Prepared(run, profile, float(learning_rate), tuned, bool(settings))
 
@@ -264,17 +265,17 @@ class Workbench:
                 "reviews": {"train": len(reviews.train), "test": len(reviews.test)},
                 "environment": environment(self.accelerator.device, self.precision),
                 "parameters": {
-                    "added": run.method.added_parameters(t5),
+                    "added": tuned.method.added_parameters(t5),
                     "trainable": sum(tensor.numel() for tensor in history.best_state.values()),
                     "whole": whole,
                     "trainable_tensors": len(history.best_state),
                     "places": len(tuned.places),
                 },
                 "base_model": {
-                    "name": _shown(profile.base),
+                    "name": shown(profile.base),
                     **{name: getattr(t5, name) for name in ("d_model", "num_layers", "num_decoder_layers")},
                     "inner_dim": t5.num_heads * t5.d_kv,
-                    "parameters": whole - run.method.added_parameters(t5),
+                    "parameters": whole - tuned.method.added_parameters(t5),
                 },
                 **_summary(history),
             }
@@ -306,7 +307,7 @@ class Workbench:
         Training accuracy is taken on half as many reviews as test accuracy, if there are so many: it costs
         time in every run.
         """
-        method, profile, model = prepared.run.method, prepared.profile, prepared.tuned.model
+        method, profile, model = prepared.tuned.method, prepared.profile, prepared.tuned.model
         names = ("memory", "knowledge", "training_accuracy", "generation")
         try:
             found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
@@ -326,10 +327,10 @@ class Workbench:
         model.eval()
         # Frozen, as the untouched base was, so that both are measured alike whatever a recipe does with that.
         off = (
-            None if method.kind == "full" else self._knowledge(take_out(prepared.tuned).requires_grad_(False))
+            None if method.kind == "full" else self._knowledge(base_of(prepared.tuned).requires_grad_(False))
         )
         wanted = (profile.test_reviews or len(self.reviews.test)) // 2
-        seen = subset(training, spread(len(training.inputs), wanted))
+        seen = subset(training, evenly_spaced(len(training.inputs), wanted))
         knowledge = {
             "reviews": len(self._masked.inputs),
             "base": self._base_knowledge,
@@ -346,7 +347,7 @@ class Workbench:
 
         On `GENERATED_REVIEWS` of them, evenly spread, if there are so many: generation is what costs time.
         """
-        rows = spread(len(test.inputs), GENERATED_REVIEWS)
+        rows = evenly_spaced(len(test.inputs), GENERATED_REVIEWS)
         said, generated = (
             self.judge(model, subset(test, rows), batch_size, scoring=scoring).verdicts
             for scoring in (True, False)
@@ -365,7 +366,7 @@ class Workbench:
     def _masked(self) -> Collator:
         """The same held-out reviews for every run of the profile."""
         test = self.reviews.test
-        texts = test.select(spread(len(test), KNOWLEDGE_REVIEWS))["text"]
+        texts = test.select(evenly_spaced(len(test), KNOWLEDGE_REVIEWS))["text"]
         return masked_reviews(texts, self.tokenizer, self.profile.max_tokens)
 
     def score(self, prepared: Prepared) -> dict[str, Any]:
@@ -427,8 +428,7 @@ class Workbench:
                     found[result["id"]] = result
             except (ValueError, KeyError, TypeError):
                 raise UserError(
-                    f"{_shown(path)} is not the JSON of a result: delete it and run again what it should "
-                    "hold."
+                    f"{shown(path)} is not the JSON of a result: delete it and run again what it should hold."
                 ) from None
         return found
 
@@ -464,7 +464,7 @@ class Workbench:
         key = (split._fingerprint, max_tokens, prefix)  # `datasets` keeps it by what the rows came of
         if key not in self._tokens:
             texts = [prefix + text for text in split["text"]]
-            self._tokens[key] = tokenised(texts, self.tokenizer, max_tokens)
+            self._tokens[key] = tokenise_cached(texts, self.tokenizer, max_tokens)
         return Collator(
             self._tokens[key],
             list(split["label"]),
@@ -475,7 +475,7 @@ class Workbench:
     def _keep(self, result: dict[str, Any], prepared: Prepared, folder: Path) -> None:
         run, model = prepared.run, prepared.tuned.model
         delta = folder / "best.pt"
-        if run.method.library == "scratch":
+        if run.library == "scratch":
             save_delta(model, delta)
         else:
             write_atomically(delta, serialised(trainable_state(model)))
@@ -535,9 +535,3 @@ def _summary(history: History) -> dict[str, Any]:
             "evaluation": sum(epoch["evaluation_seconds"] for epoch in epochs),
         },
     }
-
-
-def _shown(path: str | Path) -> str:
-    """A path as a reader needs it: from the project's folder where it lies in there."""
-    path = Path(path)
-    return str(path.relative_to(ROOT)) if path.is_absolute() and path.is_relative_to(ROOT) else str(path)

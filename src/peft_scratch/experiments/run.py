@@ -8,9 +8,9 @@ import math
 from dataclasses import asdict, fields, replace
 from typing import Any
 
+from peft_scratch.assignment import Profile, Run
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.profiles import Profile
-from peft_scratch.experiments.runs import Run
+from peft_scratch.libraries import METHODS, method_of
 
 _PROFILE_SETTINGS = ("max_tokens", "train_reviews", "test_reviews", "epochs", "batch_size")
 
@@ -22,10 +22,10 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
     Raises:
         UserError: a setting is unknown, or its value is impossible.
     """
-    of_method = [field.name for field in fields(run.method)]
+    of_method = [field.name for field in fields(METHODS[run.kind, run.library])]
     for name, value in settings.items():
         if name in of_method:
-            run = replace(run, method=replace(run.method, **{name: value}))
+            run = replace(run, hyperparameters={**run.hyperparameters, name: value})
         elif name in _PROFILE_SETTINGS:
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
@@ -36,6 +36,7 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
         else:
             known = [*of_method, "learning_rate", *_PROFILE_SETTINGS]
             raise UserError(f"The run {run.id!r} has no setting {name!r}; it has {', '.join(known)}.")
+    method_of(run)  # refuses an impossible value
     if prompt_rows(run) >= profile.max_tokens - 1:
         raise UserError(
             f"{prompt_rows(run)} virtual tokens leave no room for a review in inputs of {profile.max_tokens} "
@@ -46,7 +47,7 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
 
 def prompt_rows(run: Run) -> int:
     """Rows that the run's method puts before the input; they count towards `max_tokens`."""
-    return getattr(run.method, "virtual_tokens", 0)
+    return run.hyperparameters.get("virtual_tokens", 0)
 
 
 def configuration(
@@ -59,10 +60,10 @@ def configuration(
         recipe: the recipe's name.
     """
     sizes = {name: value for name, value in asdict(profile).items() if name in _PROFILE_SETTINGS}
-    hyperparameters = json.loads(json.dumps(run.method.hyperparameters(), default=lambda f: f.__name__))
+    hyperparameters = json.loads(json.dumps(method_of(run).hyperparameters(), default=lambda f: f.__name__))
     return {
-        "kind": run.method.kind,
-        "library": run.method.library,
+        "kind": run.kind,
+        "library": run.library,
         "hyperparameters": hyperparameters,
         "learning_rate": learning_rate,
         **sizes,

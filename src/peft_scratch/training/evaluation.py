@@ -14,15 +14,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from peft_scratch.experiments.data import Collator, make_loader
-from peft_scratch.experiments.progress import progress
-from peft_scratch.experiments.recipe import Recipe
-from peft_scratch.experiments.text import LABEL_WORDS
+from peft_scratch.assignment import LABEL_WORDS, MAX_LENGTH
+from peft_scratch.data.batches import Collator, make_loader
+from peft_scratch.training.progress import progress
+from peft_scratch.training.recipe import Recipe
 
 #: The verdict on an output that is neither label word.
 MALFORMED = -1
-#: The contract's limit on a generated output, its start token included.
-MAX_LENGTH = 5
 
 
 class LabelWordAccuracy(evaluate.Metric):

@@ -14,8 +14,8 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 
+from peft_scratch.data.text import clean
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.text import clean
 
 BLOCK = 250  # neighbouring reviews that stay together
 # Blocks of each label that go to the test and the validation part; the other 40 of 50 train.

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.utils.data import Sampler
 
+from peft_scratch.data.batches import LengthGroupedBatches, PlainBatches, ShuffledBatches, SortedBatches
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import device
-from peft_scratch.experiments.data import LengthGroupedBatches, PlainBatches, ShuffledBatches, SortedBatches
-from peft_scratch.experiments.lean import lean
+from peft_scratch.training import device
+from peft_scratch.training.cpu_kernels import lean
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from accelerate.utils import release_memory, set_seed
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
+from peft_scratch.data.batches import Collator, ShuffledBatches, make_loader
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.data import Collator, ShuffledBatches, make_loader
-from peft_scratch.experiments.device import keep_freed_memory
-from peft_scratch.experiments.progress import progress
-from peft_scratch.experiments.recipe import Recipe
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
+from peft_scratch.training.device import keep_freed_memory
+from peft_scratch.training.progress import progress
+from peft_scratch.training.recipe import Recipe
 from peft_scratch.wording import duration
 
 # How many points of the loss curve an epoch leaves, whatever its number of steps.

@@ -12,7 +12,6 @@ import ctypes
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedTokenizerBase
 
-from peft_scratch.experiments.corruption import corrupt, draw_spans, sentinel_ids
-from peft_scratch.experiments.data import Collator, LengthGroupedBatches, SortedBatches, tokenise
-from peft_scratch.experiments.recipe import Recipe
-from peft_scratch.experiments.training import History, make_optimizer, train_epoch
+from peft_scratch.data.batches import Collator, LengthGroupedBatches, SortedBatches, subset
+from peft_scratch.data.corruption import corrupt, draw_spans, sentinel_ids
+from peft_scratch.data.tokens import tokenise
+from peft_scratch.training.recipe import Recipe
+from peft_scratch.training.trainer import History, make_optimizer, train_epoch
 
 #: How many held-out reviews the base's knowledge is measured on.
 KNOWLEDGE_REVIEWS = 128
@@ -184,19 +184,3 @@ def pretraining_loss(
             total += count * model(**batch).loss.item()
             tokens += count
     return total / tokens
-
-
-# What 1 and 3 share
-
-
-def spread(there: int, wanted: int) -> list[int]:
-    """Positions of `wanted` reviews (or all) of `there`, evenly spread: where one label's reviews precede
-    the other's, as in all splits here, that takes half of each."""
-    return np.linspace(0, there - 1, min(wanted, there)).round().astype(int).tolist()
-
-
-def subset(collator: Collator, rows: Sequence[int]) -> Collator:
-    """`collator` with the reviews at `rows` alone."""
-    return replace(
-        collator, inputs=[collator.inputs[i] for i in rows], labels=[collator.labels[i] for i in rows]
-    )

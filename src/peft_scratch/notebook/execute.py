@@ -14,9 +14,10 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.profiles import ROOT, choose_profile
-from peft_scratch.experiments.recipe import find_recipe
-from peft_scratch.experiments.results import write_atomically
+from peft_scratch.experiments.profile_choice import choose_profile
+from peft_scratch.files import write_atomically
+from peft_scratch.paths import ROOT
+from peft_scratch.training.recipe import find_recipe
 
 # What a cell prints may name a file of this machine; a notebook is read on others.
 _ELSEWHERE = [

