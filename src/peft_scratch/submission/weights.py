@@ -103,7 +103,7 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], dict[st
         return wrong(
             "weights-swapped", f"holds the entries of {kinds[0]}", "see whether two files were mixed up"
         )
-    if difference := first_difference(entries, expected.entries):
+    if difference := first_difference(entries, expected.entries, tensors):
         takes = counted(len(expected.entries), "entry", "entries")
         mend = f"it takes the {takes} of {run.title} on {base_name_of(profile)}"
         return wrong("weights-differ", f"does not fit: {difference}", mend)
