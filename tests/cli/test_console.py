@@ -8,7 +8,7 @@ import pytest
 
 from peft_scratch.console import plain
 
-MARKS = "✓ 89.9 – 90.1, ✗ “prefix”, N·d × 2 … Persian: ۸۹٫۹ سلام"
+MARKS = "✓ 89.9 – 90.1, ✗ “prefix”, N·d × 2 … Persian: ۸۹٫۹ سلام"  # noqa: RUF001
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp1256", "iso-8859-1", "utf-8"])
