@@ -7,11 +7,10 @@ from types import ModuleType
 
 import torch
 from torch import nn
-from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
+from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods.adapter import Adapter
-from peft_scratch.methods.method import Method
 
 #: What the adapter is called in the model, and so in the names of its parameters.
 NAME = "imdb"
@@ -28,27 +27,14 @@ def reduction_factor(width: int, bottleneck: int) -> float:
 
 
 @dataclass(frozen=True)
-class AdapterHubAdapter(Method):
+class AdapterHubAdapter(Adapter):
     """Our `Adapter` by AdapterHub: its `SeqBnConfig`, the Pfeiffer placement.
 
     One difference is left as it is: both projections start normal with deviation 0.02
     (methods/modeling.py, Adapter.init_bert_weights), so it is not quite the identity at the start.
-
-    Attributes:
-        bottleneck: K, the width in the middle.
     """
 
-    bottleneck: int = 8
-
-    kind = "adapter"
     library = "adapterhub"
-
-    def __post_init__(self) -> None:
-        self._from_scratch()
-
-    def _from_scratch(self) -> Adapter:
-        """The same from scratch: it checks the hyperparameter and knows the count."""
-        return Adapter(self.bottleneck)
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
         """Turn `model` into AdapterHub's class, with an adapter in each feed-forward layer, active.
@@ -65,10 +51,6 @@ class AdapterHubAdapter(Method):
     def declares(self, name: str) -> bool:
         """Weights and biases of every bottleneck."""
         return f".adapters.{NAME}." in name
-
-    def added_parameters(self, config: T5Config) -> int:
-        """As from scratch: `D K + K` down and `K D + D` up for every feed-forward layer."""
-        return self._from_scratch().added_parameters(config)
 
 
 def add_active(model: T5ForConditionalGeneration, config: object) -> None:

@@ -84,7 +84,9 @@ class Gathered:
     def _take_archive(self, where: str, data: bytes, depth: int) -> None:
         inside = self.archives.setdefault(where, set())
         if other := next((kind for start, kind in _OTHER_ARCHIVES if data.startswith(start)), None):
-            self._wrong("zip-corrupt", f"{where} is a {other} archive by another name", "pack the files as zip")
+            self._wrong(
+                "zip-corrupt", f"{where} is a {other} archive by another name", "pack the files as zip"
+            )
             return
         try:
             archive = zipfile.ZipFile(io.BytesIO(data))
@@ -118,7 +120,13 @@ class Gathered:
             seen.add(name)
 
     def _take_member(
-        self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: str, inside: set[str], depth: int
+        self,
+        archive: zipfile.ZipFile,
+        member: zipfile.ZipInfo,
+        name: str,
+        path: str,
+        inside: set[str],
+        depth: int,
     ) -> None:
         name = PurePosixPath(name).name if not _JUNK.search(name) else name
         kind = PurePosixPath(name.lower()).suffix
@@ -188,7 +196,9 @@ def _read_folder(gathered: Gathered, folder: Path, top: Path) -> None:
     try:
         inside = sorted(folder.iterdir())
     except OSError as problem:
-        gathered._wrong("unreadable", f"{folder.name} cannot be read ({problem.strerror})", "see to its permissions")
+        gathered._wrong(
+            "unreadable", f"{folder.name} cannot be read ({problem.strerror})", "see to its permissions"
+        )
         return
     for path in inside:
         where = path.relative_to(top).as_posix()
@@ -216,17 +226,23 @@ def _read_file(gathered: Gathered, path: Path, where: str) -> None:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
-            gathered._wrong("no-file", f"{where} is no regular file and is not read", "put the file itself there")
+            gathered._wrong(
+                "no-file", f"{where} is no regular file and is not read", "put the file itself there"
+            )
             return
         limit = min(LARGEST - gathered.held, LARGEST_OF.get(path.suffix.lower(), LARGEST))
         if status.st_size > limit:
             text = f"{where} has {status.st_size:,} bytes and is not read"
-            gathered._wrong("too-large", text, "hand in only what is asked for, of weights the trained entries alone")
+            gathered._wrong(
+                "too-large", text, "hand in only what is asked for, of weights the trained entries alone"
+            )
             return
         gathered.newest = max(gathered.newest, status.st_mtime)
         gathered._take(path.name, where, path.read_bytes())
     except OSError as problem:
-        gathered._wrong("unreadable", f"{where} cannot be read ({problem.strerror})", "see to its permissions")
+        gathered._wrong(
+            "unreadable", f"{where} cannot be read ({problem.strerror})", "see to its permissions"
+        )
 
 
 class _TooLarge(Exception):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from peft_scratch.assignment import RUNS, Run
 from peft_scratch.submission.cells import Cell
-from peft_scratch.submission.code import SIZE_NAMES, CodeReader, Event
+from peft_scratch.submission.source import SIZE_NAMES, CodeReader, Event
 from peft_scratch.submission.outputs import BEST, Seen, seen_in
 from peft_scratch.submission.sizes import added_by, base_of_profile, size_of
 
@@ -125,7 +125,9 @@ def attribute(cells: list[Cell], number: int) -> Found:
 
 
 def _read_heading(cell: Cell, at: int, state: _State, kind: str, number: int) -> None:
-    lines = [line for line in cell.source.splitlines() if line.lstrip().startswith("#") or len(cell.source) < 120]
+    lines = [
+        line for line in cell.source.splitlines() if line.lstrip().startswith("#") or len(cell.source) < 120
+    ]
     for line in lines[:20]:
         state.headings_since += 1
         if _LIBRARY_HEADING.search(line) and not _OTHER_HEADING.search(line) and number != 3:
@@ -142,9 +144,17 @@ def _read_heading(cell: Cell, at: int, state: _State, kind: str, number: int) ->
 
 def _size_of_heading(line: str, kind: str) -> float | None:
     """The one size that a heading names: `RANK = 1`, `r=8`, `bottleneck size 1`, `N_SOFT_PROMPT_TOKENS=10`."""
-    words = {"lora": r"rank|\br", "soft_prompt": r"tokens?|prompts?|\bn|prompt length", "adapter": r"bottleneck\w*(?:\s?(?:size|dim\w*))?|adapter size|\bb"}
+    words = {
+        "lora": r"rank|\br",
+        "soft_prompt": r"tokens?|prompts?|\bn|prompt length",
+        "adapter": r"bottleneck\w*(?:\s?(?:size|dim\w*))?|adapter size|\bb",
+    }
     found = re.findall(rf"(?:{words[kind]})\s*(?:=|:|is|of|\()?\s*(\d{{1,3}})(?![\d.])", line, re.IGNORECASE)
-    found += re.findall(rf"(?<![\d.])(\d{{1,3}})[\s-]*(?:soft|virtual|prompt|tokens?)", line, re.IGNORECASE) if kind == "soft_prompt" else []
+    found += (
+        re.findall(r"(?<![\d.])(\d{1,3})[\s-]*(?:soft|virtual|prompt|tokens?)", line, re.IGNORECASE)
+        if kind == "soft_prompt"
+        else []
+    )
     sizes = {int(size) for size in found}
     return float(sizes.pop()) if len(sizes) == 1 else None
 
@@ -209,7 +219,10 @@ def _settle(measured: Measured, count: Seen | None, state: _State, kind: str) ->
     counted = size_by_count(int(count.value), kind) if count is not None else None
     own = measured.seen.size
     if counted is not None and own is not None and counted != own:
-        measured.size, measured.contradiction = None, f"its line says {own:g}, the count beside it {counted:g}"
+        measured.size, measured.contradiction = (
+            None,
+            f"its line says {own:g}, the count beside it {counted:g}",
+        )
         return
     if counted is not None or own is not None:
         measured.size, measured.contradiction = counted if counted is not None else own, ""

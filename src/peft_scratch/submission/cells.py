@@ -126,7 +126,9 @@ def _cell(raw: dict[str, Any]) -> Cell:
     count = raw.get("execution_count", raw.get("prompt_number"))
     cell = Cell(kind, source, count if isinstance(count, int) and not isinstance(count, bool) else None)
     if kind == "code":
-        outputs = [_output(output) for output in _list(raw.get("outputs"))[:2_000] if isinstance(output, dict)]
+        outputs = [
+            _output(output) for output in _list(raw.get("outputs"))[:2_000] if isinstance(output, dict)
+        ]
         cell.outputs = _without_repeats(outputs)
     return cell
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from peft_scratch.assignment import FILES, PROFILES, REPORT
+from peft_scratch.results import RunResult
 from peft_scratch.submission import copies, notebooks, own_results, report, weights
 from peft_scratch.submission.archive import File, Gathered, gather
 from peft_scratch.submission.book import Notebook
@@ -125,7 +126,9 @@ def _spellings(known: dict[str, tuple[str, str]]) -> Finding:
         # Ada Lovelace and Ada Byron share a word, and differ in another.
         alike = len(scripts) > 1 or all(one <= words[0] or words[0] <= one for one in words)
         if alike or _squeezed(names[0]) == _squeezed(names[-1]):
-            return look(FILES, "names-spelt", f"one number, two spellings: {', '.join(known)}", "use one spelling")
+            return look(
+                FILES, "names-spelt", f"one number, two spellings: {', '.join(known)}", "use one spelling"
+            )
     text = f"the files are named after different students: {', '.join(known)}"
     return error(FILES, "names-differ", text, "use one number and one name")
 
@@ -140,7 +143,7 @@ def _reports(gathered: Gathered) -> list[File]:
 
 
 def _profile(
-    gathered: Gathered, found: dict[int, Notebook], results: dict[str, own_results.OwnResult], checked: Checked
+    gathered: Gathered, found: dict[int, Notebook], results: dict[str, RunResult], checked: Checked
 ) -> list[Finding]:
     """Which profile the submission is from; any trace of another than `course` makes it a rehearsal."""
     said = {f"notebook {number}": one.profile for number, one in found.items() if one.profile}

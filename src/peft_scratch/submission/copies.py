@@ -95,7 +95,11 @@ def traces_of(
         except (pdf.Damaged, pdf.Locked):
             return traces
         own = {part for part in (*student, *student[1].split()) if len(part) > 1}
-        words = [w for w in re.findall(r"[^\W\d_]{2,}", unicodedata.normalize("NFKC", text).casefold()) if w not in own]
+        words = [
+            w
+            for w in re.findall(r"[^\W\d_]{2,}", unicodedata.normalize("NFKC", text).casefold())
+            if w not in own
+        ]
         traces.words = frozenset(_hash(" ".join(words[n : n + 5])) for n in range(max(len(words) - 4, 0)))
         traces.decimals = " ".join(re.findall(r"\d{1,3}[.,]\d{1,6}", western(text)))
     return traces
@@ -165,7 +169,9 @@ def _equal_weights(many: list[Traces | None]) -> list[Pair]:
         raw = np.stack([sample for _, sample, _ in kept])
         products = np.stack([sketch for _, _, sketch in kept])
         cosines, of_products = np.abs(raw @ raw.T), np.abs(products @ products.T)
-        for i, j in zip(*np.nonzero(np.triu(np.maximum(cosines, of_products) > NEARLY_EQUAL, 1)), strict=True):
+        for i, j in zip(
+            *np.nonzero(np.triu(np.maximum(cosines, of_products) > NEARLY_EQUAL, 1)), strict=True
+        ):
             if kept[i][0] == kept[j][0]:
                 text = f"{run.weight_file}: the same numbers"
             elif cosines[i, j] > NEARLY_EQUAL:
@@ -189,7 +195,12 @@ def _equal_notebooks(many: list[Traces | None]) -> list[Pair]:
                 for digit in digits:
                     holders.setdefault(digit, []).append(n)
         pairs += [
-            Pair(i, j, number, f"notebook {number}: {shared} of the {min(sizes[i], sizes[j])} long numbers printed are the same")
+            Pair(
+                i,
+                j,
+                number,
+                f"notebook {number}: {shared} of the {min(sizes[i], sizes[j])} long numbers printed are the same",
+            )
             for (i, j), shared in _shared(holders, len(many)).items()
             if shared >= _SHARED_DIGITS * min(sizes[i], sizes[j])
         ]

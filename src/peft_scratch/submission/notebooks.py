@@ -15,7 +15,7 @@ from peft_scratch.submission.archive import File
 from peft_scratch.submission.attribution import Found, Measured, attribute, size_by_count
 from peft_scratch.submission.book import Notebook, compared
 from peft_scratch.submission.cells import Cell, NotANotebook, read_cells
-from peft_scratch.submission.code import LIBRARY_MODULES, literal_numbers
+from peft_scratch.submission.source import LIBRARY_MODULES, literal_numbers
 from peft_scratch.submission.findings import ERROR, Finding, error, look, ok
 from peft_scratch.submission.outputs import BEST, TABLE, Seen, shows_any_number
 from peft_scratch.submission.sizes import sizes_of
@@ -99,7 +99,9 @@ def _choose(notebooks: dict[int, Notebook], notebook: Notebook) -> list[Finding]
     first, second = sorted((other, notebook), key=lambda n: -sum(bool(c.outputs) for c in n.code))
     notebooks[notebook.number] = first
     text = f"{other.file.where} and {notebook.file.where} are both notebook {notebook.number}"
-    if other.file.data == notebook.file.data and named_number(other.file.name) == named_number(notebook.file.name):
+    if other.file.data == notebook.file.data and named_number(other.file.name) == named_number(
+        notebook.file.name
+    ):
         return [look(notebook.number, "notebook-same", f"{text} and are the same", "hand in one")]
     if named_number(second.file.name) not in (None, notebook.number) or other.file.data == notebook.file.data:
         text += ", by what their code is about"
@@ -156,7 +158,9 @@ def _execution(notebook: Notebook, has_error: bool) -> list[Finding]:
     number, where, cells = notebook.number, notebook.file.where, notebook.code
     own = notebook.profile is not None
     if not cells:
-        return [error(number, "notebook-empty", f"{where} has no code in it", "hand in the executed notebook")]
+        return [
+            error(number, "notebook-empty", f"{where} has no code in it", "hand in the executed notebook")
+        ]
     idle = [cell for cell in cells if not cell.executed]
     # Counts that are missing beside outputs say nothing: such a notebook was put together from two.
     reliable = not any(cell.outputs and cell.count is None for cell in cells)
@@ -170,7 +174,9 @@ def _execution(notebook: Notebook, has_error: bool) -> list[Finding]:
             f"`{idle[0].first_line}`"
         )
         say = error if has_error else look
-        found.append(say(number, "not-executed", text, "run these cells, or delete them if they are not needed"))
+        found.append(
+            say(number, "not-executed", text, "run these cells, or delete them if they are not needed")
+        )
     counts = [(cell.count, cell) for cell in cells if cell.count is not None]
     found += _order(number, where, counts)
     errors = [(cell, output) for cell in cells for output in cell.outputs if output.error]
@@ -238,7 +244,9 @@ def _doubts(
     best = {round(one.seen.value, 1) for one in mine if one.seen.strength == BEST}
     if chosen.seen.strength == BEST and len(best) > 1:
         others = ", ".join(f"{other:.1f}" for other in sorted(best))
-        text = f"{where}: {run.title} is printed more than once, {others} %; the last, {value:.1f} %, was taken"
+        text = (
+            f"{where}: {run.title} is printed more than once, {others} %; the last, {value:.1f} %, was taken"
+        )
         return [look(run.notebook, "number-twice", text, "see which one the report should have")]
     if chosen.seen.strength == BEST and curves and abs(max(curves[-1].curve) - value) > 0.1001:
         text = (
@@ -249,9 +257,7 @@ def _doubts(
     return []
 
 
-def _typed(
-    notebook: Notebook, run: Run, chosen: Measured, curves: list[Seen], found: Found
-) -> list[Finding]:
+def _typed(notebook: Notebook, run: Run, chosen: Measured, curves: list[Seen], found: Found) -> list[Finding]:
     """Whether the number stands in the code that prints it."""
     cell = notebook.cells[chosen.cell]
     text = chosen.seen.text
@@ -296,7 +302,9 @@ def _counts(notebook: Notebook, found: Found) -> list[Finding]:
     if sizes.whole in counts:
         return [ok(number, "count", f"{where}: {sizes.whole:,} parameters")]
     if sizes.added and sizes.added in counts:
-        return [ok(number, "count", f"{where}: {sizes.added:,} parameters, the trained part of {sizes.whole:,}")]
+        return [
+            ok(number, "count", f"{where}: {sizes.added:,} parameters, the trained part of {sizes.whole:,}")
+        ]
     if number not in PRINT_A_COUNT:
         return []
     if not counts:
@@ -309,7 +317,14 @@ def _counts(notebook: Notebook, found: Found) -> list[Finding]:
         return []
     text = f"{where} prints {others[0]:,} parameters; {first.title} has {sizes.whole:,}"
     if number in (2, 3, 5) and (size := size_by_count(others[0], first.kind)) is not None:
-        return [error(number, "count-wrong", f"{text}: it is the count of size {size:g}", "train it at the size asked for")]
+        return [
+            error(
+                number,
+                "count-wrong",
+                f"{text}: it is the count of size {size:g}",
+                "train it at the size asked for",
+            )
+        ]
     return [look(number, "count-unknown", text, "see what is counted")]
 
 
@@ -317,7 +332,11 @@ def _libraries(notebook: Notebook, found: Found) -> list[Finding]:
     """A part from scratch that imports or calls the library."""
     number, where = notebook.number, notebook.file.where
     imported = sorted(found.imports & LIBRARY_MODULES)
-    if number == 3 and imported and not any(run.notebook == 4 and run.id in notebook.numbers for run in RUNS.values()):
+    if (
+        number == 3
+        and imported
+        and not any(run.notebook == 4 and run.id in notebook.numbers for run in RUNS.values())
+    ):
         text = f"{where} imports {', '.join(imported)}, though its adapter is to be from scratch"
         return [look(number, "scratch-imports", text, "see that the library does not train the number")]
     if number in (2, 5) and found.library_cells:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 #: Colours and cursor movements that programs print.
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 #: Marks of writing direction and joiners: invisible, and anywhere between digits.
-_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"))
+_INVISIBLE = dict.fromkeys(
+    map(ord, "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+)
 #: The decimal mark, the group mark, the comma and the per-cent sign of Arabic script.
 _MARKS = {ord("٫"): ".", ord("٬"): ",", ord("،"): ",", ord("٪"): "%", ord("\u00a0"): " ", ord("\u2212"): "-"}
 _WRAPPED = re.compile(

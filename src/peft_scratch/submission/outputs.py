@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from peft_scratch.submission.cells import Cell, Output
-from peft_scratch.submission.code import SIZE_NAMES
+from peft_scratch.submission.source import SIZE_NAMES
 from peft_scratch.submission.numerals import percent_of, percentages, unwrapped
 
 #: From best to least: a line that says it is the best, a table of epochs, single lines.
@@ -18,18 +18,23 @@ _COUNT = re.compile(
     r"[^\d\n]{0,30}(\d[\d,_]{0,18})",
     re.IGNORECASE,
 )
-_PEFT_COUNT = re.compile(r"trainable params:\s*([\d,]{1,18})\s*\|\|\s*all params:\s*([\d,]{1,18})", re.IGNORECASE)
+_PEFT_COUNT = re.compile(
+    r"trainable params:\s*([\d,]{1,18})\s*\|\|\s*all params:\s*([\d,]{1,18})", re.IGNORECASE
+)
 _DELTA_COUNT = re.compile(r"Delta Parameter Ratio:?\s*(\d{1,12})\s*/\s*(\d{1,12})", re.IGNORECASE)
 _METRIC = re.compile(
     r"acc(?:uracy|uracies|urac)?(?![a-z])|p(?:re|er)form\w*|\bscore\b|دقت|صحت|عملکرد", re.IGNORECASE
 )
 _IS_BEST = re.compile(r"best|highest|\bmax|final_?best|بهترین|بیشترین", re.IGNORECASE)
 _OF_TRAINING = re.compile(r"train(?:ing)?[\s_/:.'\"-]*$|آموزش[\s:]*$", re.IGNORECASE)
-_OTHER_METRIC = re.compile(r"loss|time|lr\b|learning|seconds|perplexity|f1|precision|recall|epochs?\b", re.IGNORECASE)
+_OTHER_METRIC = re.compile(
+    r"loss|time|lr\b|learning|seconds|perplexity|f1|precision|recall|epochs?\b", re.IGNORECASE
+)
 _EPOCH = re.compile(r"epochs?\W{0,4}(\d{1,4})", re.IGNORECASE)
 _LIST = re.compile(r"[\[(]((?:\s*\d[\d.]*\s*,){1,60}\s*\d[\d.]*\s*,?\s*)[\])]")
 _SIZE_IN_LINE = re.compile(
-    r"(?<![A-Za-z_])([A-Za-z]\w{0,40})\s*(?:=|:|\bis\b|\bof\b)?\s*(?<![\d.])(\d{1,3})(?!\d|\s?%|[.,]\d)", re.IGNORECASE
+    r"(?<![A-Za-z_])([A-Za-z]\w{0,40})\s*(?:=|:|\bis\b|\bof\b)?\s*(?<![\d.])(\d{1,3})(?!\d|\s?%|[.,]\d)",
+    re.IGNORECASE,
 )
 _LIBRARY_IN_LINE = re.compile(r"library|\bpeft\b|opendelta|adapter_?hub|کتابخانه", re.IGNORECASE)
 _SCRATCH_IN_LINE = re.compile(r"scratch|از صفر|from zero|manual|custom", re.IGNORECASE)
@@ -82,7 +87,9 @@ def shows_any_number(cells: list[Cell]) -> bool:
         for output in cell.outputs:
             if output.picture or any(_plausible(value) for value, *_ in percentages(unwrapped(output.text))):
                 return True
-            if any(_plausible(value) for row in output.rows for part in row for value, *_ in percentages(part)):
+            if any(
+                _plausible(value) for row in output.rows for part in row for value, *_ in percentages(part)
+            ):
                 return True
     return False
 
@@ -93,7 +100,9 @@ def shows_any_number(cells: list[Cell]) -> bool:
 def _table(output: Output) -> Seen | None:
     if len(output.rows) < 2:
         return None
-    header_at = next((n for n, row in enumerate(output.rows[:3]) if any(_METRIC.search(c) for c in row)), None)
+    header_at = next(
+        (n for n, row in enumerate(output.rows[:3]) if any(_METRIC.search(c) for c in row)), None
+    )
     if header_at is None:
         return None
     header = output.rows[header_at]
@@ -217,7 +226,9 @@ def _value(cell: Cell, output: Output) -> Iterator[Seen]:
     text = unwrapped(output.text).strip()
     number = _only_number(text) if len(text) < 60 else None
     if number is not None and _plausible(number):
-        yield Seen("accuracy", number, BEST if re.search(r"best|max", last, re.IGNORECASE) else LINE, text=text)
+        yield Seen(
+            "accuracy", number, BEST if re.search(r"best|max", last, re.IGNORECASE) else LINE, text=text
+        )
 
 
 def _plausible(value: float) -> bool:

@@ -56,7 +56,11 @@ def examine(notebook: Notebook) -> list[Finding]:
     """The numbers, their logs and the counts of a notebook of this kit."""
     findings = []
     results = results_of(notebook.cells)
-    entries = {e["id"]: e for e in (results or {}).get("results", []) if isinstance(e, dict) and _is_text(e.get("id"))}
+    entries = {
+        e["id"]: e
+        for e in (results or {}).get("results", [])
+        if isinstance(e, dict) and _is_text(e.get("id"))
+    }
     for run in notebook.runs:
         if results is not None:
             findings += _from_results(notebook, run, entries.get(run.id))
@@ -94,7 +98,9 @@ def _from_tables(notebook: Notebook, run: Run) -> list[Finding]:
         return [_missing(notebook, run)]
     if len(set(rows)) > 1:
         notebook.numbers[run.id] = float(rows[-1])
-        text = f"{notebook.file.where}: {run.title} is {' and '.join(sorted(set(rows)))} % in different tables"
+        text = (
+            f"{notebook.file.where}: {run.title} is {' and '.join(sorted(set(rows)))} % in different tables"
+        )
         return [error(notebook.number, "number-differs", text, _AGAIN)]
     return _agreed(notebook, run, float(rows[-1]))
 
@@ -144,7 +150,9 @@ def _counts(notebook: Notebook) -> list[Finding]:
         said = f"{where} prints {wrong[0]:,} parameters; it should be {_alternatives(right)}"
         # A library may well count otherwise than the assignment does; from scratch nothing may.
         say = look if first in printed else error
-        return [say(number, "count-wrong", said, "count the whole model, and see what the method was put into")]
+        return [
+            say(number, "count-wrong", said, "count the whole model, and see what the method was put into")
+        ]
     if number in PRINT_A_COUNT and first not in printed:
         said = f"{where} does not print `Number of parameters: {first:,}`"
         return [error(number, "count-missing", said, "print the whole model's count with the method in it")]

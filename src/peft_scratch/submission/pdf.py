@@ -102,7 +102,11 @@ def read(data: bytes) -> Document:
 
 
 def _kind(problem: Exception) -> str:
-    return "it is cut short or damaged" if not isinstance(problem, (MemoryError, RecursionError)) else "it is too large"
+    return (
+        "it is cut short or damaged"
+        if not isinstance(problem, (MemoryError, RecursionError))
+        else "it is too large"
+    )
 
 
 def _read_page(document: Document, page: PageObject) -> None:
@@ -124,7 +128,9 @@ def _read_page(document: Document, page: PageObject) -> None:
 
 
 # Vowel marks and direction marks would change the columns.
-_NO_MARKS = dict.fromkeys([*range(0x064B, 0x0660), 0x0670, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+_NO_MARKS = dict.fromkeys(
+    [*range(0x064B, 0x0660), 0x0670, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+)
 
 
 def _size(page: PageObject, limit: int) -> int:

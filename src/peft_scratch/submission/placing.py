@@ -16,7 +16,9 @@ _KINDS = {
     "lora": re.compile(r"lora|لورا|low[\s-]?rank", re.IGNORECASE),
     "full": re.compile(r"\bfull|fine[\s-]?tun\w*|کامل|فاین", re.IGNORECASE),
 }
-_LIBRARY = re.compile(r"librar|external|open\s?delta|adapter\s?hub|\bpeft\b|_peft|hugging|کتابخانه", re.IGNORECASE)
+_LIBRARY = re.compile(
+    r"librar|external|open\s?delta|adapter\s?hub|\bpeft\b|_peft|hugging|کتابخانه", re.IGNORECASE
+)
 _SCRATCH = re.compile(r"scratch|\bown\b|manual|by hand|custom|از صفر|صفر|دستی|پیاده", re.IGNORECASE)
 _SIZE = re.compile(
     r"(?<![a-z])(?:rank|r|n(?:_soft_prompt_tokens)?|b|k|bottleneck(?:[\s_]size)?|tokens?|soft_token_num|size|رتبه|توکن|اندازه)"
@@ -30,7 +32,9 @@ _OTHER = re.compile(
     r"|by validation|malformed|آخر|آموزش",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"(?<![\d.,/=_-])(\d{1,3})(?:([.,/])(\d{1,4}))?(?![\d_]|[.,/]\d)(\s?%)?(?!\s?(?:[kKM]\b|million|MB|GB|KB|sec|min\b|s\b|hours?|epoch))")
+_NUMBER = re.compile(
+    r"(?<![\d.,/=_-])(\d{1,3})(?:([.,/])(\d{1,4}))?(?![\d_]|[.,/]\d)(\s?%)?(?!\s?(?:[kKM]\b|million|MB|GB|KB|sec|min\b|s\b|hours?|epoch))"
+)
 _REVERSED = re.compile(r"(?<![\d.,/])(\d{1,2})([.,/])(\d\d)(?![\d]|[.,/]\d)")
 _HEAD_LINES = 14
 
@@ -86,7 +90,12 @@ def place(document: Document) -> Places:
     for parts in document.lines:
         text = "  ".join(part.text for part in parts)
         row = hints_of(text)
-        numbers = [(part, found) for part in parts for found in _NUMBER.finditer(part.text) if _percent(found) is not None]
+        numbers = [
+            (part, found)
+            for part in parts
+            for found in _NUMBER.finditer(part.text)
+            if _percent(found) is not None
+        ]
         if not numbers:
             if row.kind is not None:
                 section = row
@@ -106,7 +115,9 @@ def _labelled(parts: list[Part]) -> bool:
     return any(hints_of(part.text).kind is not None for part in (parts[0], parts[-1]))
 
 
-def _in_part(part: Part, parts: list[Part], above: list[list[Part]], section: Hints, row: Hints) -> list[Placed]:
+def _in_part(
+    part: Part, parts: list[Part], above: list[list[Part]], section: Hints, row: Hints
+) -> list[Placed]:
     placed = []
     carried = Hints()
     before = 0
@@ -186,7 +197,9 @@ def _percent(found: re.Match[str]) -> float | None:
     value = percent_of(found[1], found[2], found[3], bool(found[4]))
     if value is None or not 50 <= value < 100:
         return None
-    alone = found.string[: found.start()].strip(" %|") == "" and found.string[found.end() :].strip(" %|") == ""
+    alone = (
+        found.string[: found.start()].strip(" %|") == "" and found.string[found.end() :].strip(" %|") == ""
+    )
     beside = "%" in found.string[max(found.start() - 2, 0) : found.start()]
     return round(value, 2) if found[3] or found[4] or alone or beside else None
 

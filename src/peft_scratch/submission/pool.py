@@ -27,7 +27,10 @@ _PRELOADED = ["peft_scratch.submission.check", "huggingface_hub"]
 
 
 def check_all(
-    groups: list[Group], deep: bool = False, processes: int | None = None, work: Callable[..., Checked] | None = None
+    groups: list[Group],
+    deep: bool = False,
+    processes: int | None = None,
+    work: Callable[..., Checked] | None = None,
 ) -> Iterator[tuple[int, Checked]]:
     """The checklists of all submissions, each with its index in `groups`, as they are finished.
 
@@ -44,7 +47,9 @@ def check_all(
     threads = {name: os.environ.get(name) for name in _THREADS}
     os.environ |= dict.fromkeys(_THREADS, "1")  # or each process reserves memory for many
     try:
-        pool = ProcessPool(processes, max_tasks=1, context=context, initializer=_limit, initargs=[None if deep else MEMORY])
+        pool = ProcessPool(
+            processes, max_tasks=1, context=context, initializer=_limit, initargs=[None if deep else MEMORY]
+        )
         with pool:
             futures: dict[int, ProcessFuture] = {
                 n: pool.schedule(work or _check, args=[[str(p) for p in group.paths], deep], timeout=seconds)
@@ -59,7 +64,9 @@ def check_all(
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def _finished(futures: dict[int, ProcessFuture], groups: list[Group], seconds: float) -> Iterator[tuple[int, Checked]]:
+def _finished(
+    futures: dict[int, ProcessFuture], groups: list[Group], seconds: float
+) -> Iterator[tuple[int, Checked]]:
     from concurrent.futures import as_completed
 
     index = {future: n for n, future in futures.items()}
@@ -68,13 +75,19 @@ def _finished(futures: dict[int, ProcessFuture], groups: list[Group], seconds: f
         try:
             checked = future.result()
         except TimeoutError:
-            checked = _failed(groups[n], "took-too-long", f"the check was stopped after {seconds:.0f} seconds")
+            checked = _failed(
+                groups[n], "took-too-long", f"the check was stopped after {seconds:.0f} seconds"
+            )
         except MemoryError:
-            checked = _failed(groups[n], "too-much", f"the check needs more than {MEMORY // 2**20:,} MB of memory")
+            checked = _failed(
+                groups[n], "too-much", f"the check needs more than {MEMORY // 2**20:,} MB of memory"
+            )
         except ProcessExpired:
             checked = _failed(groups[n], "check-died", "the process of the check ended before it was done")
         except Exception as problem:
-            checked = _failed(groups[n], "check-failed", f"the check itself failed ({type(problem).__name__})")
+            checked = _failed(
+                groups[n], "check-failed", f"the check itself failed ({type(problem).__name__})"
+            )
         checked.student = (checked.student[0] or groups[n].number, checked.student[1])
         yield n, checked
 
@@ -82,7 +95,9 @@ def _finished(futures: dict[int, ProcessFuture], groups: list[Group], seconds: f
 def _failed(group: Group, code: str, text: str) -> Checked:
     """A row for what could not be read: nothing is known of it, so nothing is called wrong."""
     name = str(group.paths[0])
-    return Checked(name, findings=[look(FILES, code, text, "look by hand")], student=(group.number, ""), unread=True)
+    return Checked(
+        name, findings=[look(FILES, code, text, "look by hand")], student=(group.number, ""), unread=True
+    )
 
 
 def _limit(memory: int | None) -> None:

@@ -46,19 +46,27 @@ def _examine(file: File, numbers: dict[str, float], profile: str, student_number
     try:
         document = pdf.read(file.data)
     except pdf.Locked:
-        return [error(REPORT, "report-locked", f"{where} opens with a password alone", "export it without one")]
+        return [
+            error(REPORT, "report-locked", f"{where} opens with a password alone", "export it without one")
+        ]
     except pdf.Damaged as problem:
-        return [error(REPORT, "report-damaged", f"{where} cannot be read as PDF: {problem}", "export it again")]
+        return [
+            error(REPORT, "report-damaged", f"{where} cannot be read as PDF: {problem}", "export it again")
+        ]
     if not document.pages:
         return [error(REPORT, "report-empty", f"{where} has no page", "export it again")]
     if not document.plain.strip() and not document.lines:
         if document.partly:
             return [look(REPORT, "report-partly", f"{where} was not read: {document.partly}", "look by hand")]
         why = "as a scan has none" if document.pictures else "and no picture either"
-        return [look(REPORT, "report-no-text", f"{where} has no text that can be read, {why}", "look by hand")]
+        return [
+            look(REPORT, "report-no-text", f"{where} has no text that can be read, {why}", "look by hand")
+        ]
     found = [ok(REPORT, "report", f"{where}: a PDF of {counted(document.pages, 'page')}")]
     if document.partly:
-        found.append(look(REPORT, "report-partly", f"{where} was read in part: {document.partly}", "look by hand"))
+        found.append(
+            look(REPORT, "report-partly", f"{where} was read in part: {document.partly}", "look by hand")
+        )
     return [*found, *_content(where, document, numbers, profile, student_number)]
 
 
@@ -125,7 +133,11 @@ class _Said:
     @property
     def is_right(self) -> bool:
         """The run's own place has the value; or the value is where nothing says that it is another run's."""
-        return self.own_right or (self.possibly and not self.own) or (self.in_some_reading and not self.own and not self.elsewhere)
+        return (
+            self.own_right
+            or (self.possibly and not self.own)
+            or (self.in_some_reading and not self.own and not self.elsewhere)
+        )
 
     @property
     def instead(self) -> Placed | None:
@@ -138,8 +150,15 @@ def _swapped(said: dict[str, _Said]) -> dict[str, str]:
     pairs = {}
     for run, one in said.items():
         for other, its in said.items():
-            if run != other and one.instead is not None and its.instead is not None and abs(one.value - its.value) >= 0.1:
-                crossed = abs(one.instead.value - its.value) < _SAME and abs(its.instead.value - one.value) < _SAME
+            if (
+                run != other
+                and one.instead is not None
+                and its.instead is not None
+                and abs(one.value - its.value) >= 0.1
+            ):
+                crossed = (
+                    abs(one.instead.value - its.value) < _SAME and abs(its.instead.value - one.value) < _SAME
+                )
                 if crossed:
                     pairs[run] = other
     return pairs
@@ -151,7 +170,9 @@ def _wrong(where: str, run: str, one: _Said, places: Places, readable: bool) -> 
         text = f"{where} has {one.instead.written} for {title}, its notebook has {value:.1f} %"
         fix = "put the number of the notebook that is handed in"
         if one.possibly:  # the right number is there too, where it is not plain whose it is
-            return look(REPORT, "report-number", f"{text}; {value:.1f} stands elsewhere", "see which is meant")
+            return look(
+                REPORT, "report-number", f"{text}; {value:.1f} stands elsewhere", "see which is meant"
+            )
         return error(REPORT, "report-number", text, fix)
     if one.elsewhere or one.in_some_reading:
         text = f"{where} has the {value:.1f} % of {title}, but it seems to stand for another run"

@@ -122,7 +122,9 @@ def read_class_list(path: Path) -> ClassList:
     try:
         data = path.read_bytes()
     except OSError as problem:
-        raise UserError(f"The class list {path} cannot be read ({problem.strerror}): give a CSV file.") from problem
+        raise UserError(
+            f"The class list {path} cannot be read ({problem.strerror}): give a CSV file."
+        ) from problem
     for encoding in ("utf-8-sig", "utf-16", "cp1256"):
         try:
             text = data.decode(encoding)
@@ -131,15 +133,27 @@ def read_class_list(path: Path) -> ClassList:
             continue
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    rows = [[western_digits(cell.strip()) for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter)]
+    rows = [
+        [western_digits(cell.strip()) for cell in row]
+        for row in csv.reader(io.StringIO(text), delimiter=delimiter)
+    ]
     rows = [row for row in rows if any(row)]
     width = max(map(len, rows), default=0)
-    counts = [sum(bool(number_in(row[n])) and row[n].isdigit() for row in rows if n < len(row)) for n in range(width)]
+    counts = [
+        sum(bool(number_in(row[n])) and row[n].isdigit() for row in rows if n < len(row))
+        for n in range(width)
+    ]
     if not counts or not max(counts):
-        raise UserError(f"The class list {path} has no column of student numbers: give a CSV with one per line.")
+        raise UserError(
+            f"The class list {path} has no column of student numbers: give a CSV with one per line."
+        )
     column = counts.index(max(counts))
     heads = [folded(cell) for cell in rows[0]]
-    named = [n for n in range(width) if n != column and n < len(heads) and any(word in heads[n] for word in _NAME_HEADS)]
+    named = [
+        n
+        for n in range(width)
+        if n != column and n < len(heads) and any(word in heads[n] for word in _NAME_HEADS)
+    ]
     named = named or [n for n in range(width) if n != column]
     names = {}
     for row in rows:

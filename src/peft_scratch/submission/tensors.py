@@ -39,7 +39,12 @@ _TYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-_TYPE_NAMES = {"DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16"}
+_TYPE_NAMES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+}
 _KNOWN = {"torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "collections OrderedDict"}
 
 
@@ -127,8 +132,14 @@ def _one_archive(data: bytes) -> zipfile.ZipFile:
     directory = int.from_bytes(data[end + 12 : end + 16], "little")
     start = archive.start_dir
     behind = end - start - directory
-    if end != len(data) - 22 or (behind not in (0, 76) and directory != 2**32 - 1) or (members and min(m.header_offset for m in members) != 0):
-        raise Foreign("its zip has more than one directory, so that two programs could read two files from it,")
+    if (
+        end != len(data) - 22
+        or (behind not in (0, 76) and directory != 2**32 - 1)
+        or (members and min(m.header_offset for m in members) != 0)
+    ):
+        raise Foreign(
+            "its zip has more than one directory, so that two programs could read two files from it,"
+        )
     place = 0
     for member in sorted(members, key=lambda m: m.header_offset):
         if member.header_offset < place:
@@ -204,7 +215,9 @@ def _as_tensors(found: Any, content: Callable[[str], bytes], devices: set[str]) 
         if not isinstance(key, str):
             raise NotTensors(f"holds a dictionary whose keys are no names, {str(key)[:40]!r} for one")
         if not isinstance(value, _Tensor):
-            inside = "a dictionary" if isinstance(value, dict) else f"a {type(value).__name__.strip('_').lower()}"
+            inside = (
+                "a dictionary" if isinstance(value, dict) else f"a {type(value).__name__.strip('_').lower()}"
+            )
             raise NotTensors(f"holds {inside} under {key[:80]!r}, not a tensor")
         if value.storage.key not in storages:
             storages[value.storage.key] = content(value.storage.key)
@@ -212,7 +225,9 @@ def _as_tensors(found: Any, content: Callable[[str], bytes], devices: set[str]) 
         if left < 0:
             raise NotTensors(f"holds a tensor {key[:80]!r} far larger than any that is asked for")
         made.entries[key] = _array(key, value, storages[value.storage.key])
-        made.types[key] = _TYPE_NAMES.get(value.storage.type, value.storage.type.removesuffix("Storage").lower())
+        made.types[key] = _TYPE_NAMES.get(
+            value.storage.type, value.storage.type.removesuffix("Storage").lower()
+        )
     return made
 
 
@@ -364,7 +379,12 @@ class _Pickle:
         if made == _Global("torch._utils _rebuild_tensor_v2"):
             storage, offset, shape, strides = arguments[:4]
             whole = all(isinstance(n, int) for n in (offset, *shape, *strides))
-            if not isinstance(storage, _Storage) or not whole or len(shape) != len(strides) or min(shape, default=0) < 0:
+            if (
+                not isinstance(storage, _Storage)
+                or not whole
+                or len(shape) != len(strides)
+                or min(shape, default=0) < 0
+            ):
                 raise Damaged("a tensor in its pickle is damaged")
             return _Tensor(storage, offset, tuple(shape), tuple(strides))
         raise Foreign("it calls something that is no tensor,")
@@ -391,6 +411,16 @@ _PUSHES: dict[str, Callable[[], Any]] = {
     "NEWFALSE": lambda: False,
 }
 _CONSTANTS = {
-    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+    *(
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+        "LONG4",
+        "BINFLOAT",
+    ),
     *("BINSTRING", "SHORT_BINSTRING"),
 }

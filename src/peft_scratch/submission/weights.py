@@ -104,7 +104,9 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], Entries
     entries = {name: entry for name, entry in read.entries.items() if _MARKER in name}
     kinds = [name for name, part in _KINDS.items() if any(part in entry for entry in entries)]
     if len(kinds) == 1 and kinds[0] != run.weight_file:
-        return wrong("weights-swapped", f"holds the entries of {kinds[0]}", "see whether two files were mixed up")
+        return wrong(
+            "weights-swapped", f"holds the entries of {kinds[0]}", "see whether two files were mixed up"
+        )
     if difference := first_difference(read.entries, entries, expected.entries):
         takes = counted(len(expected.entries), "entry", "entries")
         fix = f"it takes the {takes} of {run.title} on {base_name_of(profile)}"
@@ -143,14 +145,18 @@ def _remarks(file: File, run: Run, profile: str, read: tensors.Tensors, entries:
 
 
 def first_difference(
-    all_entries: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]
+    all_entries: Mapping[str, np.ndarray],
+    entries: Mapping[str, np.ndarray],
+    expected: Mapping[str, tuple[int, ...]],
 ) -> str | None:
     """The first thing in which a file differs from what is expected, in words; None if it fits."""
     unexpected = next((key for key in entries if key not in expected), None)
     for name, shape in expected.items():
         if name not in entries:
             other = unexpected or next((key for key in all_entries if key not in expected), None)
-            instead = f" (it has {other} instead)" if other else " (it has no entry at all)" * (not all_entries)
+            instead = (
+                f" (it has {other} instead)" if other else " (it has no entry at all)" * (not all_entries)
+            )
             return f"the file lacks the entry {name}{instead}"
         if (got := tuple(entries[name].shape)) != shape:
             return f"{_difference_in_shape(name, got, shape)}, at {name}"

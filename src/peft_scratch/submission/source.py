@@ -19,11 +19,20 @@ SIZE_NAMES = {
         r".*(?:soft_?prompt|soft_?token|virtual_?token|prompt_?token|prompt_?len|prompt_?size|n_?prompt|n_?tokens).*|n",
         re.IGNORECASE,
     ),
-    "adapter": re.compile(r".*bottleneck.*|.*reduction_?factor.*|adapter_?(?:size|dim|hidden)\w*|b", re.IGNORECASE),
+    "adapter": re.compile(
+        r".*bottleneck.*|.*reduction_?factor.*|adapter_?(?:size|dim|hidden)\w*|b", re.IGNORECASE
+    ),
 }
 #: Calls that build a model with a library, by the last part of their names.
 _LIBRARY_CALLS = {
-    "lora": {"LoraConfig", "LoRAConfig", "get_peft_model", "LoraModel", "inject_adapter_in_model", "PeftModelForSeq2SeqLM"},
+    "lora": {
+        "LoraConfig",
+        "LoRAConfig",
+        "get_peft_model",
+        "LoraModel",
+        "inject_adapter_in_model",
+        "PeftModelForSeq2SeqLM",
+    },
     "soft_prompt": {"SoftPromptModel", "PromptTuningConfig", "get_peft_model", "PromptEmbedding"},
     "adapter": {
         *("add_adapter", "train_adapter", "AdapterTrainer", "PfeifferConfig", "SeqBnConfig", "BnConfig"),
@@ -33,7 +42,9 @@ _LIBRARY_CALLS = {
 }
 #: Modules of the libraries, whose import in a part from scratch is worth a look.
 LIBRARY_MODULES = {"peft", "opendelta", "adapters", "loralib"}
-_TRAINS = re.compile(r"\.backward\(|optimizer\.step|optim\w*\.step|trainer\.train\(|\.fit\(|Trainer\(|\btrain_?\w*\(")
+_TRAINS = re.compile(
+    r"\.backward\(|optimizer\.step|optim\w*\.step|trainer\.train\(|\.fit\(|Trainer\(|\btrain_?\w*\("
+)
 _OPERATIONS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -122,7 +133,11 @@ class CodeReader:
             elif isinstance(statement, ast.ClassDef):
                 self._classes[statement.name] = statement
             elif isinstance(statement, (ast.Import, ast.ImportFrom)):
-                modules = [a.name for a in statement.names] if isinstance(statement, ast.Import) else [statement.module]
+                modules = (
+                    [a.name for a in statement.names]
+                    if isinstance(statement, ast.Import)
+                    else [statement.module]
+                )
                 self.imports |= {str(module).partition(".")[0] for module in modules}
             elif isinstance(statement, (ast.For, ast.AsyncFor)):
                 self._loop(statement, names, depth)
@@ -135,7 +150,9 @@ class CodeReader:
                 self._walk(statement.body, names, depth)
             elif isinstance(statement, ast.Try):
                 handlers = [line for handler in statement.handlers for line in handler.body]
-                self._walk([*statement.body, *handlers, *statement.orelse, *statement.finalbody], names, depth)
+                self._walk(
+                    [*statement.body, *handlers, *statement.orelse, *statement.finalbody], names, depth
+                )
             else:
                 self._simple(statement, names, depth)
 
@@ -152,7 +169,13 @@ class CodeReader:
             if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
                 pairs = list(zip(target.elts, value.elts, strict=False))
             for one, expression in pairs:
-                name = one.id if isinstance(one, ast.Name) else one.attr if isinstance(one, ast.Attribute) else ""
+                name = (
+                    one.id
+                    if isinstance(one, ast.Name)
+                    else one.attr
+                    if isinstance(one, ast.Attribute)
+                    else ""
+                )
                 got = self._value(expression, names)
                 if isinstance(one, ast.Name):
                     names[name] = got
@@ -218,12 +241,18 @@ class CodeReader:
                     self._size(name, value, f"{made.name}({name}={_shown(value)})")
 
     def _bound(
-        self, function: ast.FunctionDef | ast.AsyncFunctionDef, call: ast.Call, names: dict[str, object], skip: int = 0
+        self,
+        function: ast.FunctionDef | ast.AsyncFunctionDef,
+        call: ast.Call,
+        names: dict[str, object],
+        skip: int = 0,
     ) -> dict[str, object]:
         arguments = [argument.arg for argument in function.args.args][skip:]
         bound: dict[str, object] = {}
         defaults = function.args.defaults
-        for name, default in zip(arguments[len(arguments) - len(defaults) :] if defaults else [], defaults, strict=False):
+        for name, default in zip(
+            arguments[len(arguments) - len(defaults) :] if defaults else [], defaults, strict=False
+        ):
             bound[name] = self._value(default, names)
         bound |= {name: self._value(value, names) for name, value in zip(arguments, call.args, strict=False)}
         bound |= {word.arg: self._value(word.value, names) for word in call.keywords if word.arg}
