@@ -18,7 +18,7 @@ from peft_scratch.assignment import FILES
 from peft_scratch.submission.findings import Finding, error, look
 from peft_scratch.wording import counted
 
-#: Of a submission, unpacked: whole models are handed in by mistake, what is beyond is no submission. Bytes, files.
+#: Of a submission, unpacked, in bytes and files: whole models are handed in by mistake, nothing larger.
 LARGEST, MOST = 320 * 2**20, 1000
 #: Of one file of a kind, in bytes: what is read as a whole by a parser.
 LARGEST_OF = {".ipynb": 96 * 2**20, ".pdf": 96 * 2**20, ".json": 16 * 2**20}
@@ -174,7 +174,7 @@ def gather(paths: Iterable[Path]) -> Gathered:
 
 
 def is_kit_folder(folder: Path) -> bool:
-    """Whether the kit works in `folder`: notebooks, weights and the report where it puts them, nothing packed."""
+    """Whether the kit works in `folder`: its three folders are there, and nothing is packed."""
     parts = all((folder / part).is_dir() for part in ("notebooks", "weights", "report"))
     return parts and not any(folder.glob("*.zip")) and not any(folder.glob("*.pdf"))
 
@@ -250,7 +250,7 @@ class _TooLarge(Exception):
 
 
 def _read_at_most(opened: zipfile.ZipExtFile, limit: int) -> bytes:
-    """All of a member, unless it turns out longer than `limit`: what an archive says of its sizes may be false."""
+    """All of a member, unless it turns out longer than `limit`, whatever the archive says of its size."""
     parts: list[bytes] = []
     size = 0
     while part := opened.read(_CHUNK):

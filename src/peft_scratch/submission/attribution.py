@@ -7,14 +7,15 @@ library that is called, the heading. Where the evidence contradicts itself, the 
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
 
 from peft_scratch.assignment import RUNS, Run
 from peft_scratch.submission.cells import Cell
-from peft_scratch.submission.source import SIZE_NAMES, CodeReader, Event
 from peft_scratch.submission.outputs import BEST, Seen, seen_in
 from peft_scratch.submission.sizes import added_by, base_of_profile, size_of
+from peft_scratch.submission.source import SIZE_NAMES, CodeReader, Event
 
 _LIBRARY_HEADING = re.compile(
     r"external|(?:use|using|with|by|via|through|the|a)\s+(?:\w+\s+){0,3}librar|(?:using|with|by|via)\s+(?:the\s+)?peft"
@@ -143,7 +144,7 @@ def _read_heading(cell: Cell, at: int, state: _State, kind: str, number: int) ->
 
 
 def _size_of_heading(line: str, kind: str) -> float | None:
-    """The one size that a heading names: `RANK = 1`, `r=8`, `bottleneck size 1`, `N_SOFT_PROMPT_TOKENS=10`."""
+    """The one size that a heading names, as in `RANK = 1`, `bottleneck size 1`, `N_SOFT_PROMPT_TOKENS=10`."""
     words = {
         "lora": r"rank|\br",
         "soft_prompt": r"tokens?|prompts?|\bn|prompt length",
@@ -170,6 +171,8 @@ def _take(events: list[Event], at: int, state: _State, found: Found, number: int
                 state.library, state.library_at = False, at
         elif event.what == "size":
             state.code = _Said(event.values[0], event.by, at)
+            if state.heading.size == event.values[0]:
+                state.heading = _Said()  # confirmed: from here on the code says it alone
         elif event.what == "sizes":
             state.loop = event.values
             state.code = _Said(None, event.by, at)
@@ -195,7 +198,7 @@ def _counts_after(seen: list[Seen]) -> None:
     whats = [one.what for one in seen if one.what == "count" or one.strength == BEST]
     half = len(whats) // 2
     if half and whats == ["accuracy", "count"] * half:
-        for one, other in zip(seen, seen[1:], strict=False):
+        for one, other in itertools.pairwise(seen):
             if one.what == "accuracy" and other.what == "count":
                 one.beside = other
 

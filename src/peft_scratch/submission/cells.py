@@ -212,7 +212,7 @@ def _html_rows(page: str) -> list[list[str]]:
 
 
 def _text_rows(text: str) -> list[list[str]]:
-    """The rows of a table that is printed as text: a line of names with one that says accuracy, then numbers."""
+    """The rows of a table that is printed as text: names, one of which says accuracy, then numbers."""
     lines = text.splitlines()[:5_000]
     for at, line in enumerate(lines):
         header = _split(line)

@@ -30,7 +30,7 @@ from peft_scratch.submission.numerals import western
 NEARLY_EQUAL = 0.9
 #: Random directions on each side of a product A·B, and entries of the weights that are compared.
 _PROBES, _SAMPLE = 12, 4096
-#: Digits that a training printed: how many make a notebook comparable, and which part of them is shared by copies.
+#: Long numbers that a training printed: how many make a notebook comparable; the share that copies share.
 _FEWEST_DIGITS, _SHARED_DIGITS = 10, 0.8
 _FEWEST_WORDS, _SHARED_WORDS, _FEWEST_DECIMALS = 40, 0.9, 6
 #: A number with four digits or more behind the point: a loss or an accuracy, not a constant.
@@ -42,7 +42,7 @@ class Traces:
     """What copies are found by. Small, since those of a whole class are kept together.
 
     Attributes:
-        weights: by run, the hash of the entries, a sample of them, and sketches of the products (or the rows).
+        weights: by run, a hash of the entries, a sample, and a sketch of what copies keep.
         digits: by notebook, hashes of the long numbers that the training printed.
         words: hashes of the words of the report, five in a row, without names and digits.
         decimals: the decimal numbers of the report in their order.
@@ -199,7 +199,7 @@ def _equal_notebooks(many: list[Traces | None]) -> list[Pair]:
                 i,
                 j,
                 number,
-                f"notebook {number}: {shared} of the {min(sizes[i], sizes[j])} long numbers printed are the same",
+                f"notebook {number}: {shared} of {min(sizes[i], sizes[j])} long numbers printed are the same",
             )
             for (i, j), shared in _shared(holders, len(many)).items()
             if shared >= _SHARED_DIGITS * min(sizes[i], sizes[j])

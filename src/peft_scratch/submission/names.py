@@ -12,7 +12,10 @@ REHEARSAL = "REHEARSAL_"
 #: Digits of a student number.
 SHORTEST, LONGEST = 4, 12
 
-_KIND = r"(?:note_?books?|codes?|weights?|models?|reports?|files?|pdf|zip|final|hw\d*|homework\d*|ca\d*|\(?\d\)?|v\d|copy|گزارش|کد|وزن\w*)"
+_KIND = (
+    r"(?:note_?books?|codes?|weights?|models?|reports?|files?|pdf|zip|final|hw\d*|homework\d*|ca\d*|\(?\d\)?"
+    r"|v\d|copy|گزارش|کد|وزن\w*)"
+)
 _PARTS = r"[\s_.,+()\[\]-]+"
 #: Arabic letters that look as Persian ones do, and what is not seen at all.
 _LETTERS = str.maketrans(

@@ -7,6 +7,7 @@ completed: there the outputs are read (`outputs.py`), and each number is given t
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from peft_scratch.assignment import FILES, PRINT_A_COUNT, RUNS, Run
@@ -15,10 +16,10 @@ from peft_scratch.submission.archive import File
 from peft_scratch.submission.attribution import Found, Measured, attribute, size_by_count
 from peft_scratch.submission.book import Notebook, compared
 from peft_scratch.submission.cells import Cell, NotANotebook, read_cells
-from peft_scratch.submission.source import LIBRARY_MODULES, literal_numbers
 from peft_scratch.submission.findings import ERROR, Finding, error, look, ok
 from peft_scratch.submission.outputs import BEST, TABLE, Seen, shows_any_number
 from peft_scratch.submission.sizes import sizes_of
+from peft_scratch.submission.source import LIBRARY_MODULES, literal_numbers
 from peft_scratch.wording import counted
 
 _AGAIN = "restart the kernel, run all cells from the top, and save"
@@ -32,7 +33,6 @@ _ABOUT = {
 }
 _ADAPTER_HUB = re.compile(
     r"SeqBn|PfeifferConfig|HoulsbyConfig|AdapterTrainer|AdapterConfig|\badapters\.init|train_adapter|add_adapter"
-    r"|(?:from|import) adapters\b|transformers\.adapters"
 )
 _OWN_ADAPTER = re.compile(r"class \w*(?:adapter|bottleneck)\w*\s*\(\s*(?:\w+\.)*Module", re.IGNORECASE)
 _NAMED = (
@@ -190,7 +190,7 @@ def _execution(notebook: Notebook, has_error: bool) -> list[Finding]:
 
 
 def _order(number: int, where: str, counts: list[tuple[int, Cell]]) -> list[Finding]:
-    back = [(n, cell) for (before, _), (n, cell) in zip(counts, counts[1:], strict=False) if n <= before]
+    back = [(n, cell) for (before, _), (n, cell) in itertools.pairwise(counts) if n <= before]
     if back:
         named = ", ".join(f"`{cell.first_line}` (as number {n})" for n, cell in back[:3])
         text = f"{where}: {counted(len(back), 'cell')} ran out of order: {named}"
@@ -203,7 +203,7 @@ def _order(number: int, where: str, counts: list[tuple[int, Cell]]) -> list[Find
     if gaps:
         named = ", ".join(f"before `{cell.first_line}` (number {n})" for n, cell in gaps[:3])
         text = f"{where} was executed from top to bottom, some cells more than once or since deleted: {named}"
-        return [look(number, "run-again", text, "")]
+        return [look(number, "run-again", text, "see whether the numbers are of the code that is shown")]
     return []
 
 
@@ -264,7 +264,8 @@ def _typed(notebook: Notebook, run: Run, chosen: Measured, curves: list[Seen], f
     if len(text) < 4 or text not in literal_numbers(cell.source) or (found.trains and curves):
         return []
     training = "and the notebook has no training" if not found.trains else "and no epochs of it are shown"
-    said = f"{notebook.file.where}: the {chosen.seen.value:.1f} % of {run.title} is typed into the code, {training}"
+    value = f"{chosen.seen.value:.1f} %"
+    said = f"{notebook.file.where}: the {value} of {run.title} is typed into the code, {training}"
     return [look(run.notebook, "number-typed", said, "ask how it was measured")]
 
 

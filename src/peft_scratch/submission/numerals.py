@@ -57,7 +57,7 @@ def percent_of(whole: str, mark: str | None, fraction: str | None, per_cent: boo
 
 
 def percentages(text: str) -> Iterator[tuple[float, int, int, bool]]:
-    """Each number in `text` (already `western`) that can be a percentage: value, start, end, decimal or not."""
+    """Each number in `text` (already `western`) that can be a percentage: value, start, end, is decimal."""
     for found in _NUMBER.finditer(text):
         before = text[max(found.start() - 2, 0) : found.start()].rstrip()
         value = percent_of(found[1], found[2], found[3], bool(found[4]) or before.endswith("%"))

@@ -1,4 +1,4 @@
-"""Accuracies and parameter counts in what a foreign notebook printed, each with what its own line says of it."""
+"""Accuracies and parameter counts that a foreign notebook printed, each with what its own line says."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from peft_scratch.submission.cells import Cell, Output
-from peft_scratch.submission.source import SIZE_NAMES
 from peft_scratch.submission.numerals import percent_of, percentages, unwrapped
+from peft_scratch.submission.source import SIZE_NAMES
 
 #: From best to least: a line that says it is the best, a table of epochs, single lines.
 BEST, TABLE, LINE = 3, 2, 1
 
 _COUNT = re.compile(
-    r"(?:number of (?:\w+ ){0,2}param\w*|n_?params?|num_?(?:\w+_)?param\w*|param\w* count|total param\w*|تعداد پارامتر\S*)"
+    r"(?:number of (?:\w+ ){0,2}param\w*|n_?params?|num_?(?:\w+_)?param\w*|param\w* count"
+    r"|total param\w*|تعداد پارامتر\S*)"
     r"[^\d\n]{0,30}(\d[\d,_]{0,18})",
     re.IGNORECASE,
 )
@@ -82,7 +83,7 @@ def seen_in(cell: Cell, kind: str) -> list[Seen]:
 
 
 def shows_any_number(cells: list[Cell]) -> bool:
-    """Whether the outputs hold anything that could be an accuracy: a person may find what is not understood."""
+    """Whether the outputs hold anything that a person could find to be an accuracy."""
     for cell in cells:
         for output in cell.outputs:
             if output.picture or any(_plausible(value) for value, *_ in percentages(unwrapped(output.text))):

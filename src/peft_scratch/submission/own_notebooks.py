@@ -86,7 +86,8 @@ def _from_results(notebook: Notebook, run: Run, entry: dict[str, Any] | None) ->
         for name, right in (("whole", sizes.whole), ("added", sizes.added)):
             said = entry.get(name)
             if said is not None and said != right:
-                text = f"{notebook.file.where}: the results give {said} {name} parameters for {run.title}; it should be {right:,}"
+                counts = f"{run.title} has {right:,} {name} parameters, the results say {said}"
+                text = f"{notebook.file.where}: {counts}"
                 findings.append(error(notebook.number, "count-wrong", text, _AGAIN))
     return findings
 
@@ -111,8 +112,8 @@ def _agreed(notebook: Notebook, run: Run, said: float) -> list[Finding]:
     logged = logged_epochs(notebook, run)
     if logged and max(logged) != said:
         text = (
-            f"{notebook.file.where}: {run.title} is {said} % in the table, but {max(logged)} % in the log of its "
-            "training"
+            f"{notebook.file.where}: {run.title} is {said} % in the table, but {max(logged)} % in the log of "
+            "its training"
         )
         return [error(notebook.number, "number-differs", text, _AGAIN)]
     return [compared(notebook.number, run.id, said, notebook.file.where, notebook.profile)]

@@ -49,7 +49,7 @@ def pack_checked(output: Path | None, number: str, name: str, any_number: bool =
     """Check the run in a folder and pack it for handing in; an offline run as a rehearsal.
 
     Args:
-        output: the folder of a run, with `notebooks`, `weights` and `report/report.pdf`. It gets `submission`.
+        output: the folder of a run, with `notebooks`, `weights`, `report/report.pdf`; it gets `submission`.
             By default that of the course profile if it has been run, else that of the offline profile.
         number, name: the student's.
         any_number: take a student number of an unusual length.
@@ -121,12 +121,12 @@ def checked_number(number: str, any_number: bool = False) -> str:
     number = western_digits(number.strip())
     if not re.fullmatch(rf"\d{{{SHORTEST},{LONGEST}}}", number, re.ASCII):
         raise UserError(
-            f"A student number is {SHORTEST} to {LONGEST} digits, not {number[:40]!r}: give --number 400123456, say."
+            f"A student number is {SHORTEST} to {LONGEST} digits, not {number[:40]!r}: say --number 40012345."
         )
     if len(number) not in _USUAL and not any_number:
         raise UserError(
-            f"The student number {number} has {len(number)} digits, where 8 to 10 are usual: correct it, or give "
-            "--any-number if it is right."
+            f"The student number {number} has {len(number)} digits, where 8 to 10 are usual: correct it, or "
+            "give --any-number if it is right."
         )
     return number
 

@@ -28,8 +28,8 @@ _SIZE = re.compile(
 _SIZE_BEFORE = re.compile(r"(?<![\d.,])(\d{1,3})\s*(?:soft|virtual|prompt|tokens?|توکن)", re.IGNORECASE)
 #: What says that a number is no accuracy of the best epoch.
 _OTHER = re.compile(
-    r"\blast\b|train|loss|time|second|minute|publish|reference|range|zero[\s-]?shot|bag of|macro|error|validation-chosen"
-    r"|by validation|malformed|آخر|آموزش",
+    r"\blast\b|train|loss|time|second|minute|publish|reference|range|zero[\s-]?shot|bag of|macro|error"
+    r"|validation-chosen|by validation|malformed|آخر|آموزش",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
@@ -193,7 +193,7 @@ def runs_of(hints: Hints) -> frozenset[str]:
 
 
 def _percent(found: re.Match[str]) -> float | None:
-    """A number as an accuracy: a decimal from 50 to 100, a share, or a whole number that says per cent or stands alone."""
+    """A number as an accuracy: a decimal from 50 to 100, a share, or a whole number with % or alone."""
     value = percent_of(found[1], found[2], found[3], bool(found[4]))
     if value is None or not 50 <= value < 100:
         return None

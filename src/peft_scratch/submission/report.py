@@ -13,7 +13,7 @@ from peft_scratch.submission.placing import Placed, Places, place
 from peft_scratch.submission.sizes import sizes_of
 from peft_scratch.wording import counted
 
-#: Two numbers are one if they are nearer than this: rounding and cutting off the second decimal differ by less.
+#: Two numbers are one if they are nearer than this: rounding and cutting off a decimal differ by less.
 _SAME = 0.0999
 #: How far a wrongly typed number lies from the right one, at most; what is further is about something else.
 _TYPED_WRONGLY = 8.0
@@ -100,8 +100,8 @@ def _numbers(where: str, places: Places, numbers: dict[str, float], in_part: boo
     for run, other in swapped.items():
         if run < other or swapped.get(other) != run:
             text = (
-                f"{where} gives {RUNS[run].title} the {numbers[other]:.1f} % of {RUNS[other].title}, and the other "
-                "way round"
+                f"{where} gives {RUNS[run].title} the {numbers[other]:.1f} % of {RUNS[other].title}, and the "
+                "other way round"
             )
             findings.append(error(REPORT, "report-swapped", text, "put each number to its run"))
     # Where hardly a number is found, it is this reader that fails, or the numbers are in a picture.

@@ -7,6 +7,7 @@ that the notebook defines, as far as that takes no more than arithmetic.
 from __future__ import annotations
 
 import ast
+import contextlib
 import operator
 import re
 import warnings
@@ -106,10 +107,8 @@ class CodeReader:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             self._read_lines(plain)
             return self._events
-        try:
+        with contextlib.suppress(_Enough, RecursionError):
             self._walk(body, self._names, 0)
-        except (_Enough, RecursionError):
-            pass
         return self._events
 
     def _read_lines(self, source: str) -> None:
@@ -317,7 +316,7 @@ class _Enough(Exception):
 
 
 def literal_numbers(source: str) -> str:
-    """The strings and numbers that stand in a cell's print calls, as text: what a literal could have printed."""
+    """The strings and numbers in a cell's print calls and assignments: what could have been printed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

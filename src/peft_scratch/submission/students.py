@@ -1,4 +1,4 @@
-"""Paths as submissions, one per student: folders, loose files, a folder of a whole class; and the class list."""
+"""Paths as submissions, one per student: folders, loose files, a whole class; and the class list."""
 
 from __future__ import annotations
 

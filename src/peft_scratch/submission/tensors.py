@@ -122,7 +122,7 @@ def _read_zip(data: bytes) -> Tensors:
 
 
 def _one_archive(data: bytes) -> zipfile.ZipFile:
-    """The archive, if every parser would see the same one: one directory, at the end, nothing before or after."""
+    """The archive, if every parser would see the same one: one directory, at the end of the file."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         members = archive.infolist()
