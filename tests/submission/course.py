@@ -84,6 +84,8 @@ class Book:
     """A notebook in the making."""
 
     style: Style
+    numbers: dict[str, float]
+    seed: int = 0
     cells: list[dict[str, Any]] = field(default_factory=list)
 
     def text(self, source: str) -> None:
@@ -190,7 +192,7 @@ def count_line(style: Style, run: str) -> str:
 
 def closing(book: Book, run: str, size_name: str = "", size: int = 0) -> None:
     """The cells after a training: the number of parameters and the best accuracy."""
-    style, best = book.style, NUMBERS_OF(book)[run]
+    style, best = book.style, book.numbers[run]
     said = FORMATS[style.form](best)
     if style.sizes_by == "line" and size_name:
         said = said.replace(" is:", f" given {size_name} = {size} is:")
@@ -206,13 +208,6 @@ def closing(book: Book, run: str, size_name: str = "", size: int = 0) -> None:
     else:
         book.code(accuracy, printed(said))
         book.code(counting, printed(count))
-
-
-_NUMBERS: dict[int, dict[str, float]] = {}
-
-
-def NUMBERS_OF(book: Book) -> dict[str, float]:
-    return _NUMBERS.get(id(book), NUMBERS)
 
 
 TRAIN = """def train_loop(model, loader, optimizer):
@@ -264,23 +259,20 @@ LIBRARY = {
 }
 
 
-def notebook(number: int, style: Style | None = None, numbers: dict[str, float] | None = None) -> bytes:
-    """The bytes of the course's notebook `number`, completed in a style."""
+def notebook(
+    number: int, style: Style | None = None, numbers: dict[str, float] | None = None, seed: int = 0
+) -> bytes:
+    """The bytes of the course's notebook `number`, completed in a style; `seed`: of its epochs."""
     style = style or Style()
-    book = Book(style)
-    if numbers:
-        _NUMBERS[id(book)] = numbers
-    try:
-        _start(book, number)
-        if number != 4:
-            _scratch(book, number)
-        if number in LIBRARY:
-            _library(book, number)
-        elif number == 3:
-            book.text("# Use external library")
-        return book.finished()
-    finally:
-        _NUMBERS.pop(id(book), None)
+    book = Book(style, numbers or NUMBERS, 1_000 * seed)
+    _start(book, number)
+    if number != 4:
+        _scratch(book, number)
+    if number in LIBRARY:
+        _library(book, number)
+    elif number == 3:
+        book.text("# Use external library")
+    return book.finished()
 
 
 def _start(book: Book, number: int) -> None:
@@ -313,8 +305,8 @@ def _scratch(book: Book, number: int) -> None:
     else:
         book.code("model = T5ForConditionalGeneration.from_pretrained('t5-small')")
     book.text("# Train and evaluate")
-    best = NUMBERS_OF(book)[run.id]
-    book.code("fit(model)", *training(book.style, best, seed=len(run.id)))
+    best = book.numbers[run.id]
+    book.code("fit(model)", *training(book.style, best, seed=book.seed + len(run.id)))
     book.text("### Best Performance and number of parameters")
     style = book.style
     book.style = Style(**{**vars(style), "count": "whole" if style.count == "peft" else style.count})
@@ -342,8 +334,8 @@ def _library(book: Book, number: int) -> None:
         body = build.format(keyword=keyword, value=_value(keyword, "size")).replace("\n", "\n    ")
         book.code(f"def run(size):\n    model = load()\n    {body}\n    fit(model)")
     for run, size in zip(runs, sizes, strict=True):
-        best = NUMBERS_OF(book)[run.id]
-        outputs = training(style, best, seed=len(run.id) + size)
+        best = book.numbers[run.id]
+        outputs = training(style, best, seed=book.seed + len(run.id) + size)
         name = constant
         if style.sizes_by in ("constant", "line"):
             name = constant
@@ -374,8 +366,8 @@ def _in_a_loop(book: Book, runs: list, sizes: list[int], constant: str, keyword:
     source = f"for {constant} in {sizes}:\n    model = load()\n    {body}\n    fit(model)"
     outputs = []
     for run, size in zip(runs, sizes, strict=True):
-        best = NUMBERS_OF(book)[run.id]
-        outputs += training(book.style, best, seed=len(run.id) + size)
+        best = book.numbers[run.id]
+        outputs += training(book.style, best, seed=book.seed + len(run.id) + size)
         said = [count_line(book.style, run.id)] if book.style.count != "none" else []
         said += [FORMATS[book.style.form](best)] if book.style.closing else []
         outputs += [printed("\n".join(said))] if said else []

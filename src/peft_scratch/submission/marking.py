@@ -57,8 +57,8 @@ class Student:
 
 
 def proposed(checked: Checked, part: int) -> float | None:
-    """Points between none and all of a part, in halves; None where nothing was read."""
-    if checked.unread:
+    """Points between none and all of a part, in halves; None where nothing was read, or it has no points."""
+    if checked.unread or not PARTS[part].points:
         return None
     share = _report_share(checked) if part == REPORT else _notebook_share(checked, part)
     return round(2 * share * PARTS[part].points) / 2
