@@ -278,3 +278,22 @@ def panel_of(session: Session, files: Sequence[Path] = ()) -> Panel:
             "give a weight file."
         )
     return Panel(session, members)
+
+
+def opinions_on(session: Session, text: str) -> list[Opinion]:
+    """What the base and every run that is trained say of `text`; remarks on the text are printed.
+
+    The models are put together once, and again when another run has been trained.
+
+    Raises:
+        UserError: nothing is trained yet.
+    """
+    runs = [result for result in session.results().values() if isinstance(result, RunResult)]
+    trained = tuple(sorted(f"{run.id} {run.fingerprint}" for run in runs))
+    if session.panel is None or session.panel[0] != trained:
+        session.panel = trained, panel_of(session)
+    panel = session.panel[1]
+    for remark in panel.remarks(text):
+        print(f"note: {remark}")
+    (opinions,) = panel.ask([text])
+    return opinions
