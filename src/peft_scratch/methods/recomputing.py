@@ -6,8 +6,6 @@ that stands before the block frozen, none does, and a method's parameters inside
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -21,11 +19,16 @@ def let_gradients_pass(model: nn.Module) -> None:
     caller made come together; a hook on the embedding would miss the latter.
     """
     for stack in stacks(model).values():
-        stack.dropout.register_forward_hook(partial(_require_gradient, stack))
+        stack.register_forward_pre_hook(_tell_dropout)
+        stack.dropout.register_forward_hook(_require_gradient)
 
 
-def _require_gradient(stack: nn.Module, dropout: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-    checkpointed = stack.gradient_checkpointing and stack.training and torch.is_grad_enabled()
-    if not checkpointed or output.requires_grad:
+def _tell_dropout(stack: nn.Module, args: tuple) -> None:
+    stack.dropout.before_checkpoints = stack.gradient_checkpointing and stack.training
+
+
+def _require_gradient(dropout: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+    checkpointed = getattr(dropout, "before_checkpoints", False) and torch.is_grad_enabled()
+    if output.requires_grad or not checkpointed:
         return None
     return output.detach().requires_grad_()  # a new tensor: with dropout at 0 the output is the caller's own

@@ -10,6 +10,7 @@ Letters: B batch, T tokens, D width (`d_model`), N prompt rows, V vocabulary.
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -125,12 +126,22 @@ class PromptedEmbedding(nn.Embedding):
         self.train(table.training)
 
 
-def set_prompted_embedding(encoder: nn.Module, table: nn.Embedding) -> None:
-    """What `encoder.set_input_embeddings` becomes: the rows stay beside whatever `table` takes the place.
+class SetPromptedEmbedding:
+    """What `encoder.set_input_embeddings` becomes: the rows stay, beside whatever table takes the place.
 
-    transformers calls it for a new vocabulary: `resize_token_embeddings`, `set_input_embeddings`.
+    transformers calls it for a new vocabulary: `resize_token_embeddings`, `set_input_embeddings`. It refers
+    to the encoder weakly, so that a model that nobody holds any more is freed at once.
     """
-    encoder.embed_tokens = PromptedEmbedding(table, encoder.embed_tokens.sharif_llm_soft_prompts)
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self._encoder = weakref.ref(encoder)
+
+    def __call__(self, table: nn.Embedding) -> None:
+        encoder = self._encoder()
+        encoder.embed_tokens = PromptedEmbedding(table, encoder.embed_tokens.sharif_llm_soft_prompts)
+
+    def __reduce__(self) -> tuple:
+        return SetPromptedEmbedding, (self._encoder(),)
 
 
 def prepend_prompt(encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -213,7 +224,7 @@ class SoftPrompt(Method):
                 f"The initialiser returned rows of shape {tuple(rows.shape)}; it has to be {shape}."
             )
         model.encoder.embed_tokens = PromptedEmbedding(table, PromptRows(rows))
-        model.encoder.set_input_embeddings = partial(set_prompted_embedding, model.encoder)
+        model.encoder.set_input_embeddings = SetPromptedEmbedding(model.encoder)
         model.encoder.register_forward_pre_hook(prepend_prompt, with_kwargs=True)
         if "decoder" in stacks(model):  # an encoder alone returns its N + T rows to the caller
             model.decoder.register_forward_pre_hook(
