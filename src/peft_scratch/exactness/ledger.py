@@ -28,6 +28,7 @@ from peft_scratch.errors import UserError
 from peft_scratch.exactness.t5_configs import t5_config
 from peft_scratch.libraries.adapterhub_adapter import initialise, reduction_factor
 from peft_scratch.libraries.opendelta_compat import import_opendelta
+from peft_scratch.libraries.peft_lora import import_peft
 from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt, apply, count_parameters
 
 #: The methods at the assignment's sizes.
@@ -387,8 +388,7 @@ def _growth(model: nn.Module, inject: Callable[[], nn.Module | None]) -> int:
 
 
 def _by_peft(models: _Models, config: str, **settings: Any) -> int:
-    import peft
-
+    peft = import_peft()
     made = getattr(peft, config)(task_type=peft.TaskType.SEQ_2_SEQ_LM, **settings)
     with models.borrowed() as model:
         return _growth(model, lambda: peft.get_peft_model(model, made))
