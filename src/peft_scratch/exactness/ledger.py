@@ -27,6 +27,7 @@ from transformers.modeling_utils import no_init_weights
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.t5_configs import t5_config
 from peft_scratch.libraries.adapterhub_adapter import initialise, reduction_factor
+from peft_scratch.libraries.adapterhub_compat import import_adapters
 from peft_scratch.libraries.opendelta_compat import import_opendelta
 from peft_scratch.libraries.peft_lora import import_peft
 from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt, apply, count_parameters
@@ -395,11 +396,11 @@ def _by_peft(models: _Models, config: str, **settings: Any) -> int:
 
 
 def _by_adapterhub(models: _Models, config: str, **settings: Any) -> int:
-    import adapters
-
     model = models.in_adapterhub
     name = f"number_{len(model.adapters_config)}"
-    return _growth(model, lambda: model.add_adapter(name, config=getattr(adapters, config)(**settings)))
+    return _growth(
+        model, lambda: model.add_adapter(name, config=getattr(import_adapters(), config)(**settings))
+    )
 
 
 def _by_opendelta(models: _Models, delta: str, **settings: Any) -> int:
