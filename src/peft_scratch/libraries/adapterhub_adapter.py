@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
+from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
 
 from peft_scratch.libraries.adapterhub_compat import AS_IT_IS, import_adapters
 from peft_scratch.methods.adapter import Adapter
-from peft_scratch.methods.method import Method
 
 #: What the adapter is called in the model, and so in the names of its parameters.
 NAME = "imdb"
@@ -27,27 +26,14 @@ def reduction_factor(width: int, bottleneck: int) -> float:
 
 
 @dataclass(frozen=True)
-class AdapterHubAdapter(Method):
+class AdapterHubAdapter(Adapter):
     """Our `Adapter` by AdapterHub: its `SeqBnConfig`, the Pfeiffer placement.
 
     One difference is left as it is: both projections start normal with deviation 0.02
     (methods/modeling.py, Adapter.init_bert_weights), so it is not quite the identity at the start.
-
-    Attributes:
-        bottleneck: K, the width in the middle.
     """
 
-    bottleneck: int = 8
-
-    kind = "adapter"
     library = "adapterhub"
-
-    def __post_init__(self) -> None:
-        self._from_scratch()
-
-    def _from_scratch(self) -> Adapter:
-        """The same from scratch: it checks the hyperparameter and knows the count."""
-        return Adapter(self.bottleneck)
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
         """Turn `model` into AdapterHub's class, with an adapter in each feed-forward layer, active.
@@ -64,10 +50,6 @@ class AdapterHubAdapter(Method):
     def declares(self, name: str) -> bool:
         """Weights and biases of every bottleneck."""
         return f".adapters.{NAME}." in name
-
-    def added_parameters(self, config: T5Config) -> int:
-        """As from scratch: `D K + K` down and `K D + D` up for every feed-forward layer."""
-        return self._from_scratch().added_parameters(config)
 
 
 def add_active(model: T5ForConditionalGeneration, config: object) -> None:
@@ -89,7 +71,7 @@ def add_active(model: T5ForConditionalGeneration, config: object) -> None:
 def initialise(model: T5ForConditionalGeneration) -> None:
     """Turn `model` into the library's T5.
 
-    On transformers 4.57, so that nothing warns: models/t5/modeling_t5.py, T5StackWithAdapters.forward starts a
+    On transformers 4.57 so that nothing warns: models/t5/modeling_t5.py, T5StackWithAdapters.forward starts a
     cache in the form of a tuple where it was given none, and names it `past_key_value` towards each block.
     The results are the same.
     """

@@ -9,10 +9,9 @@ SeqBnConfig, DoubleSeqBnConfig and LoRAConfig need; what needs more is refused.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +21,7 @@ import transformers.utils.generic
 from torch import Tensor, nn
 
 from peft_scratch.errors import UserError
+from peft_scratch.libraries.stand_ins import names_added
 
 #: Whether the library stands on the transformers that it was made for.
 AS_IT_IS = int(transformers.__version__.split(".")[0]) < 5
@@ -31,29 +31,19 @@ def _unavailable(*args: object, **kwargs: object) -> None:
     raise UserError("AdapterHub's calls of a Hub are left out of this kit: load an adapter from a folder.")
 
 
-@contextlib.contextmanager
-def _standing_in() -> Iterator[None]:
-    stand_ins = {
-        # utils.py: for what is downloaded with a token.
-        (huggingface_hub, "HfFolder"): _unavailable,
-        # utils.py, resolve_adapter_path: asked of every name or path that an adapter is loaded from.
-        (transformers.utils, "is_remote_url"): lambda name: name.startswith(("http://", "https://")),
-        # hub_mixin.py, push_adapter_to_hub.
-        (transformers.utils.generic, "working_or_temp_dir"): _unavailable,
-        # wrappers/model.py, _reregister_can_record_outputs: 5 looks this up by class itself.
-        (transformers.utils.generic, "_CAN_RECORD_REGISTRY"): {},
-    }
-    added = [(module, name) for module, name in stand_ins if not hasattr(module, name)]
-    for module, name in added:
-        setattr(module, name, stand_ins[module, name])
-    try:
-        yield
-    finally:
-        for module, name in added:
-            delattr(module, name)
+#: What is gone from transformers 5 and huggingface_hub 1, and what the library wants it for.
+_STAND_INS = [
+    # utils.py: for what is downloaded with a token.
+    (huggingface_hub, "HfFolder", _unavailable),
+    # utils.py, resolve_adapter_path: asked of every name or path that an adapter is loaded from.
+    (transformers.utils, "is_remote_url", lambda name: name.startswith(("http://", "https://"))),
+    # hub_mixin.py, push_adapter_to_hub.
+    (transformers.utils.generic, "working_or_temp_dir", _unavailable),
+    # wrappers/model.py, _reregister_can_record_outputs: transformers 5 keeps no such list.
+    (transformers.utils.generic, "_CAN_RECORD_REGISTRY", {}),
+]
 
 
-@functools.cache
 def import_adapters() -> ModuleType:
     """The package `adapters`.
 
@@ -61,7 +51,7 @@ def import_adapters() -> ModuleType:
         UserError: it is not installed.
     """
     try:
-        with contextlib.nullcontext() if AS_IT_IS else _standing_in():
+        with names_added(_STAND_INS):
             import adapters
             import adapters.wrappers.model  # what it exports is imported when first asked for, if not before
             from adapters.models.t5 import modeling_t5
@@ -75,6 +65,7 @@ def import_adapters() -> ModuleType:
     return adapters
 
 
+@functools.cache
 def _take_t5s_own_forward(modeling_t5: ModuleType) -> None:
     """Replace the four `forward` methods of models/t5/modeling_t5.py that are of 4.57.
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.libraries.opendelta_compat import import_opendelta
+from peft_scratch.methods.derivation import Derivation
 from peft_scratch.methods.method import Method
 from peft_scratch.methods.soft_prompt import SoftPrompt, first_rows
 
@@ -68,9 +69,9 @@ class OpenDeltaPrompt(Method):
         """The prompt's rows."""
         return name == _PARAMETER
 
-    def added_parameters(self, config: T5Config) -> int:
-        """As from scratch: `N D`."""
-        return self._from_scratch().added_parameters(config)
+    def derivation(self, config: T5Config) -> Derivation:
+        """As from scratch: `N·d`."""
+        return self._from_scratch().derivation(config)
 
 
 def _spare_the_callers_mask(model: T5ForConditionalGeneration) -> None:

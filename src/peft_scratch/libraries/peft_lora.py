@@ -8,39 +8,21 @@ from types import ModuleType
 
 import torch
 from torch import nn
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods.injection import find_in_blocks
 from peft_scratch.methods.lora import LoRA
-from peft_scratch.methods.method import Method
 
 
 @dataclass(frozen=True)
-class PeftLoRA(Method):
+class PeftLoRA(LoRA):
     """Our `LoRA` by PEFT, with the same hyperparameters (Hu et al. 2021, section 4.1).
 
     The model to call is PEFT's wrapper; the base is changed in place.
-
-    Attributes:
-        rank: r, the width of the update's middle.
-        alpha: the update is scaled by `alpha / rank`.
-        targets: last name parts of the layers to replace.
     """
 
-    rank: int = 8
-    alpha: float = 4.0
-    targets: tuple[str, ...] = ("q", "v")
-
-    kind = "lora"
     library = "peft"
-
-    def __post_init__(self) -> None:
-        self._from_scratch()
-
-    def _from_scratch(self) -> LoRA:
-        """The same from scratch: it checks the hyperparameters and knows the count."""
-        return LoRA(self.rank, self.alpha, self.targets)
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
         """Replace each target by PEFT's LoRA layer; return PEFT's wrapper and the names in the base.
@@ -73,10 +55,6 @@ class PeftLoRA(Method):
     def base_name(self, name: str) -> str:
         """Without the names of PEFT's wrapper and of its layer around each target."""
         return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-
-    def added_parameters(self, config: T5Config) -> int:
-        """As from scratch: `r (D + E)` for every target."""
-        return self._from_scratch().added_parameters(config)
 
 
 def import_peft() -> ModuleType:

@@ -7,6 +7,7 @@ save_delta(tuned.model, "lora.pt")
 
 from peft_scratch.methods.adapter import AdaptedLayerFF, Adapter, Bottleneck
 from peft_scratch.methods.checkpoint import load_delta, read_delta, save_delta
+from peft_scratch.methods.derivation import Derivation, Step
 from peft_scratch.methods.full import FullFineTuning
 from peft_scratch.methods.hot_swap import base_of
 from peft_scratch.methods.lora import LoRA, LoRALinear, low_rank_update, merge, unmerge
@@ -26,6 +27,7 @@ __all__ = [
     "AdaptedLayerFF",
     "Adapter",
     "Bottleneck",
+    "Derivation",
     "FullFineTuning",
     "LoRA",
     "LoRALinear",
@@ -33,6 +35,7 @@ __all__ = [
     "PromptRows",
     "PromptedEmbedding",
     "SoftPrompt",
+    "Step",
     "Tuned",
     "apply",
     "base_of",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
+from peft_scratch.methods.derivation import Derivation, letters, step
 from peft_scratch.methods.injection import find_in_blocks, refuse_second_injection, replace
 from peft_scratch.methods.method import Method, require_positive_int
 from peft_scratch.methods.parameters import is_own
@@ -129,10 +130,14 @@ class Adapter(Method):
         """Weights and biases of every bottleneck."""
         return is_own(name)
 
-    def added_parameters(self, config: T5Config) -> int:
-        """For every feed-forward layer: `D K + K` down and `K D + D` up.
-
-        On t5-small, 12 layers: `12 * (512 * 8 + 8 + 8 * 512 + 512)`.
-        """
-        sites, d, k = config.num_layers + config.num_decoder_layers, config.d_model, self.bottleneck
-        return sites * (d * k + k + k * d + d)
+    def derivation(self, config: T5Config) -> Derivation:
+        """One bottleneck in every layer; on t5-small `(6 + 6)·(512·8 + 8 + 8·512 + 512)`."""
+        sizes = letters(config) | {"b": self.bottleneck}
+        bottleneck = "d·b + b + b·d + d"
+        return Derivation(
+            (
+                step("feed-forward layers, one in each layer", "E + D", sizes),
+                step("a bottleneck: down, its bias, up, its bias", bottleneck, sizes),
+                step("all of them", f"(E + D)·({bottleneck})", sizes),
+            )
+        )

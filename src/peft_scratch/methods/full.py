@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from peft_scratch.methods.derivation import Derivation, letters, step
 from peft_scratch.methods.injection import refuse_second_injection
 from peft_scratch.methods.method import Method
 
@@ -28,6 +29,6 @@ class FullFineTuning(Method):
         """Every parameter is trained."""
         return True
 
-    def added_parameters(self, config: T5Config) -> int:
+    def derivation(self, config: T5Config) -> Derivation:
         """None is added."""
-        return 0
+        return Derivation((step("nothing is added", "0", letters(config)),))

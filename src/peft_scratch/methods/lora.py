@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
+from peft_scratch.methods.derivation import Derivation, letters, step, total
 from peft_scratch.methods.injection import find_in_blocks, last_part, refuse_second_injection, replace
 from peft_scratch.methods.method import Method, require_positive_int
 from peft_scratch.methods.parameters import is_own
@@ -177,21 +178,44 @@ class LoRA(Method):
         """`sharif_llm_A` and `sharif_llm_B` of every target."""
         return is_own(name)
 
-    def added_parameters(self, config: T5Config) -> int:
-        """For every layer with a target from D to E: `r (D + E)`, that is A `(D, r)` and B `(r, E)`.
+    def derivation(self, config: T5Config) -> Derivation:
+        """A `(d, r)` and B `(r, i)` for every target; on t5-small `(6 + 2·6)·2·(512·8 + 8·512)`.
 
-        On q and v of t5-small, 18 attention blocks of 512 by 512: `18 * 2 * 8 * (512 + 512)`.
+        Targets in the feed-forward layers lead to or from f, its inner width, in place of i.
+
+        Raises:
+            UserError: a target is no linear layer of a T5 block.
         """
-        attention = config.num_layers + 2 * config.num_decoder_layers  # the decoder has cross attention too
-        feed_forward = config.num_layers + config.num_decoder_layers
-        inner = config.num_heads * config.d_kv
-        into_attention, into_feed_forward = (config.d_model, inner), (config.d_model, config.d_ff)
-        sites_and_shape = {
-            **dict.fromkeys(("q", "k", "v", "o"), (attention, into_attention)),
-            **dict.fromkeys(("wi", "wi_0", "wi_1", "wo"), (feed_forward, into_feed_forward)),
-        }
-        layers = [sites_and_shape[last_part(target)] for target in dict.fromkeys(self.targets)]
-        return sum(sites * self.rank * sum(shape) for sites, shape in layers)
+        sizes = letters(config) | {"r": self.rank}
+        targets = list(dict.fromkeys(map(last_part, self.targets)))
+        if unknown := [target for target in targets if target not in (*_IN_ATTENTION, *_IN_FEED_FORWARD)]:
+            raise UserError(
+                f"A T5 block has no linear layer called {' or '.join(map(repr, unknown))}; "
+                f"its layers are {', '.join((*_IN_ATTENTION, *_IN_FEED_FORWARD))}."
+            )
+        steps, wholes = [], []
+        for block, layers, blocks, update in (
+            ("attention blocks: a decoder layer has two", _IN_ATTENTION, "E + 2·D", "d·r + r·i"),
+            ("feed-forward layers, one in each layer", _IN_FEED_FORWARD, "E + D", "d·r + r·f"),
+        ):
+            if hit := [target for target in targets if target in layers]:
+                times = f"{len(hit)}·" if len(hit) > 1 else ""
+                whole = step(f"{_listed(hit)} of all blocks", f"({blocks})·{times}({update})", sizes)
+                shapes = f"an update: A (d, r) and B (r, {update[-1]})"
+                steps += [step(block, blocks, sizes), step(shapes, update, sizes), whole]
+                wholes.append(whole)
+        return Derivation((*steps, total(wholes)) if len(wholes) > 1 else tuple(steps))
+
+
+# The linear layers of a T5 block; those of a gated feed-forward layer are numbered.
+_IN_ATTENTION = ("q", "k", "v", "o")
+_IN_FEED_FORWARD = ("wi", "wi_0", "wi_1", "wo")
+
+
+def _listed(names: list[str]) -> str:
+    """`q`, `q and v`, `q, k and v`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def merge(model: nn.Module) -> None:

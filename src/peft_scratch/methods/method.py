@@ -13,6 +13,7 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
+from peft_scratch.methods.derivation import Derivation
 from peft_scratch.methods.parameters import count_parameters, freeze_all_but, trainable_names
 
 # Set on a model once a method is in it: a second injection would stack two deltas unnoticed.
@@ -64,8 +65,12 @@ class Method(ABC):
         return name
 
     @abstractmethod
+    def derivation(self, config: T5Config) -> Derivation:
+        """How many parameters are added to a model of `config`, derived by hand."""
+
     def added_parameters(self, config: T5Config) -> int:
-        """The number of parameters added to a model of `config`, by the hand formula."""
+        """The number of parameters added to a model of `config`: the last line of its derivation."""
+        return self.derivation(config).value
 
     def hyperparameters(self) -> dict:
         """The method's fields, as the results record them."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
+from peft_scratch.methods.derivation import Derivation, letters, step
 from peft_scratch.methods.injection import refuse_second_injection
 from peft_scratch.methods.method import Method, require_positive_int
 from peft_scratch.methods.parameters import is_own
@@ -208,9 +209,10 @@ class SoftPrompt(Method):
         """The prompt's rows."""
         return is_own(name)
 
-    def added_parameters(self, config: T5Config) -> int:
-        """`N D`; on t5-small with ten rows, `10 * 512`."""
-        return self.virtual_tokens * config.d_model
+    def derivation(self, config: T5Config) -> Derivation:
+        """`N·d`; on t5-small with ten rows, `10·512`."""
+        sizes = letters(config) | {"N": self.virtual_tokens}
+        return Derivation((step("rows as wide as the model", "N·d", sizes),))
 
     def hyperparameters(self) -> dict:
         """As for every method, with the initialiser by its name."""

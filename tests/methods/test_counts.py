@@ -6,6 +6,8 @@ import pytest
 import torch
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
+from peft_scratch.errors import UserError
+from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
 from peft_scratch.methods import Adapter, FullFineTuning, LoRA, SoftPrompt, apply, count_parameters
 
 T5_SMALL = {
@@ -109,3 +111,57 @@ def test_mt5_is_a_t5_too(method):
     with torch.device("meta"):
         model = MT5ForConditionalGeneration(MT5Config(**config))
     apply(method, model)
+
+
+@pytest.mark.parametrize(
+    ("method", "symbols", "with_numbers", "value"),
+    [
+        (FullFineTuning(), "0", "0", 0),
+        (SoftPrompt(10), "N·d", "10·512", 5_120),
+        (
+            Adapter(8),
+            "(E + D)·(d·b + b + b·d + d)",
+            "(6 + 6)·(512·8 + 8 + 8·512 + 512)",
+            104_544,
+        ),
+        (LoRA(8), "(E + 2·D)·2·(d·r + r·i)", "(6 + 2·6)·2·(512·8 + 8·512)", 294_912),
+        (LoRA(1, targets=("o",)), "(E + 2·D)·(d·r + r·i)", "(6 + 2·6)·(512·1 + 1·512)", 18_432),
+        (
+            LoRA(1, targets=("q", "wi", "v", "wo", "q")),
+            "(E + 2·D)·2·(d·r + r·i) + (E + D)·2·(d·r + r·f)",
+            "(6 + 2·6)·2·(512·1 + 1·512) + (6 + 6)·2·(512·1 + 1·2048)",
+            36_864 + 61_440,
+        ),
+    ],
+    ids=str,
+)
+def test_the_derivation_says_its_value_to_anyones_arithmetic(method, symbols, with_numbers, value):
+    derivation = method.derivation(T5Config(**T5_SMALL))
+    assert (derivation.symbols, derivation.with_numbers, derivation.value) == (symbols, with_numbers, value)
+    for step in derivation.steps:
+        assert eval(step.numbers.replace("·", "*")) == step.value
+    assert method.added_parameters(T5Config(**T5_SMALL)) == value
+
+
+@pytest.mark.parametrize(
+    ("library", "scratch"),
+    [
+        (PeftLoRA(3), LoRA(3)),
+        (AdapterHubAdapter(3), Adapter(3)),
+        (OpenDeltaPrompt(3), SoftPrompt(3)),
+    ],
+    ids=str,
+)
+def test_a_library_counts_as_from_scratch(library, scratch):
+    config = T5Config(**FLAN_T5_SMALL)
+    assert library.derivation(config) == scratch.derivation(config)
+
+
+def test_what_is_no_layer_of_t5_cannot_be_derived():
+    with pytest.raises(UserError, match="called 'query'; its layers are q, k, v, o, wi"):
+        LoRA(targets=("query", "v")).derivation(T5Config(**T5_SMALL))
+
+
+def test_an_encoder_alone_has_no_decoder_layer():
+    config = T5Config(**T5_SMALL, is_encoder_decoder=False)
+    assert LoRA(8).derivation(config).with_numbers == "(6 + 2·0)·2·(512·8 + 8·512)"

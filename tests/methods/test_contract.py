@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -189,7 +189,7 @@ def test_reload_in_a_fresh_process(batch, tmp_path):
     torch.save({"batch": batch, "logits": logits}, tmp_path / "kept.pt")
     child = subprocess.run(
         [sys.executable, "-c", IN_A_FRESH_PROCESS, str(tmp_path)],
-        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
     )

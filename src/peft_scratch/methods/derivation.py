@@ -1,0 +1,85 @@
+"""The hand counts: how many parameters a method adds, derived step by step in letters and in numbers.
+
+Letters: V vocabulary, d width (`d_model`), i width inside attention (heads x `d_kv`), f width inside
+the feed-forward layer, g its matrices (2, or 3 where it is gated), h heads, k buckets of relative
+positions, E encoder layers, D decoder layers; r rank, b bottleneck, N prompt rows.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from transformers import T5Config
+
+
+@dataclass(frozen=True)
+class Step:
+    """A line of a derivation: what is counted, in symbols, with the numbers put in, and its value."""
+
+    what: str
+    symbols: str
+    numbers: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A count by hand, such as `(E + 2·D)·2·(d·r + r·i)`; the last step is the whole."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def symbols(self) -> str:
+        """The formula in letters."""
+        return self.steps[-1].symbols
+
+    @property
+    def with_numbers(self) -> str:
+        """The formula with the numbers put in, such as `(6 + 2·6)·2·(512·8 + 8·512)`."""
+        return self.steps[-1].numbers
+
+    @property
+    def value(self) -> int:
+        """The number of parameters."""
+        return self.steps[-1].value
+
+
+def letters(config: T5Config) -> dict[str, int]:
+    """The sizes of a T5 of `config` under the letters above; an encoder alone has no decoder layer."""
+    return {
+        "V": config.vocab_size,
+        "d": config.d_model,
+        "i": config.num_heads * config.d_kv,
+        "f": config.d_ff,
+        "g": 3 if config.is_gated_act else 2,
+        "h": config.num_heads,
+        "k": config.relative_attention_num_buckets,
+        "E": config.num_layers,
+        "D": config.num_decoder_layers if config.is_encoder_decoder else 0,
+    }
+
+
+def step(what: str, symbols: str, sizes: Mapping[str, int]) -> Step:
+    """A step whose numbers and value are those of its symbols: letters, digits, `+`, `·` and brackets."""
+    numbers = "".join(str(sizes.get(symbol, symbol)) for symbol in symbols)
+    return Step(what, symbols, numbers, _value(numbers))
+
+
+def total(steps: list[Step]) -> Step:
+    """The sum of `steps`."""
+    return Step(
+        "sum",
+        " + ".join(step.symbols for step in steps),
+        " + ".join(step.numbers for step in steps),
+        sum(step.value for step in steps),
+    )
+
+
+def _value(numbers: str) -> int:
+    """The value of sums and products of whole numbers, such as `(6 + 2·6)·8`."""
+    while "(" in numbers:  # the innermost brackets first
+        numbers = re.sub(r"\(([^()]*)\)", lambda inner: str(_value(inner[1])), numbers)
+    return sum(math.prod(map(int, term.split("·"))) for term in numbers.split("+"))
