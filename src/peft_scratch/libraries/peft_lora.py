@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -41,7 +42,9 @@ class PeftLoRA(LoRA):
             lora_dropout=0.0,
             target_modules=list(self.targets),
         )
-        with torch.device(model.device):
+        with torch.device(model.device), warnings.catch_warnings():
+            # peft_model.py asks for it by the name that it had before transformers 5.
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
             wrapper = peft.get_peft_model(model, config)
         wrapper.train(model.training)  # a new wrapper is in training mode, whatever it wraps
         layers = [n for n, module in model.named_modules() if isinstance(module, peft.tuners.lora.LoraLayer)]

@@ -201,10 +201,15 @@ def _attention_forward(
     **others: object,
 ) -> tuple[Tensor, Tensor | None]:
     """`attention` as transformers' `AttentionInterface` calls it: q `(B, H, T, K)`, k and v `(B, H, S, K)`,
-    mask `(B, 1, T, S)`, bias `(1, H, T, S)`. Returns `(B, T, H, K)`, and no weights."""
+    mask `(B, 1, T, S)`, bias `(1, H, T, S)`. Returns `(B, T, H, K)` and, where they are asked for, the weights."""
     bias = _whole_bias(position_bias, attention_mask, len(query), query.dtype)
-    mixed = attention(query, key, value, bias, dropout)
-    return mixed.transpose(1, 2).contiguous(), None
+    weights = None
+    if others.get("output_attentions"):  # the whole way, which makes them
+        weights = F.dropout((query @ key.transpose(2, 3) + bias).softmax(-1), dropout)
+        mixed = weights @ value
+    else:
+        mixed = attention(query, key, value, bias, dropout)
+    return mixed.transpose(1, 2).contiguous(), weights
 
 
 @lru_cache(maxsize=2)  # one for self-attention, one for cross-attention
