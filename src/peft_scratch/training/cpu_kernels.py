@@ -201,7 +201,7 @@ def _attention_forward(
     **others: object,
 ) -> tuple[Tensor, Tensor | None]:
     """`attention` as transformers' `AttentionInterface` calls it: q `(B, H, T, K)`, k and v `(B, H, S, K)`,
-    mask `(B, 1, T, S)`, bias `(1, H, T, S)`. Returns `(B, T, H, K)` and, where they are asked for, the weights."""
+    mask `(B, 1, T, S)`, bias `(1, H, T, S)`. Returns `(B, T, H, K)` and, if asked for, the weights."""
     bias = _whole_bias(position_bias, attention_mask, len(query), query.dtype)
     weights = None
     if others.get("output_attentions"):  # the whole way, which makes them
