@@ -74,7 +74,7 @@ main = app
 atexit.register(gc.freeze)
 
 for command in (
-    *(exactness.parity, exactness.convert, exactness.parameters),
+    *(exactness.parity, exactness.versions, exactness.convert, exactness.parameters),
     *(submission.check, submission.submit),
 ):
     app.command()(command)

@@ -269,10 +269,8 @@ def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline", 
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"There is no base {unknown[0]!r}; there are {', '.join(known)}.")
     output.mkdir(parents=True, exist_ok=True)
-    before = output / "exactness.json"
-    measured = {}
-    if before.exists():
-        measured = {base["name"]: base for base in json.loads(before.read_text(encoding="utf-8"))["bases"]}
+    before = already_measured(output)
+    measured = {base["name"]: base for base in before["bases"]}
     measured |= {name: _on(known[name]) for name in names}
     results = {
         "limit": LIMIT,
@@ -281,10 +279,22 @@ def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline", 
         "noise": NOISE,
         "bases": [measured[name] for name in known if name in measured],
         "differences": [difference.record() for difference in DIFFERENCES],
+        "versions": before.get("versions", []),
     }
+    write(output, results)
+    return results
+
+
+def already_measured(output: Path) -> dict:
+    """What `exactness.json` in `output` holds, or what it would hold before anything is measured."""
+    path = output / "exactness.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"bases": []}
+
+
+def write(output: Path, results: dict) -> None:
+    """Write `exactness.json` and `exactness.md` into `output`."""
     (output / "exactness.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (output / "exactness.md").write_text(page(results), encoding="utf-8")
-    return results
 
 
 def _on(base: Base) -> dict:
