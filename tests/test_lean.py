@@ -13,8 +13,8 @@ from transformers.models.t5.modeling_t5 import T5Stack
 from peft_scratch.assignment import RUNS
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import apply
-from peft_scratch.training import cpu_kernels
-from peft_scratch.training.cpu_kernels import attention, lean, negative_with
+from peft_scratch.training import cpu_kernels as kernels
+from peft_scratch.training.cpu_kernels import attention, cpu_kernels, negative_with
 
 P = 0.1
 
@@ -67,7 +67,7 @@ def test_torchs_seed_decides():
 def test_dropout_keeps_the_mean_and_its_gradient_the_mask(dtype):
     layer = torch.nn.Dropout(P)
     x = torch.randn(300, 1000).to(dtype).requires_grad_()
-    with lean(layer):
+    with cpu_kernels(layer):
         y = layer(x)
         # Not contiguous, and under a gradient that is not either.
         turned = layer(x.T)
@@ -134,7 +134,7 @@ def _stacks(model):
 
 def _attention_called(model, batch):
     """How often a forward pass goes through `attention`."""
-    with patch.object(cpu_kernels, "attention", wraps=attention) as watched, torch.random.fork_rng():
+    with patch.object(kernels, "attention", wraps=attention) as watched, torch.random.fork_rng():
         model(**batch)
     return watched.call_count
 
@@ -157,7 +157,7 @@ def test_losses_and_gradients_of_every_method_are_as_without(run_id, batch):
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(3))
     loss, gradients = _gradients(model, batch)
-    with lean(model):
+    with cpu_kernels(model):
         lean_loss, lean_gradients = _gradients(model, batch)
         generated = model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     torch.testing.assert_close(lean_loss, loss, rtol=0, atol=1e-5)
@@ -177,7 +177,7 @@ def test_nothing_is_left_behind(run_id, batch):
     state = copy.deepcopy(model.state_dict())
     torch.manual_seed(5)
     loss = model(**batch).loss
-    with pytest.raises(KeyError), lean(model):
+    with pytest.raises(KeyError), cpu_kernels(model):
         swapped = [name for name, module in model.named_modules() if vars(module) != before[name]]
         ours = _attention_called(model, batch)
         raise KeyError  # on whatever way out
@@ -206,20 +206,20 @@ def test_dropout_is_in_every_place_where_t5_has_it(batch, monkeypatch):
     )
     model(**batch, use_cache=False)
     monkeypatch.setattr(
-        cpu_kernels, "negative_with", lambda p, size: (ours.append(size), negative_with(p, size))[1]
+        kernels, "negative_with", lambda p, size: (ours.append(size), negative_with(p, size))[1]
     )
-    with lean(model):
+    with cpu_kernels(model):
         model(**batch, use_cache=False)
     assert ours == theirs
 
 
 def test_other_requests_go_the_whole_way(batch):
     model = make_t5()
-    with lean(model), torch.inference_mode():
+    with cpu_kernels(model), torch.inference_mode():
         out = model(**batch, output_attentions=True)
     assert out.encoder_attentions[0].shape[-1] == 7
     if TRANSFORMERS_5:  # which has no head masks
         return
-    with lean(model), torch.inference_mode():
+    with cpu_kernels(model), torch.inference_mode():
         masked = model(**batch, head_mask=torch.zeros(2, 2), decoder_head_mask=torch.ones(2, 2))
     assert not torch.allclose(masked.logits, out.logits)
