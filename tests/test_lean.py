@@ -208,9 +208,13 @@ def test_dropout_is_in_every_place_where_t5_has_it(batch, monkeypatch):
     monkeypatch.setattr(
         kernels, "negative_with", lambda p, size: (ours.append(size), negative_with(p, size))[1]
     )
+    expected, theirs[:] = list(theirs), []
     with cpu_kernels(model):
         model(**batch, use_cache=False)
-    assert ours == theirs
+    if TRANSFORMERS_5:
+        assert (ours, theirs) == (expected, [])
+    else:  # attention stays its own there
+        assert sorted(ours + theirs) == sorted(expected) and ours
 
 
 def test_other_requests_go_the_whole_way(batch):

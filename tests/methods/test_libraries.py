@@ -268,7 +268,7 @@ else:
 from peft_scratch.libraries import PeftLoRA
 from peft_scratch.methods import apply
 
-assert apply(PeftLoRA(), t5()).places
+assert apply(PeftLoRA(), t5()).module_names
 peft.get_peft_model(t5(), settings)  # and whatever is done through PEFT itself from then on
 assert ("torchao" in sys.modules) == {imported}
 import torchao
