@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from httpx import HTTPError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import cached_file
 
@@ -46,7 +47,7 @@ def base_bytes(profile: Profile) -> int:
 def _weight_file(profile: Profile) -> Path:
     try:
         return Path(cached_file(hub.place(profile.base), WEIGHTS))
-    except OSError as problem:
+    except (OSError, HTTPError) as problem:
         raise _failure(profile, problem) from None
 
 
