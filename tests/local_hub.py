@@ -161,7 +161,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif file.suffix in LARGE:
             linked = {"X-Linked-Etag": f'"{_name(file)}"', "X-Linked-Size": str(file.stat().st_size)}
             # Another host than the Hub's, as the real one has it: its clients follow no further than that.
-            location = f"http://localhost:{self.server.server_port}/cdn/{file.relative_to(self.server.folder)}"
+            location = (
+                f"http://localhost:{self.server.server_port}/cdn/{file.relative_to(self.server.folder)}"
+            )
             self._send(302, {**commit, **linked, "Location": location})
         else:
             self._send_file(file, {**commit, "ETag": f'"{_name(file)}"'})

@@ -118,7 +118,8 @@ def _in_seconds() -> Iterator[None]:
     gc.disable()
     from transformers.utils import import_utils
 
-    hidden = ("_sklearn_available", "_scipy_available")
+    # transformers 5 has no such flags.
+    hidden = [name for name in ("_sklearn_available", "_scipy_available") if hasattr(import_utils, name)]
     found = {name: getattr(import_utils, name) for name in hidden}
     vars(import_utils).update(dict.fromkeys(hidden, False))
     try:

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
-from transformers.modeling_utils import no_init_weights
 
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.t5_configs import t5_config
@@ -251,10 +250,8 @@ class _Models:
 
     def _empty(self) -> T5ForConditionalGeneration:
         """All of the model but its memory."""
-        with torch.device("meta"), no_init_weights():
-            model = T5ForConditionalGeneration(self.config)
-        model.tie_weights()  # left out together with the initial values
-        return model.eval()
+        with torch.device("meta"):
+            return T5ForConditionalGeneration(self.config).eval()
 
     @cached_property
     def base(self) -> T5ForConditionalGeneration:
