@@ -27,10 +27,17 @@ TINY = {
 }
 
 
+def t5_config(**settings: object) -> T5Config:
+    """Tied as the settings say, and with the plain attention, in any version of transformers."""
+    config = T5Config(**settings, attn_implementation="eager")
+    config.tie_word_embeddings = settings.get("tie_word_embeddings", True)
+    return config
+
+
 def make_t5(seed: int = 0, **changes: object) -> T5ForConditionalGeneration:
     """A tiny random T5 in eval mode; `changes` overrides entries of its configuration."""
     torch.manual_seed(seed)
-    return T5ForConditionalGeneration(T5Config(**{**TINY, **changes})).eval()
+    return T5ForConditionalGeneration(t5_config(**{**TINY, **changes})).eval()
 
 
 @pytest.fixture

@@ -116,15 +116,13 @@ def _in_seconds() -> Iterator[None]:
     """
     collecting = gc.isenabled()
     gc.disable()
-    from transformers.utils import import_utils
+    from transformers import utils
 
-    # transformers 5 has no such flags.
-    hidden = [name for name in ("_sklearn_available", "_scipy_available") if hasattr(import_utils, name)]
-    found = {name: getattr(import_utils, name) for name in hidden}
-    vars(import_utils).update(dict.fromkeys(hidden, False))
+    found = {name: getattr(utils, name) for name in ("is_sklearn_available", "is_scipy_available")}
+    vars(utils).update(dict.fromkeys(found, lambda: False))
     try:
         yield
     finally:
-        vars(import_utils).update(found)
+        vars(utils).update(found)
         if collecting:
             gc.enable()

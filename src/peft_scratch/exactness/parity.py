@@ -193,12 +193,15 @@ def _random(config: T5Config) -> tuple[T5ForConditionalGeneration, Callable[[str
         return [2 + zlib.crc32(word.encode()) % (config.vocab_size - 2) for word in text.split()]
 
     torch.manual_seed(0)
+    config._attn_implementation = "eager"  # as the kit loads its base
     return T5ForConditionalGeneration(config).eval(), encode
 
 
 def _saved(folder: Path) -> tuple[T5ForConditionalGeneration, Callable[[str], list[int]]]:
     try:
-        model = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        model = T5ForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager"
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as problem:
         raise UserError(

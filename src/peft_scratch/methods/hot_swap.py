@@ -54,5 +54,9 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
 
 def _plain_config(config: T5Config) -> T5Config:
     """`config` without what a library has written into it."""
-    known = T5Config().to_dict()
-    return T5Config.from_dict({name: value for name, value in config.to_dict().items() if name in known})
+    known = {*T5Config().to_dict(), "decoder_start_token_id"}
+    plain = T5Config.from_dict({name: value for name, value in config.to_dict().items() if name in known})
+    # transformers 5 ties the output layer to the embedding whatever it is told, but not against this.
+    plain.tie_word_embeddings = config.tie_word_embeddings
+    plain._attn_implementation = config._attn_implementation  # else it would add up in another order
+    return plain

@@ -1,7 +1,7 @@
 """T5's dropout, attention and layer norm with less work on a CPU, put into any T5 for a while.
 
 They compute what T5's own do, to rounding, and draw from the same distribution (see `negative_with`).
-On a GPU, attention and dropout are left as they are.
+On a GPU, attention goes through torch's fused kernels and dropout is left as it is.
 
 Letters: B batch, H heads, T and S tokens of queries and keys, K width of a head.
 """
@@ -34,8 +34,7 @@ def cpu_kernels(model: nn.Module) -> Iterator[None]:
     """Within it, `model`, with whatever method in it, uses the cheaper computation wherever there is one.
 
     Only calls are redirected: no module, parameter or hook is added, and afterwards `model` is as before.
-    Attention stays T5's own on a GPU, where it calls torch's fused kernels by itself, and on transformers 4,
-    whose T5 does not ask the `AttentionInterface`.
+    On transformers 4, whose T5 does not ask the `AttentionInterface`, attention stays T5's own.
     """
     swapped = []
     whole = next((module for module in model.modules() if isinstance(module, T5PreTrainedModel)), None)
@@ -51,9 +50,9 @@ def cpu_kernels(model: nn.Module) -> Iterator[None]:
             else:
                 continue
             swapped.append(module)
-        if whole is not None and _T5_ASKS_THE_INTERFACE and whole.device.type == "cpu":
+        if whole is not None and _T5_ASKS_THE_INTERFACE:
             attention_before = whole.config._attn_implementation
-            whole.set_attn_implementation(ATTENTION)
+            whole.set_attn_implementation(ATTENTION if whole.device.type == "cpu" else "sdpa")
         yield
     finally:
         for module in swapped:
