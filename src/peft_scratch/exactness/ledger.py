@@ -250,7 +250,7 @@ class _Models:
 
     def _empty(self) -> T5ForConditionalGeneration:
         """All of the model but its memory."""
-        # OpenDelta runs a forward pass, and only the plain attention does without a look at the mask's values.
+        # OpenDelta runs a forward pass; only with the plain attention is no value of the mask looked at.
         self.config._attn_implementation = "eager"
         with torch.device("meta"):
             return T5ForConditionalGeneration(self.config).eval()

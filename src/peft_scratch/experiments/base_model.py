@@ -29,8 +29,8 @@ def load_base(profile: Profile) -> tuple[T5ForConditionalGeneration, PreTrainedT
     source = hub.place(profile.base)
     try:
         # Tensors alone: a pickle, which can run code, is not read even where there is nothing else.
-        # "eager", T5's plain attention: the one of transformers 4, and, other than "sdpa", the same to the last
-        # bit whether or not something in it trains. A recipe may put a faster one in its place.
+        # "eager", T5's plain attention: the one of transformers 4 and, other than "sdpa", the same to the
+        # last bit whether or not something in it trains. A recipe may put a faster one in its place.
         with _no_progress_bar():
             model = T5ForConditionalGeneration.from_pretrained(
                 source, dtype=torch.float32, use_safetensors=True, attn_implementation="eager"
