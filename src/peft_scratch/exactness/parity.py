@@ -272,26 +272,27 @@ def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline", 
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"There is no base {unknown[0]!r}; there are {', '.join(known)}.")
     output.mkdir(parents=True, exist_ok=True)
-    before = already_measured(output)
-    measured = {base["name"]: base for base in before["bases"]}
+    results = already_measured(output)
+    measured = {base["name"]: base for base in results["bases"]}
     measured |= {name: _on(known[name]) for name in names}
-    results = {
-        "limit": LIMIT,
-        "limit_after_steps": LIMIT_AFTER_STEPS,
-        "nudge": NUDGE,
-        "noise": NOISE,
-        "bases": [measured[name] for name in known if name in measured],
-        "differences": [difference.record() for difference in DIFFERENCES],
-        "versions": before.get("versions", []),
-    }
+    results["bases"] = [measured[name] for name in known if name in measured]
     write(output, results)
     return results
 
 
 def already_measured(output: Path) -> dict:
-    """What `exactness.json` in `output` holds, or what it would hold before anything is measured."""
+    """What the page in `output` is made of: what was measured before, and what need not be measured."""
     path = output / "exactness.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"bases": []}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {
+        "limit": LIMIT,
+        "limit_after_steps": LIMIT_AFTER_STEPS,
+        "nudge": NUDGE,
+        "noise": NOISE,
+        "bases": before.get("bases", []),
+        "differences": [difference.record() for difference in DIFFERENCES],
+        "versions": before.get("versions", []),
+    }
 
 
 def write(output: Path, results: dict) -> None:
