@@ -1,4 +1,4 @@
-"""Both versions of transformers: the same numbers, and the same tests of what AdapterHub and exactness need."""
+"""Both versions of transformers: the same numbers, and the same tests pass on both."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import t5_config
-from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
+from conftest import t5_config, t5_of
+from transformers import MT5Config, MT5ForConditionalGeneration, T5Config
 
 from peft_scratch.errors import UserError
 from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
@@ -45,7 +45,7 @@ T5_11B = {
 
 def tuned_on(method, config):
     with torch.device("meta"):
-        model = T5ForConditionalGeneration(t5_config(**config))
+        model = t5_of(t5_config(**config))
     return apply(method, model)
 
 

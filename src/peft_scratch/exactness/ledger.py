@@ -30,6 +30,7 @@ from peft_scratch.libraries.adapterhub_compat import import_adapters
 from peft_scratch.libraries.opendelta_compat import import_opendelta
 from peft_scratch.libraries.peft_lora import import_peft
 from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt, apply, count_parameters
+from peft_scratch.methods.parameters import is_tied, untie
 
 #: The methods at the assignment's sizes.
 METHODS: dict[str, Callable[..., Method]] = {
@@ -150,7 +151,7 @@ def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: i
     config = t5_config(model)
     models = _Models(config)
     sizes = letters(config)
-    steps = base_steps(sizes, tied=config.tie_word_embeddings)
+    steps = base_steps(sizes, tied=is_tied(config))
     parameters = count_parameters(models.base)
     assert parameters == steps[-1].value, f"{parameters:,} counted, {steps[-1].value:,} by hand"
     return Ledger(str(model), sizes, steps, parameters, [_account(one, models) for one in methods])
@@ -253,7 +254,10 @@ class _Models:
         # OpenDelta runs a forward pass; only with the plain attention is no value of the mask looked at.
         self.config._attn_implementation = "eager"
         with torch.device("meta"):
-            return T5ForConditionalGeneration(self.config).eval()
+            model = T5ForConditionalGeneration(self.config).eval()
+            if not is_tied(self.config):
+                untie(model)
+        return model
 
     @cached_property
     def base(self) -> T5ForConditionalGeneration:

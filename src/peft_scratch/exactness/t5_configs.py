@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import T5Config
@@ -68,7 +67,7 @@ def t5_config(model: str | Path) -> T5Config:
             "or the path of a config.json."
         )
     layers, d_model, d_ff, heads, d_kv = sizes[short]
-    config = T5Config(
+    return T5Config(
         vocab_size=_VOCABULARY,
         num_layers=layers,
         d_model=d_model,
@@ -77,17 +76,6 @@ def t5_config(model: str | Path) -> T5Config:
         d_kv=d_kv,
         **more,
     )
-    return _tied_as_in(more, config)
-
-
-def _tied_as_in(entries: dict[str, Any], config: T5Config) -> T5Config:
-    """`config` with the output layer tied to the embedding or not, as `entries` say.
-
-    transformers 5 (configuration_t5.py, T5Config.__post_init__) takes every T5 for tied and reads the entry
-    for the scale of the output alone; T5 1.1 and Flan-T5 are published with an output layer of their own.
-    """
-    config.tie_word_embeddings = entries.get("tie_word_embeddings", True)
-    return config
 
 
 def _read(path: Path) -> T5Config:
@@ -103,7 +91,7 @@ def _read(path: Path) -> T5Config:
     for field in ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "d_kv"):
         require_positive_int(f"In {path}, {field}", entries.get(field))
     try:
-        config = _tied_as_in(entries, T5Config.from_dict(entries))
+        config = T5Config.from_dict(entries)
     except (TypeError, ValueError, StrictDataclassError) as problem:
         raise UserError(f"{path} is not the configuration of a T5 ({problem}).") from None
     for field in ("num_decoder_layers", "relative_attention_num_buckets"):
