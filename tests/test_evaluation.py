@@ -45,7 +45,7 @@ SAYINGS = {3: [3, 1], 4: [4, 1], 5: [5, 1], 6: [3, 4, 1], 7: [1]}
 @pytest.fixture(scope="module")
 def talkative_t5():
     """A T5 that says all sorts of things: label words, two of them, none, another word."""
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     config = t5_config(
         vocab_size=len(WORDS),
         d_model=16,
