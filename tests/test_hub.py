@@ -3,7 +3,9 @@
 import errno
 import json
 import shutil
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import datasets.config
@@ -179,7 +181,7 @@ def test_a_download_that_breaks_off_is_named_and_begun_again(hub, machine, load)
     hub.fault = "cut"
     sentence = _sentence(load)
     assert "does not deliver it" in sentence and "whole files are kept" in sentence
-    whole = set(machine.hub_cache.glob("*/blobs/*"))
+    whole = {path for path in machine.hub_cache.glob("*/blobs/*") if path.suffix != ".incomplete"}
     hub.fault = None
     load(COURSE)
     assert whole < set(machine.hub_cache.glob("*/blobs/*"))
@@ -225,6 +227,30 @@ def test_a_pickle_in_place_of_the_weights_is_not_read(hub):
     torch.save({}, folder / "pytorch_model.bin")
     assert "cannot be loaded" in _sentence(load_base)
     assert not [asked for asked in hub.asked if asked.startswith("GET") and "pytorch_model.bin" in asked]
+
+
+def test_a_poisoned_configuration_runs_no_code(hub):
+    """It names code of its own repository and a kernel of another, and says that it may be trusted."""
+    folder = model_folder(hub.folder)
+    (folder / "evil.py").write_text("raise SystemExit('this must never run')\n")
+    poison = {
+        "auto_map": {name: "evil.Evil" for name in ("AutoConfig", "AutoModelForSeq2SeqLM", "AutoTokenizer")},
+        "trust_remote_code": True,
+        "attn_implementation": "someone/kernel",
+        "_attn_implementation": "someone/kernel",
+        "_attn_implementation_internal": "someone/kernel",
+    }
+    for name in ("config.json", "tokenizer_config.json"):
+        entries = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**entries, **poison}))
+    with suppress(UserError):  # to refuse it is as good as to pass over it
+        model, _ = load_base(COURSE)
+        assert type(model).__module__ == "transformers.models.t5.modeling_t5"
+    assert any("config.json" in asked for asked in hub.asked)
+    assert not [
+        asked for asked in hub.asked if "someone" in asked or (asked.startswith("GET") and "evil" in asked)
+    ]
+    assert not [name for name in sys.modules if "evil" in name]
 
 
 def test_a_cache_that_cannot_be_written_is_named(hub, machine, monkeypatch):

@@ -35,7 +35,7 @@ def load_base(profile: Profile) -> tuple[T5ForConditionalGeneration, PreTrainedT
             model = T5ForConditionalGeneration.from_pretrained(
                 source, dtype=torch.float32, use_safetensors=True, attn_implementation="eager"
             )
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as problem:  # damaged files raise a dozen kinds, those of tokenizers a bare Exception
         raise _failure(profile, problem) from None
     return model.eval(), tokenizer
