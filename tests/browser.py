@@ -103,7 +103,7 @@ def copy(notebook: Path, folder: Path) -> None:
         if cell["cell_type"] == "code":
             cell.update(outputs=[], execution_count=None)
         if "parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = 'PROFILE = "smoke"\nSEED = 0\nOUTPUT = "output"\nRECIPE = "fast"'
+            cell["source"] = 'PROFILE = "smoke"\nSEED = 0\nOUTPUT = "output"\nRECIPE = "fast"\nDRIVE = True'
     (folder / notebook.name).write_text(json.dumps(content), encoding="utf-8")
 
 

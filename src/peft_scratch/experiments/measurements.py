@@ -219,7 +219,7 @@ def _knowledge(prepared: PreparedRun) -> Knowledge:
         off = pretraining_loss(base_of(prepared.tuned).requires_grad_(False), masked, session)
     return Knowledge(
         reviews=len(masked.inputs),
-        base=_base_knowledge(session),
+        base=base_knowledge(session),
         tuned=pretraining_loss(model, masked, session),
         off=off,
     )
@@ -232,9 +232,9 @@ def _masked_reviews_of(session: Session) -> Collator:
     return masked_reviews(texts, session.tokenizer, session.profile.max_tokens)
 
 
-def _base_knowledge(session: Session) -> float:
-    """The same for every run of a session, so it is measured once."""
-    if session.base_knowledge is None:
+def base_knowledge(session: Session, again: bool = False) -> float:
+    """The base's loss of the pre-training task, measured once for all runs of a session, or `again`."""
+    if session.base_knowledge is None or again:
         session.base_knowledge = pretraining_loss(session.frozen_base(), _masked_reviews_of(session), session)
     return session.base_knowledge
 
