@@ -31,7 +31,8 @@ class Notebook:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         self.cells = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         (parameters,) = [n for n, cell in enumerate(self.cells) if cell.startswith("PROFILE = ")]
-        self.cells[parameters] = f"PROFILE, SEED, OUTPUT, RECIPE, DRIVE = 'smoke', 0, {str(output)!r}, 'fast', True"
+        names = "PROFILE, SEED, OUTPUT, RECIPE, DRIVE"
+        self.cells[parameters] = f"{names} = 'smoke', 0, {str(output)!r}, 'fast', True"
         self.names = {}
 
     def run(self, cell):

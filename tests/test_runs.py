@@ -55,7 +55,7 @@ def test_runs_of_one_method_share_a_learning_rate_offline():
 @pytest.mark.parametrize(
     ("gpu", "hub", "profile", "reason"),
     [
-        (False, True, "offline", "no GPU is seen"),
+        (False, True, "offline", "no GPU was found"),
         (True, False, "offline", "does not answer"),
         (True, True, "course", "the Hugging Face Hub answers"),
     ],

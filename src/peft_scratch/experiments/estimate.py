@@ -80,8 +80,8 @@ def measure_rates(session: Session) -> Rates:
     with torch.random.fork_rng():  # so that nothing after it comes out otherwise
         step = {RUNS[name].kind: _seconds_of_a_step(session, RUNS[name], training) for name in FROM_SCRATCH}
         model = session.frozen_base().to(session.accelerator.device)
-        scored = _timed(lambda: session.predict(model, test, size), twice=True)
-        generated = _timed(lambda: session.predict(model, test, size, scoring=False))
+        scored = _timed(lambda: session.predict(model, test, size, title="timing evaluation"), twice=True)
+        generated = _timed(lambda: session.predict(model, test, size, scoring=False, title="timing"))
         masked = _timed(lambda: base_knowledge(session, again=True))
     there = len(test.inputs)
     return Rates(step, scored / there, generated / there, masked / min(KNOWLEDGE_REVIEWS, len(reviews.test)))
@@ -101,7 +101,7 @@ def _seconds_of_a_step(session: Session, run: Run, training: Collator) -> float:
     def steps(rows: range) -> int:
         collator = subset(training, rows)
         batches = session.recipe.training_batches([len(row) for row in collator.inputs], size, seed=0)
-        return len(trainer.train_batches(collator, batches, f"timing: {run.title}"))
+        return len(trainer.train_batches(collator, batches, f"timing {run.title}"))
 
     there = len(training.inputs)
     steps(range(min(size, there)))

@@ -85,7 +85,7 @@ class PreparedRun:
         """The reviews of `split`, cut to what the run's virtual tokens leave of an input."""
         return self.session.collator(split, self.profile.max_tokens - prompt_rows(self.run))
 
-    def predict(self, collator: Collator, **options: bool) -> Predictions:
+    def predict(self, collator: Collator, **options: Any) -> Predictions:
         """What the model as it stands says of the reviews of `collator`."""
         model = self.tuned.model.to(self.session.accelerator.device)
         return self.session.predict(model, collator, self.profile.batch_size, **options)

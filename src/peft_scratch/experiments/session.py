@@ -200,16 +200,23 @@ class Session:
         return prepared.train()
 
     def predict(
-        self, model: torch.nn.Module, collator: Collator, batch_size: int, *, scoring: bool | None = None
+        self,
+        model: torch.nn.Module,
+        collator: Collator,
+        batch_size: int,
+        *,
+        scoring: bool | None = None,
+        title: str = "evaluating",
     ) -> Predictions:
         """Predictions in batches of `EVALUATION_FACTOR` times `batch_size`, or what part of it memory holds.
 
         Args:
             scoring: overrides the recipe's.
+            title: names the work in its progress bar.
         """
         recipe = self.recipe if scoring is None else replace(self.recipe, scoring=scoring)
         predicted = find_executable_batch_size(
-            lambda size: predict(model, collator, self.tokenizer, self.accelerator, size, recipe),
+            lambda size: predict(model, collator, self.tokenizer, self.accelerator, size, recipe, title),
             starting_batch_size=EVALUATION_FACTOR * batch_size,
         )
         return predicted()

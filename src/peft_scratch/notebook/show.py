@@ -31,6 +31,7 @@ from peft_scratch.wording import counted, duration
 PHRASE = 80
 # Of a review: later ones are beyond what the model reads of it.
 _MOST_PHRASES = 40
+_SHORTEST = 25
 # Of the axis of accuracies, in points.
 _SMALLEST_RANGE = 4.0
 
@@ -277,11 +278,12 @@ def phrases(review: str) -> list[str]:
             head = head or clause[:PHRASE]
             pieces.append(head)
             clause = clause[len(head) :].strip()
-        if pieces and len(pieces[-1]) + len(clause) < PHRASE // 2:
-            pieces[-1] = f"{pieces[-1]} {clause}"  # a word or two alone say little
+        if pieces and len(pieces[-1]) + len(clause) < PHRASE:
+            pieces[-1] = f"{pieces[-1]} {clause}"
         elif clause:
             pieces.append(clause)
-    return [_with_dots(piece, review) for piece in pieces[:_MOST_PHRASES]] or [""]
+    long = [piece for piece in pieces if len(piece) >= _SHORTEST] or pieces  # a word or two alone say little
+    return [_with_dots(piece, review) for piece in long[:_MOST_PHRASES]] or [""]
 
 
 def _with_dots(piece: str, review: str) -> str:
