@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,8 @@ from peft_scratch.data.batches import Collator, subset
 from peft_scratch.experiments.measurements import GENERATED_REVIEWS, KNOWLEDGE_REVIEWS, base_knowledge
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import apply
+from peft_scratch.training.evaluation import predict
+from peft_scratch.training.recipe import Recipe
 from peft_scratch.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 TIMED_STEPS, TIMED_SECONDS = 4, 2.0
 # Evaluations are in larger batches than training.
 EVALUATED_BATCHES = 2
+# Training accuracy, the two of the comparison with generation, and two that end a training.
+_EVALUATIONS_AFTERWARDS = 5
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,14 @@ class Rates:
         scored: of the recipe's evaluation of one review.
         generated: of generating the answer to one review.
         masked: of one review of the pre-training task, without gradients.
+        collected: of one collection of freed memory, which precedes each evaluation.
     """
 
     step: Mapping[str, float]
     scored: float
     generated: float
     masked: float
+    collected: float
 
     def seconds_of(self, run: Run, profile: Profile, train: int, test: int) -> float:
         """How long `run` takes, with what is measured after its last epoch.
@@ -57,7 +63,8 @@ class Rates:
         knowledge = passes * min(KNOWLEDGE_REVIEWS, test) * self.masked
         training_accuracy = min(train, test // 2) * self.scored
         generation = min(GENERATED_REVIEWS, test) * (self.scored + self.generated)
-        return profile.epochs * epoch + memory + knowledge + training_accuracy + generation
+        pauses = (profile.epochs + _EVALUATIONS_AFTERWARDS) * self.collected
+        return profile.epochs * epoch + memory + knowledge + training_accuracy + generation + pauses
 
     def seconds_of_all(self, runs: Iterable[Run], profile: Profile, train: int, test: int) -> float:
         """How long `runs` take one after the other."""
@@ -77,14 +84,22 @@ def measure_rates(session: Session) -> Rates:
         return session.collator(split.select(sample(len(split), batches * size)), profile.max_tokens)
 
     training, test = some(reviews.train, 1 + TIMED_STEPS), some(reviews.test, EVALUATED_BATCHES)
+
+    def evaluate(model: torch.nn.Module, recipe: Recipe) -> None:
+        tools = (session.tokenizer, session.accelerator, EVALUATED_BATCHES * size, recipe)
+        predict(model, test, *tools, title="timing evaluation")
+
     with torch.random.fork_rng():  # so that nothing after it comes out otherwise
         step = {RUNS[name].kind: _seconds_of_a_step(session, RUNS[name], training) for name in FROM_SCRATCH}
+        collected = _timed(session.accelerator.free_memory)
         model = session.frozen_base().to(session.accelerator.device)
-        scored = _timed(lambda: session.predict(model, test, size, title="timing evaluation"), twice=True)
-        generated = _timed(lambda: session.predict(model, test, size, scoring=False, title="timing"))
+        evaluate(model, session.recipe)
+        scored = _timed(lambda: evaluate(model, session.recipe))
+        generated = _timed(lambda: evaluate(model, replace(session.recipe, scoring=False)))
         masked = _timed(lambda: base_knowledge(session, again=True))
     there = len(test.inputs)
-    return Rates(step, scored / there, generated / there, masked / min(KNOWLEDGE_REVIEWS, len(reviews.test)))
+    held_out = min(KNOWLEDGE_REVIEWS, len(reviews.test))
+    return Rates(step, scored / there, generated / there, masked / held_out, collected)
 
 
 def _seconds_of_a_step(session: Session, run: Run, training: Collator) -> float:
@@ -112,14 +127,10 @@ def _seconds_of_a_step(session: Session, run: Run, training: Collator) -> float:
         seconds += time.perf_counter() - started
         if seconds > TIMED_SECONDS:
             break
-    trainer.close()
     return seconds / taken
 
 
-def _timed(work: Callable[[], object], twice: bool = False) -> float:
-    """Seconds that `work` takes; with `twice`, of its second time."""
-    if twice:
-        work()
+def _timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
