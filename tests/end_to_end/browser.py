@@ -2,7 +2,7 @@
 
 `make browser` runs it, and so does, where playwright is installed,
 
-    python tests/browser.py FOLDER BROWSER [NOTEBOOK ...]
+    python tests/end_to_end/browser.py FOLDER BROWSER [NOTEBOOK ...]
 
 BROWSER is Chromium's command, or empty for the one that is installed. The notebooks are run on copies, in
 `smoke`. FOLDER gets screenshots to be looked at: of a progress bar, and of the whole notebook, page by page.
