@@ -44,6 +44,9 @@ def hand_in(session: Session, notebook: int, name: str = "", number: str = "", l
     _merge_what_lies_here(output, notebook)
     shown_now = _numbers_of(session, notebook)
     display(shown_now, raw=True)
+    if front_end.executed_by_the_kit():
+        print(f"`peft-scratch notebooks` keeps this notebook as {shown(_place(output, notebook))}.")
+        return
     kept = _keep(output, notebook, shown_now)
     if kept and _is_alone(output):
         part = write_part(output, notebook)
@@ -58,9 +61,6 @@ def hand_in(session: Session, notebook: int, name: str = "", number: str = "", l
         print(f"Gathered in {shown(output)}. Still missing:", *lacking, sep="\n  ")
         return
     print(f"Everything is gathered in {shown(output)}: five notebooks, ten numbers, three weight files.")
-    if front_end.executed_by_the_kit():
-        print("`peft-scratch report` and `peft-scratch submit` make the files to hand in.")
-        return
     if student := _student(output, name, number):
         _pack(output, *student, language)
 
@@ -96,12 +96,13 @@ def _numbers_of(session: Session, notebook: int) -> dict[str, Any]:
     }
 
 
+def _place(output: Path, notebook: int) -> Path:
+    return output / "notebooks" / NOTEBOOKS[notebook]
+
+
 def _keep(output: Path, notebook: int, shown_now: dict[str, Any]) -> bool:
     """Keep this notebook in the output folder, if its document can be had; otherwise say what to do."""
-    place = output / "notebooks" / NOTEBOOKS[notebook]
-    if front_end.executed_by_the_kit():
-        print(f"`peft-scratch notebooks` keeps this notebook as {shown(place)}.")
-        return False
+    place = _place(output, notebook)
     try:
         document = front_end.document()
     except UserError as problem:
