@@ -17,7 +17,7 @@ from huggingface_hub.utils import disable_progress_bars as disable_hub_progress_
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from peft_scratch.assignment import BASELINES, PROFILES, RUNS, SST2_PREFIX, Profile, Run
+from peft_scratch.assignment import BASELINES, SST2_PREFIX, Profile, Run
 from peft_scratch.data.batches import Collator
 from peft_scratch.data.reviews import Reviews, load_reviews
 from peft_scratch.data.tokens import label_ids, tokenise_cached
@@ -28,13 +28,12 @@ from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.estimate import Rates, measure_rates
 from peft_scratch.experiments.profile_choice import ProfileChoice, choose_profile
 from peft_scratch.experiments.run import PreparedRun
+from peft_scratch.experiments.summary import summary
 from peft_scratch.files import alone_in, write_atomically
-from peft_scratch.paths import DRIVE, shown
+from peft_scratch.paths import DRIVE
 from peft_scratch.results import Result, RunResult, read_results, write_result
-from peft_scratch.training.device import memory_of
 from peft_scratch.training.evaluation import Predictions, predict
 from peft_scratch.training.recipe import Recipe, find_recipe
-from peft_scratch.wording import counted, duration
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.ask import Opinion, Panel
@@ -118,33 +117,7 @@ class Session:
 
     def summary(self, notebook: int | None = None) -> str:
         """What a notebook shows at its top, with the time that the runs of `notebook` take if it is given."""
-        profile, reviews = self.profile, self.reviews
-        machine = environment(self.accelerator.device, self.precision)
-        memory = memory_of(self.accelerator.device) / 2**30
-        own = [run for run in RUNS.values() if run.notebook == notebook]
-        here = f"about {duration(self.seconds_of(own))} for this notebook's runs, " if own else ""
-        lines = [
-            f"profile    {profile.name}, because {self.choice.reason}",
-            f"base       {shown(profile.base)}",
-            f"reviews    {len(reviews.train):,} to train on, {len(reviews.test):,} to test on, "
-            f"from {profile.reviews}; inputs of {profile.max_tokens} tokens",
-            f"training   {counted(profile.epochs, 'epoch')} in batches of {profile.batch_size}, "
-            f"seed {self.seed}",
-            f"recipe     {self.recipe.name}: {self.recipe.summary}",
-            f"device     {machine.device_name}, {memory:.0f} GiB of memory; {self.recipe.precision[1]}",
-            f"time       {here}about {duration(self.seconds_of(RUNS.values()))} for all ten, estimated by "
-            "timing a few steps of each method",
-            f"output     {shown(self.output)}",
-        ]
-        if self.choice.automatic and profile.is_assignment:
-            quick = PROFILES["quick"]
-            sizes = (quick, quick.train_reviews, quick.test_reviews)
-            seconds = self.rates.seconds_of_all(RUNS.values(), *sizes)
-            lines.append(
-                f'first      PROFILE = "quick" shows that everything works: about {duration(seconds)} for '
-                "all ten, on fewer reviews; its numbers are not the assignment's"
-            )
-        return "\n".join(lines)
+        return summary(self, notebook)
 
     # What every run starts from
 
