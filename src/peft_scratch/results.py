@@ -1,0 +1,301 @@
+"""The JSON of a run: the only road from a run to a table, a figure or the report.
+
+One reader and one writer. Files of older kits still load: what they lack is `None`, what they have
+besides is kept. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from peft_scratch.errors import UserError
+from peft_scratch.files import write_atomically
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+
+class Accuracy(_Part):
+    """Shares of 1. A baseline has no epochs, so it has `best` alone.
+
+    Attributes:
+        best: the best epoch on the test split, which is the number that the assignment asks for.
+        last: the last epoch.
+        validation_chosen: the epoch that the validation part chose, scored on the rest of the test split.
+    """
+
+    best: float
+    best_epoch: int | None = None
+    last: float | None = None
+    validation_chosen: float | None = None
+    validation_chosen_epoch: int | None = None
+
+
+class Environment(_Part):
+    """What a number depends on besides its configuration."""
+
+    python: str
+    versions: dict[str, str | None]
+    device: str
+    device_name: str
+    precision: str
+
+
+class Config(_Part):
+    """Everything that the weights of a run depend on; `fingerprint` is a hash of it."""
+
+    kind: str
+    library: str
+    hyperparameters: dict[str, Any]
+    learning_rate: float
+    max_tokens: int | None = None
+    train_reviews: int | None = None
+    test_reviews: int | None = None
+    epochs: int
+    batch_size: int
+    reviews: str
+    base_sha256: str | None = None
+    seed: int | None = None
+    recipe: str | None = None
+
+
+class HandCount(_Part):
+    """The added parameters, derived by hand: in symbols, with numbers put in, and the value."""
+
+    symbols: str
+    with_numbers: str
+    value: int
+
+
+class Parameters(_Part):
+    """Counts. `added` and `by_hand` come from the formula; `trainable` and `whole` from the model."""
+
+    added: int
+    trainable: int
+    whole: int
+    trainable_tensors: int | None = None
+    by_hand: HandCount | None = None
+
+
+class BaseModelSizes(_Part):
+    """The base model: its name, its widths and depths, and its number of parameters."""
+
+    name: str
+    d_model: int
+    num_layers: int
+    num_decoder_layers: int
+    inner_dim: int
+    parameters: int
+
+
+class Epoch(_Part):
+    """One epoch. Accuracies are shares of 1."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    malformed: float | None = None
+    validation_accuracy: float | None = None
+    rest_accuracy: float | None = None
+    train_seconds: float | None = None
+    evaluation_seconds: float | None = None
+
+
+class Seconds(_Part):
+    training: float
+    evaluation: float
+
+    @property
+    def total(self) -> float:
+        return self.training + self.evaluation
+
+
+class Memory(_Part):
+    """Bytes that training holds, and the peak of one step, if it could be measured."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    peak: int | None
+    peak_kind: str | None = None
+
+
+class Knowledge(_Part):
+    """Loss of the pre-training task in nats per token: of the base, after tuning, with the method off."""
+
+    reviews: int
+    base: float
+    tuned: float
+    off: float | None
+
+
+class TrainingAccuracy(_Part):
+    accuracy: float
+    reviews: int
+
+
+class Generation(_Part):
+    """How many predictions differ when every one of `reviews` (of `of`) is generated."""
+
+    reviews: int
+    of: int
+    differ: int
+
+
+class Disk(_Part):
+    """Bytes of the trained part's file and of the base's."""
+
+    delta: int
+    base: int
+
+
+class Files(_Part):
+    bytes: int
+    weight_file: str | None = None
+
+
+class Result(_Part):
+    """What a baseline or a run scored.
+
+    Attributes:
+        malformed: share of outputs that are neither label word.
+        mistakes: positions of the test reviews that were judged wrong.
+    """
+
+    id: str
+    title: str
+    profile: str
+    accuracy: Accuracy
+    malformed: float
+    notebook: int | None = None
+    environment: Environment | None = None
+    mistakes: list[int] = []
+
+    @property
+    def percent(self) -> float:
+        """The number for the report."""
+        return 100 * self.accuracy.best
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class RunResult(Result):
+    """What one of the ten runs, or a run with changed settings, left behind."""
+
+    config: Config
+    environment: Environment
+    parameters: Parameters
+    base_model: BaseModelSizes
+    epochs: list[Epoch]
+    curve: list[tuple[float, float]]
+    seconds: Seconds
+    fingerprint: str | None = None
+    reviews: dict[str, int] | None = None
+    memory: Memory | None = None
+    knowledge: Knowledge | None = None
+    training_accuracy: TrainingAccuracy | None = None
+    generation: Generation | None = None
+    disk: Disk | None = None
+    files: Files | None = None
+
+
+class SmallDataEpoch(_Part):
+    epoch: int
+    loss: float
+    training_accuracy: float
+    test_accuracy: float
+
+
+class SmallDataRun(_Part):
+    seed: int
+    epochs: list[SmallDataEpoch]
+
+
+class SmallDataResult(_Part):
+    """One method on a few reviews, with several seeds."""
+
+    id: str
+    title: str
+    profile: str
+    reviews: int
+    epochs: int
+    config: dict[str, Any]
+    runs: list[SmallDataRun]
+    environment: Environment | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def write_result(path: Path, result: Result | SmallDataResult) -> None:
+    """Write `result` to `path`, atomically."""
+    write_json(path, result.as_json())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` to `path`, atomically; NaN and infinity are refused, as JSON has neither."""
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_result(path: Path) -> Result:
+    """The result at `path`: a `RunResult` if it has a configuration, else a baseline's `Result`.
+
+    Raises:
+        UserError: the file is not the JSON of a result; the message names what is missing or wrong.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kind = RunResult if "config" in content else Result
+        return kind.model_validate(content)
+    except ValidationError as problem:
+        raise _incomplete(path, content, problem) from None
+    except (ValueError, TypeError):
+        raise UserError(f"{path} is not the JSON of a result: delete it and run that run again.") from None
+
+
+def read_results(folder: Path) -> dict[str, Result]:
+    """The results in `folder`, by id. A folder that is not there holds none.
+
+    Raises:
+        UserError: as `read_result`.
+    """
+    return {(result := read_result(path)).id: result for path in sorted(folder.glob("*.json"))}
+
+
+def read_small_data(folder: Path) -> dict[str, SmallDataResult]:
+    """The results of the runs on few reviews in `folder`, by id.
+
+    Raises:
+        UserError: a file is not the JSON of such a result.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            found[content["id"]] = SmallDataResult.model_validate(content)
+        except ValidationError as problem:
+            raise _incomplete(path, content, problem) from None
+        except (ValueError, TypeError, KeyError):
+            raise UserError(
+                f"{path} is not the JSON of a result: delete it and run `make claims` again."
+            ) from None
+    return found
+
+
+def _incomplete(path: Path, content: Any, problem: ValidationError) -> UserError:
+    errors = problem.errors()
+    named = [".".join(map(str, error["loc"])) for error in errors]
+    absent = [name for name, error in zip(named, errors, strict=True) if error["type"] == "missing"]
+    what = f"lacks {', '.join(absent)}" if absent else f"has an impossible value for {', '.join(named[:3])}"
+    if not isinstance(content, dict) or "id" in absent:
+        return UserError(f"{path} is not the JSON of a result: delete it and run that run again.")
+    return UserError(f"{path} {what}: delete it and run {content.get('id')} again.")
