@@ -17,7 +17,6 @@ from contextlib import contextmanager
 import datasets.table
 import pyarrow
 import pytest
-import tenacity
 import torch
 from accelerate import Accelerator
 from conftest import make_t5
@@ -285,7 +284,7 @@ def test_an_evaluation_that_does_not_fit_takes_smaller_batches(tmp_path, monkeyp
 def no_waiting(monkeypatch):
     """Seconds between attempts, collected instead of waited for."""
     waited = []
-    monkeypatch.setattr(tenacity.nap.time, "sleep", waited.append)
+    monkeypatch.setattr(time, "sleep", waited.append)
     return waited
 
 

@@ -1,8 +1,41 @@
-"""peft-scratch: fine-tune T5 on IMDB four ways, from scratch and through the libraries."""
+"""peft-scratch: fine-tune T5 on IMDB four ways, from scratch and through the libraries.
+
+The four methods work on any T5, for which torch and transformers suffice:
+
+tuned = peft_scratch.apply(peft_scratch.LoRA(rank=8), model)
+...                                     # train tuned.model
+peft_scratch.save_delta(tuned.model, "lora.pt")
+
+What is named here is imported when it is first used, so `import peft_scratch` itself is quick.
+"""
 
 import warnings
+from importlib import import_module
 
 # tqdm says so when Jupyter has no widgets; text bars are what is wanted here anyway.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Adapter",
+    "FullFineTuning",
+    "LoRA",
+    "SoftPrompt",
+    "apply",
+    "base_of",
+    "load_delta",
+    "merge",
+    "save_delta",
+    "unmerge",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(import_module("peft_scratch.methods"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,13 +7,11 @@ import glob
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-
-from filelock import FileLock, Timeout
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from peft_scratch.errors import UserError
 
@@ -23,7 +21,9 @@ _LASTING = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 )
-_ATTEMPTS = 4
+# Seconds to wait before each further attempt. The layers write their files through this module, so it
+# does with Python's own library, and a library of retries is not needed where torch and transformers suffice.
+_PAUSES = (0.5, 1.0, 2.0)
 
 
 def write_atomically(path: str | Path, data: str | bytes | memoryview) -> None:
@@ -40,19 +40,17 @@ def write_atomically(path: str | Path, data: str | bytes | memoryview) -> None:
         UserError: the file cannot be written; what was there before is still there.
     """
     path = Path(path)
-    retrying = Retrying(
-        retry=retry_if_exception(lambda e: isinstance(e, OSError) and e.errno not in _LASTING),
-        stop=stop_after_attempt(_ATTEMPTS),
-        wait=wait_exponential(0.5),
-        reraise=True,
-    )
-    try:
-        retrying(_write, path, data.encode() if isinstance(data, str) else data)
-    except OSError as problem:
-        raise UserError(
-            f"Could not write {path}: {problem.strerror or problem}; free some space or choose another "
-            "output folder, then run again."
-        ) from problem
+    content = data.encode() if isinstance(data, str) else data
+    for pause in (*_PAUSES, None):
+        try:
+            return _write(path, content)
+        except OSError as problem:
+            if pause is None or problem.errno in _LASTING:
+                raise UserError(
+                    f"Could not write {path}: {problem.strerror or problem}; free some space or choose "
+                    "another output folder, then run again."
+                ) from problem
+            time.sleep(pause)
 
 
 def _write(path: Path, data: bytes | memoryview) -> None:
@@ -82,6 +80,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds the folder; the message says which.
     """
+    from filelock import FileLock, Timeout
+
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     lock = FileLock(Path(tempfile.gettempdir()) / f"peft-scratch-{key}.lock", timeout=0)
     holder = folder / "running.txt"
