@@ -19,8 +19,8 @@ Line = tuple[float, float, float, float]
 _WAYS = ((1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1))
 _ALIGN_X = {1: "left", 0: "center", -1: "right"}
 _ALIGN_Y = {1: "bottom", 0: "center", -1: "top"}
-_DISTANCES = (8, 12, 18, 26, 38, 52)  # points
-_MARKER = 7  # half the side of the square that a marker fills, in points
+_DISTANCES = (9, 13, 18, 26, 38, 52)  # points
+_MARKER = 6.5  # half the side of the square that a marker fills, in points
 #: From this distance on a thin line joins the label and its point.
 _LEADER = 16
 
@@ -120,7 +120,7 @@ def _best_place(
             leader = Bbox([start, (box.x0 if way[0] > 0 else box.x1, (box.y0 + box.y1) / 2)])
             crossed = leader.count_overlaps(others) if distance > _LEADER else 0
             bars, lines = (box.count_overlaps(group) for group in boxes)
-            cost = 4 * crossed + 3 * bars + 2 * lines + distance / 13
+            cost = 4 * crossed + 2.5 * bars + 1.5 * lines + distance / 5
             if cost < cheapest:
                 cheapest, best = cost, (distance, way)
     return best

@@ -98,8 +98,8 @@ class Language:
         return f"{_LEFT_TO_RIGHT}{text}{_END}" if text and self.right_to_left else text
 
     def formula(self, text: str) -> str:
-        """`text` in letters and signs, on one line."""
-        return self.ltr(text.replace(" ", "\u00a0"))
+        """`text` in letters and signs, on one line: no break at a space or a slash."""
+        return self.ltr(text.replace(" ", "\u00a0").replace("/", "/\u2060"))
 
     def drawn(self, text: str) -> str:
         """`text` for a figure, where no paragraph gives it a direction."""
