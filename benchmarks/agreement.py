@@ -11,13 +11,13 @@ from parts import Part
 
 from peft_scratch.assignment import FROM_SCRATCH, RUNS
 from peft_scratch.data.reviews import load_reviews
-from peft_scratch.experiments.run import prompt_rows
 from peft_scratch.experiments.session import Prepared, Session
+from peft_scratch.experiments.settings import prompt_rows
 from peft_scratch.methods import load_delta
 from peft_scratch.paths import ROOT
+from peft_scratch.training.checkpoints import restore
 from peft_scratch.training.evaluation import MALFORMED
 from peft_scratch.training.recipe import RECIPES
-from peft_scratch.training.trainer import restore
 
 #: Where the runs are kept that `recipes_agree` makes.
 RUNS_FOLDER = ROOT / "build" / "bench"
@@ -45,8 +45,8 @@ def recipes_agree(
                 if (run_id, seed, recipe) in done:
                     continue
                 bench = Session.open(profile, seed, folder / f"{recipe}-{seed}", recipe)
-                accuracy = bench.train(bench.prepare(run_id, settings))["accuracy"]
-                row = {name: accuracy[name] for name in ("last", "best")}
+                accuracy = bench.prepare(run_id, settings).train().accuracy
+                row = {"last": accuracy.last, "best": accuracy.best}
                 part.add({"id": run_id, "seed": seed, "recipe": recipe, **row})
     part.close(difference=_differences(part.rows))
 
@@ -60,7 +60,7 @@ def _differences(rows: list[dict[str, Any]]) -> dict[str, Any]:
         differences[run_id] = {}
         for which in ("last", "best"):
             each = [
-                found[run_id, seed, "fast"][which] - found[run_id, seed, "course"][which] for seed in seeds
+                found[run_id, seed, "fast"][which] - found[run_id, seed, "reference"][which] for seed in seeds
             ]
             deviation = float(np.std(each, ddof=1)) if len(each) > 1 else None
             differences[run_id][which] = {
@@ -72,11 +72,11 @@ def _differences(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return differences
 
 
-# 2. Verdicts
+# 2. Predictions
 
 
 def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_reviews: int = 2000) -> None:
-    """Verdicts by scores against verdicts by real generation, of each of the ten runs, review by review.
+    """Predictions by scores against verdicts by real generation, of each of the ten runs, review by review.
 
     Args:
         output: where the runs' weights are; a run that has none there is trained for some steps.
@@ -91,7 +91,7 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
             for name, p in prepared["fast"].tuned.model.named_parameters()
             if p.requires_grad
         }
-        restore(prepared["course"].tuned.model, own)
+        restore(prepared["reference"].tuned.model, own)
         changed = benches["fast"].prepare(run_id, {"test_reviews": test_reviews}).profile
         test = benches["fast"].collator(
             load_reviews(changed).test, changed.max_tokens - prompt_rows(RUNS[run_id])
@@ -99,9 +99,9 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
 
         def said(name: str, scoring: bool, prepared: Any = prepared, test: Any = test) -> np.ndarray:
             bench, model = benches[name], prepared[name].tuned.model.to(benches[name].accelerator.device)
-            return np.array(bench.judge(model, test, bench.profile.batch_size, scoring=scoring).verdicts)
+            return np.array(bench.predict(model, test, bench.profile.batch_size, scoring=scoring).predictions)
 
-        scored, generated, course = said("fast", True), said("fast", False), said("course", False)
+        scored, generated, course = said("fast", True), said("fast", False), said("reference", False)
         part.add(
             {
                 "id": run_id,
@@ -119,7 +119,7 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
 def _put_weights(bench: Session, prepared: Prepared) -> str:
     """Put the run's trained weights into `prepared`; return where they come from."""
     run, model = prepared.run, prepared.tuned.model
-    best = bench.folder(prepared, bench.configuration(prepared)) / "best.pt"
+    best = prepared.folder / "best.pt"
     if best.exists():
         if run.library == "scratch":
             load_delta(model, best)

@@ -186,8 +186,8 @@ def _verdicts(part: dict[str, Any]) -> str:
         for row in part["rows"]
     ]
     return (
-        "**Verdicts by scores against real generation**: how many are identical, with nothing else changed, "
-        f"and with the course's precision and batches too.\n\n{_table(rows)}"
+        "**Predictions by scores against real generation**: how many are identical, with nothing else "
+        f"changed, and with the course's precision and batches too.\n\n{_table(rows)}"
     )
 
 
@@ -297,7 +297,7 @@ def _draw_limit(ax: Axes, part: dict[str, Any]) -> None:
     names = [METHOD_NAMES[row["method"]].partition(",")[0] for row in part["rows"]]
     series = {
         f"{name} recipe": [row["step_over_products"][name] for row in part["rows"]]
-        for name in ("course", "fast")
+        for name in ("reference", "fast")
     }
     _bars(ax, names, series, "A step over its products", "time, step / matrix products alone")
 

@@ -14,7 +14,8 @@ import numpy as np
 import psutil
 import torch
 
-from peft_scratch.experiments.results import LIBRARIES, environment, write_json
+from peft_scratch.experiments.environment import LIBRARIES, environment
+from peft_scratch.results import write_json
 from peft_scratch.training.recipe import RECIPES
 
 Row = dict[str, Any]

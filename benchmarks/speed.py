@@ -37,11 +37,11 @@ from peft_scratch.assignment import FROM_SCRATCH, PROFILES, RUNS, Run, find_run
 from peft_scratch.exactness.pairs import PAIRS as EXACT_PAIRS
 from peft_scratch.exactness.pairs import Pair
 from peft_scratch.exactness.t5_configs import t5_config
-from peft_scratch.experiments.run import prompt_rows
 from peft_scratch.experiments.session import EVALUATION_FACTOR
+from peft_scratch.experiments.settings import prompt_rows
 from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA, method_of
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt
-from peft_scratch.training.evaluation import MALFORMED, judge
+from peft_scratch.training.evaluation import MALFORMED, predict
 from peft_scratch.training.recipe import RECIPES, Recipe
 
 COURSE = PROFILES["course"]
@@ -128,7 +128,7 @@ def recipes(
                 "faster": {
                     "training": _faster(seconds, shares, "train", "steps"),
                     "evaluation": _faster(seconds, shares, "evaluate", "evaluations"),
-                    "run": ratio(epochs["course"], epochs["fast"]),
+                    "run": ratio(epochs["reference"], epochs["fast"]),
                 },
                 "shares": shares,
             }
@@ -159,7 +159,7 @@ def _epoch(
     answered: list[float] = []
 
     def evaluate() -> None:
-        said = judge(subject.model, rows, tokenizer(), subject.accelerator, judging, recipe).verdicts
+        said = predict(subject.model, rows, tokenizer(), subject.accelerator, judging, recipe).predictions
         answered.append(sum(verdict != MALFORMED for verdict in said) / len(said))
 
     # What comes first pays for what is done once: memory asked for, kernels chosen.
@@ -191,7 +191,7 @@ def _padded(batches: Sequence[list[int]], lengths: Sequence[int]) -> float:
 
 def _faster(seconds: dict[str, list[float]], shares: dict[str, Any], what: str, share: str) -> dict[str, Any]:
     course, fast = (
-        [shares[name][share] * value for value in seconds[f"{name} {what}"]] for name in ("course", "fast")
+        [shares[name][share] * value for value in seconds[f"{name} {what}"]] for name in ("reference", "fast")
     )
     return ratio(course, fast)
 
@@ -199,7 +199,8 @@ def _faster(seconds: dict[str, list[float]], shares: dict[str, Any], what: str, 
 def _all_runs(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """How many times faster all runs together are."""
     course, fast = (
-        np.sum([row["epoch_seconds"][name]["samples"] for row in rows], axis=0) for name in ("course", "fast")
+        np.sum([row["epoch_seconds"][name]["samples"] for row in rows], axis=0)
+        for name in ("reference", "fast")
     )
     return ratio(course, fast)
 
@@ -268,7 +269,7 @@ def limit(path: Path, sizes: Sizes) -> None:
         products = Products()
         for recipe in RECIPES.values():
             subject = Subject(tuned(method_of(run), base), recipe)
-            if recipe.name == "course":
+            if recipe.name == "reference":
                 with products:
                     subject.train(collator)
             else:

@@ -23,9 +23,9 @@ from peft_scratch.exactness.pairs import Pair
 from peft_scratch.methods import Method, apply
 from peft_scratch.methods.parameters import count_parameters
 from peft_scratch.paths import OFFLINE_BASE
-from peft_scratch.training.evaluation import MALFORMED, generated_verdicts
+from peft_scratch.training.evaluation import MALFORMED, generated_predictions
 from peft_scratch.training.recipe import Recipe
-from peft_scratch.training.trainer import History, make_optimizer, train_epoch
+from peft_scratch.training.trainer import Trainer
 
 SEED = 0
 # So small that the few steps of a measurement leave the model as it is: still answering, if it did.
@@ -88,7 +88,7 @@ def taught(config: T5Config) -> T5ForConditionalGeneration:
     reviews with a label word; which one does not matter for the time.
     """
     model = random_t5(config)
-    optimizer = make_optimizer(model, 1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     short = reviews("train", 8 * MOST_STEPS, 16)
     asked = reviews("test", ASKED, 64)(list(range(ASKED)))
     inputs = {name: asked[name] for name in ("input_ids", "attention_mask")}
@@ -102,7 +102,7 @@ def taught(config: T5Config) -> T5ForConditionalGeneration:
         optimizer.zero_grad()
         if step % 10 == 9:
             with torch.inference_mode():
-                if (generated_verdicts(model, inputs, tokenizer()) != MALFORMED).all():
+                if (generated_predictions(model, inputs, tokenizer()) != MALFORMED).all():
                     return model
     raise RuntimeError(f"after {MOST_STEPS} steps the model does not answer with label words")
 
@@ -155,25 +155,23 @@ class Subject:
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
-        model = recipe.hold(model)
         self.recipe, self.accelerator = recipe, Accelerator(cpu=True)
-        self.model, self._optimizer = self.accelerator.prepare(model, make_optimizer(model, LEARNING_RATE))
+        self._trainer = Trainer(
+            recipe.cast_frozen(model),
+            accelerator=self.accelerator,
+            recipe=recipe,
+            learning_rate=LEARNING_RATE,
+            batch_size=1,
+        )
+        self.model = self._trainer.prepared
 
     def train(self, collator: Collator, batches: list[list[int]] | None = None) -> None:
         """Steps of the one training loop on `batches`; without any, one step on all of `collator`."""
         lengths = [len(row) for row in collator.inputs]
         batches = batches or [list(range(len(lengths)))]
         size = max(map(len, batches))
-        train_epoch(
-            self.model,
-            self._optimizer,
-            Chosen(batches, lengths, size),
-            collator,
-            self.accelerator,
-            self.recipe,
-            History(micro_batch=size),
-            "measuring",
-        )
+        self._trainer.batch_size = self._trainer.micro_batch = size
+        self._trainer.train_batches(collator, Chosen(batches, lengths, size), "measuring")
 
 
 def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -60,7 +60,7 @@ def test_the_products_of_a_frozen_layer_are_those_that_hand_and_torch_count():
 @pytest.mark.parametrize("method", [LoRA(), Adapter(), SoftPrompt(), FullFineTuning()], ids=lambda m: m.kind)
 def test_a_steps_products_are_those_that_torch_counts_and_can_be_done_again(method):
     model = subjects.tuned(method, subjects.random_t5(SIZES.config))
-    subject = subjects.Subject(model, RECIPES["course"])
+    subject = subjects.Subject(model, RECIPES["reference"])
     collator = subjects.full_batch(3, 20)
     products, counter = Products(), FlopCounterMode(display=False)
     with counter, products:
@@ -145,12 +145,12 @@ def test_the_recipes_are_compared_on_answers_such_as_a_trained_model_gives(resul
             _is_summary(row["faster"][name])
         for share in row["shares"].values():
             assert share["answered"] == [1] * (1 + SIZES.rounds)
-        course = row["shares"]["course"]
+        course = row["shares"]["reference"]
         assert course["steps"] == 25_000 / SIZES.batch
         times = row["seconds"]
-        epoch = course["steps"] * times["course train"]["samples"][0]
-        epoch += course["evaluations"] * times["course evaluate"]["samples"][0]
-        assert row["epoch_seconds"]["course"]["samples"][0] == pytest.approx(epoch)
+        epoch = course["steps"] * times["reference train"]["samples"][0]
+        epoch += course["evaluations"] * times["reference evaluate"]["samples"][0]
+        assert row["epoch_seconds"]["reference"]["samples"][0] == pytest.approx(epoch)
     _is_summary(part["faster"])
 
 
@@ -231,7 +231,7 @@ def test_differences_are_taken_seed_by_seed():
         {"id": run_id, "seed": seed, "recipe": recipe, "last": value, "best": value}
         for run_id in agreement.FROM_SCRATCH
         for seed, course, fast in ((0, 0.5, 0.75), (1, 0.5, 0.25))
-        for recipe, value in (("course", course), ("fast", fast))
+        for recipe, value in (("reference", course), ("fast", fast))
     ]
     found = agreement._differences(rows)["full"]["last"]
     assert found["mean"] == 0 and found["seeds"] == 2

@@ -15,7 +15,7 @@ from peft_scratch.experiments import session as workbench
 from peft_scratch.experiments.session import Session
 from peft_scratch.paths import ROOT
 from peft_scratch.training import device
-from peft_scratch.training import trainer as training
+from peft_scratch.training.trainer import Trainer
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 pytestmark = [
@@ -60,7 +60,7 @@ def _straight(path, output):
 
 def test_each_cell_twice_one_interrupted_then_all_in_a_new_kernel(path, tmp_path, monkeypatch):
     calls = []
-    train_epoch = training.train_epoch
+    train_epoch = Trainer.train_epoch
 
     def interrupted_once(*arguments):
         calls.append(arguments)
@@ -68,7 +68,7 @@ def test_each_cell_twice_one_interrupted_then_all_in_a_new_kernel(path, tmp_path
             raise KeyboardInterrupt
         return train_epoch(*arguments)
 
-    monkeypatch.setattr(training, "train_epoch", interrupted_once)
+    monkeypatch.setattr(Trainer, "train_epoch", interrupted_once)
     notebook = Notebook(path, tmp_path / "twice")
     interrupted = 0
     for cell in notebook.cells:
@@ -84,13 +84,13 @@ def test_each_cell_twice_one_interrupted_then_all_in_a_new_kernel(path, tmp_path
     def again(*arguments):
         raise AssertionError("a finished run is trained again")
 
-    monkeypatch.setattr(training, "train_epoch", again)
+    monkeypatch.setattr(Trainer, "train_epoch", again)
     restarted = Notebook(path, tmp_path / "twice")  # no name is left, the folder is
     for cell in restarted.cells:
         restarted.run(cell)
     assert outcome(tmp_path / "twice") == found
 
-    monkeypatch.setattr(training, "train_epoch", train_epoch)
+    monkeypatch.setattr(Trainer, "train_epoch", train_epoch)
     expected = _straight(path, tmp_path / "straight")
     assert expected.keys() <= found.keys()
     for name, content in expected.items():

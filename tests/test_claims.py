@@ -5,6 +5,7 @@ import functools
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,9 +34,10 @@ from peft_scratch.experiments.session import Session
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import FullFineTuning, LoRA, apply, base_of, count_parameters, merge
 from peft_scratch.paths import OFFLINE_BASE
-from peft_scratch.training.evaluation import Verdicts
+from peft_scratch.training.checkpoints import History, trainable_state
+from peft_scratch.training.evaluation import Predictions
 from peft_scratch.training.recipe import RECIPES
-from peft_scratch.training.trainer import History, trainable_state
+from peft_scratch.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 MB = 2**20
@@ -46,14 +48,14 @@ PEFT_RUNS = [run_id for run_id in RUNS if run_id != "full"]
 
 _OPTIONS = {
     "accelerator": Accelerator(cpu=True),
-    "recipe": RECIPES["course"],
+    "recipe": RECIPES["reference"],
     "learning_rate": 0.01,
     "batch_size": 8,
 }
 
 
 def _memory(model):
-    return training_memory(model, COLLATOR, **_OPTIONS)
+    return training_memory(Trainer(model, **_OPTIONS), COLLATOR)
 
 
 def _randomised(tuned):
@@ -75,10 +77,10 @@ def test_gradients_and_optimiser_hold_what_trains_and_nothing_else(run_id, tiny_
     frozen = {n: p.detach().clone() for n, p in tuned.model.named_parameters() if not p.requires_grad}
     memory = _memory(tuned.model)
     trainable = count_parameters(tuned.model, trainable_only=True)
-    assert memory["parameters"] == 4 * count_parameters(tuned.model)
-    assert memory["gradients"] == 4 * trainable
+    assert memory.parameters == 4 * count_parameters(tuned.model)
+    assert memory.gradients == 4 * trainable
     # AdamW: two moments of each number, and one float32 step count for each tensor.
-    assert memory["optimizer"] == 8 * trainable + 4 * len(tuned.trainable)
+    assert memory.optimizer == 8 * trainable + 4 * len(tuned.trainable)
     assert all(torch.equal(tuned.model.get_parameter(name), p) for name, p in frozen.items())
 
 
@@ -98,14 +100,14 @@ def test_what_a_forward_pass_saves_is_counted_by_hand():
 def test_a_frozen_prefix_saves_no_activations(tiny_t5):
     last = copy.deepcopy(tiny_t5).requires_grad_(False)
     last.decoder.block[-1].requires_grad_(True)
-    full = _memory(apply(FullFineTuning(), tiny_t5).model)["activations"]
-    assert 0 < _memory(last)["activations"] < full / 2
+    full = _memory(apply(FullFineTuning(), tiny_t5).model).activations
+    assert 0 < _memory(last).activations < full / 2
 
 
 def test_the_longest_batch_is_the_one_measured(tiny_t5):
     long = Collator([*REVIEWS, [9] * 50], [*COLLATOR.labels, 0], COLLATOR.targets, pad_id=0)
     model = apply(FullFineTuning(), tiny_t5).model
-    assert training_memory(model, long, **_OPTIONS)["activations"] > 5 * _memory(model)["activations"]
+    assert training_memory(Trainer(model, **_OPTIONS), long).activations > 5 * _memory(model).activations
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel offers it on Linux alone")
@@ -188,7 +190,12 @@ def test_the_loss_is_the_mean_over_target_tokens(tiny_t5):
         logits = tiny_t5(input_ids=torch.tensor([inputs]), decoder_input_ids=shifted).logits[0]
         losses += F.cross_entropy(logits, torch.tensor(target), reduction="none").tolist()
     for batch_size in (1, 2, 3):
-        loss = pretraining_loss(tiny_t5, masked, Accelerator(cpu=True), RECIPES["course"], batch_size)
+        session = SimpleNamespace(
+            accelerator=Accelerator(cpu=True),
+            recipe=RECIPES["reference"],
+            profile=SimpleNamespace(batch_size=batch_size),
+        )
+        loss = pretraining_loss(tiny_t5, masked, session)
         assert loss == pytest.approx(sum(losses) / 8, rel=1e-5)
 
 
@@ -228,30 +235,30 @@ def finished(bench):
 @pytest.mark.parametrize("run_id", RUNS)
 def test_a_run_has_its_claims_measured(run_id, bench, finished):
     _, result = finished[run_id]
-    memory, knowledge, counted = result["memory"], result["knowledge"], result["parameters"]
-    assert memory["optimizer"] == 8 * counted["trainable"] + 4 * counted["trainable_tensors"]
-    assert memory["gradients"] == 4 * counted["trainable"]
+    memory, knowledge, counted = result.memory, result.knowledge, result.parameters
+    assert memory.optimizer == 8 * counted.trainable + 4 * counted.trainable_tensors
+    assert memory.gradients == 4 * counted.trainable
     held = bench.recipe.precision[0].itemsize  # bytes of a frozen number
-    whole = 4 * counted["trainable"] + held * (counted["whole"] - counted["trainable"])
-    assert memory["parameters"] == whole
-    assert memory["activations"] > 0
-    assert memory["peak_kind"] == peak_during(lambda: None, CPU)[1]
-    assert memory["peak"] is None or memory["peak"] > whole
+    whole = 4 * counted.trainable + held * (counted.whole - counted.trainable)
+    assert memory.parameters == whole
+    assert memory.activations > 0
+    assert memory.peak_kind == peak_during(lambda: None, CPU)[1]
+    assert memory.peak is None or memory.peak > whole
 
-    (kept,) = (bench.output / "runs").glob(f"smoke-{run_id}-{result['fingerprint']}/best.pt")
-    assert result["disk"] == {
+    (kept,) = (bench.output / "runs").glob(f"smoke-{run_id}-{result.fingerprint}/best.pt")
+    assert dict(result.disk) == {
         "delta": kept.stat().st_size,
         "base": (Path(bench.profile.base) / "model.safetensors").stat().st_size,
     }
 
-    assert knowledge["reviews"] == 20
-    assert knowledge["base"] == finished["full"][1]["knowledge"]["base"]
-    assert knowledge["tuned"] != knowledge["base"]
+    assert knowledge.reviews == 20
+    assert knowledge.base == finished["full"][1].knowledge.base
+    assert knowledge.tuned != knowledge.base
     # To the last bit: the tensors found frozen in the tuned model are the base's.
-    assert knowledge["off"] == (None if run_id == "full" else knowledge["base"])
+    assert knowledge.off == (None if run_id == "full" else knowledge.base)
 
-    assert result["training_accuracy"]["reviews"] == 10
-    assert (10 * result["training_accuracy"]["accuracy"]).is_integer()
+    assert result.training_accuracy.reviews == 10
+    assert (10 * result.training_accuracy.accuracy).is_integer()
 
 
 def test_training_accuracy_is_that_of_training_reviews_half_of_each_label(bench, finished, monkeypatch):
@@ -259,18 +266,22 @@ def test_training_accuracy_is_that_of_training_reviews_half_of_each_label(bench,
     train = bench.reviews.train
     inputs = bench.collator(train, bench.profile.max_tokens).inputs
 
-    def judge(model, collator, batch_size, *, scoring=None):
+    def predict(model, collator, batch_size, *, scoring=None):
         if scoring is not None:  # the generation pass, on test reviews
-            return Verdicts([0] * len(collator.labels), collator.labels)
+            return Predictions([0] * len(collator.labels), collator.labels)
         assert all(row in inputs for row in collator.inputs)
         assert sum(collator.labels) == 5
-        return Verdicts([1] * 10, collator.labels)  # always positive
+        return Predictions([1] * 10, collator.labels)  # always positive
 
-    monkeypatch.setattr(bench, "judge", judge)
+    monkeypatch.setattr(bench, "predict", predict)
     training = bench.collator(train, bench.profile.max_tokens)
     history = History(micro_batch=32, best_state=trainable_state(prepared.tuned.model))
-    measured = bench._claims(prepared, history, training, training, Path("nowhere"))
-    assert measured["training_accuracy"] == {"accuracy": 0.5, "reviews": 10}
+    measured = claims.measure(prepared, history, training, training, Path("nowhere"))
+    assert dict(measured["training_accuracy"]) == {"accuracy": 0.5, "reviews": 10}
+
+
+def _knowledge_of(bench, prepared):
+    return pretraining_loss(base_of(prepared.tuned), claims._masked_reviews_of(bench), bench)
 
 
 @pytest.mark.parametrize("run_id", ["adapter_adapterhub_b8", "lora_peft_r8", "prompt_scratch_n10"])
@@ -280,14 +291,14 @@ def test_a_frozen_weight_that_moved_would_show(run_id, bench, finished):
     before = moved.detach().clone()
     with torch.no_grad():
         moved[bench.tokenizer.eos_token_id] += 1  # a single row of the embedding
-    assert bench._knowledge(base_of(prepared.tuned)) != result["knowledge"]["base"]
+    assert _knowledge_of(bench, prepared) != result.knowledge.base
     with torch.no_grad():
         moved.copy_(before)
-    assert bench._knowledge(base_of(prepared.tuned)) == result["knowledge"]["base"]
+    assert _knowledge_of(bench, prepared) == result.knowledge.base
 
 
 def test_a_finished_run_is_not_measured_again(bench, finished, monkeypatch):
-    monkeypatch.setattr(workbench, "training_memory", None)
+    monkeypatch.setattr(claims, "training_memory", None)
     prepared = bench.prepare("lora_scratch_r8")
     assert bench.train(prepared) == finished["lora_scratch_r8"][1]
 
@@ -300,17 +311,17 @@ def test_a_run_found_on_disk_is_measured(bench, finished, monkeypatch):
         trains.append(count_parameters(model, trainable_only=True))
         return pretraining_loss(model, *arguments)
 
-    monkeypatch.setattr(workbench, "pretraining_loss", loss)
-    (path,) = (bench.output / "runs").glob(f"smoke-lora_scratch_r8-{expected['fingerprint']}/result.json")
+    monkeypatch.setattr(claims, "pretraining_loss", loss)
+    (path,) = (bench.output / "runs").glob(f"smoke-lora_scratch_r8-{expected.fingerprint}/result.json")
     path.write_text("{")  # cut short
     prepared = bench.prepare("lora_scratch_r8")
     best = {n: p.detach().clone() for n, p in finished["lora_scratch_r8"][0].tuned.model.named_parameters()}
     result = bench.train(prepared)
-    assert {**result["memory"], "peak": 0} == {**expected["memory"], "peak": 0}
+    assert {**dict(result.memory), "peak": 0} == {**dict(expected.memory), "peak": 0}
     for name in ("knowledge", "training_accuracy", "disk", "epochs"):
-        assert result[name] == expected[name]
+        assert getattr(result, name) == getattr(expected, name)
     # Without the method, the base is as frozen as the untouched one.
-    assert trains == [0, expected["parameters"]["trainable"]]
+    assert trains == [0, expected.parameters.trainable]
     # The steps that measuring takes are undone.
     assert all(torch.equal(p, best[name]) for name, p in prepared.tuned.model.named_parameters())
 
@@ -326,37 +337,37 @@ def test_small_data_keeps_both_accuracies_of_every_epoch_and_seed(smoke, tmp_pat
     )
     (result,) = overfit()
     written = json.loads((tmp_path / "report" / "small_data" / "prompt_scratch_n10.json").read_text())
-    assert written == result
-    assert list(result) == ["id", "title", "profile", "reviews", "epochs", "environment", "config", "runs"]
-    assert (result["id"], result["profile"]) == ("prompt_scratch_n10", "smoke")
-    assert (result["reviews"], result["epochs"], result["config"]["test_reviews"]) == (16, 2, 10)
-    assert "seed" not in result["config"]
-    assert [run["seed"] for run in result["runs"]] == [0, 4]
-    for run in result["runs"]:
-        assert [epoch["epoch"] for epoch in run["epochs"]] == [1, 2]
-        for epoch in run["epochs"]:
-            assert set(epoch) == {"epoch", "loss", "training_accuracy", "test_accuracy"}
-            assert (16 * epoch["training_accuracy"]).is_integer()
-            assert (10 * epoch["test_accuracy"]).is_integer()
-    assert result["runs"][0]["epochs"][0]["loss"] != result["runs"][1]["epochs"][0]["loss"]
+    assert written == result.as_json()
+    assert list(written) == ["id", "title", "profile", "reviews", "epochs", "environment", "config", "runs"]
+    assert (result.id, result.profile) == ("prompt_scratch_n10", "smoke")
+    assert (result.reviews, result.epochs, result.config["test_reviews"]) == (16, 2, 10)
+    assert "seed" not in result.config
+    assert [run.seed for run in result.runs] == [0, 4]
+    for run in result.runs:
+        assert [epoch.epoch for epoch in run.epochs] == [1, 2]
+        for epoch in run.epochs:
+            assert set(dict(epoch)) == {"epoch", "loss", "training_accuracy", "test_accuracy"}
+            assert (16 * epoch.training_accuracy).is_integer()
+            assert (10 * epoch.test_accuracy).is_integer()
+    assert result.runs[0].epochs[0].loss != result.runs[1].epochs[0].loss
 
     def fail(*_):
         raise AssertionError("a finished run is not repeated")
 
-    monkeypatch.setattr(workbench, "judge", fail)
+    monkeypatch.setattr(workbench, "predict", fail)
     assert list(overfit()) == [result]
 
 
 def test_training_and_test_accuracy_are_not_mixed_up(smoke, tmp_path, monkeypatch):
-    def judge(model, collator, *_):
+    def predict(model, collator, *_):
         # Right about the sixteen reviews of the training part, wrong about the ten of the test part.
         said = collator.labels if len(collator.labels) == 16 else [1 - label for label in collator.labels]
-        return Verdicts(said, collator.labels)
+        return Predictions(said, collator.labels)
 
-    monkeypatch.setattr(workbench, "judge", judge)
+    monkeypatch.setattr(workbench, "predict", predict)
     (result,) = small_data.small_data("smoke", tmp_path, runs=["full"], seeds=[0], settings=SMALL)
-    for epoch in result["runs"][0]["epochs"]:
-        assert (epoch["training_accuracy"], epoch["test_accuracy"]) == (1, 0)
+    for epoch in result.runs[0].epochs:
+        assert (epoch.training_accuracy, epoch.test_accuracy) == (1, 0)
 
 
 def test_the_command_prints_a_line_a_method(smoke, tmp_path, monkeypatch):

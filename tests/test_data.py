@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from peft_scratch.assignment import PROFILES
-from peft_scratch.data import reviews as data
+from peft_scratch.data import tokens
 from peft_scratch.data.batches import Collator, LengthGroupedBatches, ProcessShard, SortedBatches, pad
 from peft_scratch.data.offline_reviews import imdb_split, sentence_split
 from peft_scratch.data.reviews import load_reviews
@@ -138,7 +138,7 @@ def asked(monkeypatch):
         asked.append(list(texts))
         return tokenise(texts, *others)
 
-    monkeypatch.setattr(data, "tokenise", counting)
+    monkeypatch.setattr(tokens, "tokenise", counting)
     return asked
 
 

@@ -1,20 +1,19 @@
 """What the top of a notebook says of the machine, and how long a run is said to take."""
 
+import math
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
 import torch
-from accelerate import Accelerator
-from conftest import make_t5
+from tiny_bench import made_up_reviews, tiny_workbench
 
-from peft_scratch.assignment import PROFILES
-from peft_scratch.data.batches import Collator
 from peft_scratch.experiments import estimate
 from peft_scratch.experiments.session import Session
 from peft_scratch.training import trainer as training
 from peft_scratch.training.device import memory_of
-from peft_scratch.training.recipe import RECIPES
+from peft_scratch.training.trainer import Trainer
 from peft_scratch.wording import counted, duration
 
 
@@ -37,34 +36,29 @@ def test_what_is_left_of_a_run_goes_by_the_epoch_before():
 
 
 @pytest.mark.parametrize("there", [20, 96])
-def test_a_run_is_as_long_as_its_steps_and_its_evaluations(monkeypatch, there):
+def test_a_run_is_as_long_as_its_steps_and_its_evaluations(monkeypatch, tmp_path, there):
     """With a clock that only steps (2 s) and evaluations (5 s) move on; the first of each is slow (100 s)."""
-    now, trained, judged = [0.0], [], []
+    now, trained, predicted = [0.0], [], []
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
-    def epoch(model, optimizer, batches, collator, accelerator, recipe, history, title):
+    def train(trainer, collator, batches, title):
         steps = len(list(batches))
         now[0] += 2 * steps if trained else 100
         trained.append(steps)
         return [0.5] * steps
 
-    def judge(model):
-        now[0] += 5 if judged else 100
-        judged.append(model)
+    def predict(model, collator, batch_size):
+        assert len(collator.inputs) == 64
+        now[0] += 5 if predicted else 100
+        predicted.append(model)
 
-    monkeypatch.setattr(estimate, "train_epoch", epoch)
-    seconds = estimate.seconds_of_a_run(
-        make_t5(),
-        Collator([[5, 1]] * there, [0] * there, [[7, 1], [8, 1]], 0),
-        judge,
-        accelerator=Accelerator(cpu=True),
-        recipe=RECIPES["fast"],
-        profile=PROFILES["course"],
-        reviews=(25_000, 25_000),
-        judged=64,
-    )
+    bench = tiny_workbench(tmp_path, made_up_reviews(there, 640))
+    bench.choice = replace(bench.choice, profile=replace(bench.profile, epochs=10, batch_size=32))
+    monkeypatch.setattr(Trainer, "train_batches", train)
+    monkeypatch.setattr(bench, "predict", predict)
+    seconds = estimate.seconds_of_a_run(bench)
     assert trained == ([1, 1] if there == 20 else [1, 2])
-    assert seconds == pytest.approx(10 * (782 * 2 + 25_000 / 64 * 5))
+    assert seconds == pytest.approx(10 * (math.ceil(there / 32) * 2 + 640 / 64 * 5))
 
 
 def test_the_top_of_a_notebook_says_memory_and_time(tmp_path):

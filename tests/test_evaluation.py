@@ -1,4 +1,4 @@
-"""Verdicts: the shortcut against generation, review by review, and the score made of them."""
+"""Predictions: the shortcut against generation, review by review, and the score made of them."""
 
 import copy
 
@@ -16,11 +16,11 @@ from peft_scratch.training import evaluation
 from peft_scratch.training.evaluation import (
     MALFORMED,
     LabelWordAccuracy,
-    Verdicts,
-    generated_verdicts,
-    judge,
+    Predictions,
+    generated_predictions,
     may_begin,
-    verdicts_of,
+    predict,
+    scored_predictions,
 )
 from peft_scratch.training.recipe import RECIPES
 
@@ -87,15 +87,15 @@ METHODS = [
 def test_the_shortcut_says_what_generation_says(method, talkative_t5, words_tokenizer, batch, monkeypatch):
     model = apply(method, copy.deepcopy(talkative_t5)).model
     with torch.inference_mode():
-        expected = generated_verdicts(model, batch, words_tokenizer)
+        expected = generated_predictions(model, batch, words_tokenizer)
         left = []
 
         def generate(model, inputs, tokenizer):
             left.extend(inputs["input_ids"])
-            return generated_verdicts(model, inputs, tokenizer)
+            return generated_predictions(model, inputs, tokenizer)
 
-        monkeypatch.setattr(evaluation, "generated_verdicts", generate)
-        said = verdicts_of(model, batch, TARGETS, words_tokenizer)
+        monkeypatch.setattr(evaluation, "generated_predictions", generate)
+        said = scored_predictions(model, batch, TARGETS, words_tokenizer)
     # The comparison is worth something only where every kind of output occurs.
     assert {MALFORMED, 0, 1} == set(expected.tolist())
     assert left, "no review was left to generate for"
@@ -107,11 +107,11 @@ def test_only_unsettled_reviews_are_generated_for(talkative_t5, words_tokenizer,
 
     def count(model, inputs, tokenizer):
         generated.append(len(inputs["attention_mask"]))
-        return generated_verdicts(model, inputs, tokenizer)
+        return generated_predictions(model, inputs, tokenizer)
 
-    monkeypatch.setattr(evaluation, "generated_verdicts", count)
+    monkeypatch.setattr(evaluation, "generated_predictions", count)
     with torch.inference_mode():
-        verdicts = verdicts_of(talkative_t5, batch, TARGETS, words_tokenizer)
+        verdicts = scored_predictions(talkative_t5, batch, TARGETS, words_tokenizer)
     # Not for the two words that are no label's beginning, nor for the end: those are malformed at once.
     assert generated == [40], "only for the label word that another follows"
     assert (verdicts == MALFORMED).sum() == 120
@@ -120,29 +120,29 @@ def test_only_unsettled_reviews_are_generated_for(talkative_t5, words_tokenizer,
 def test_targets_of_several_tokens_are_generated_for(talkative_t5, words_tokenizer, batch):
     targets = [[3, 4, 1], [4, 1]]
     with torch.inference_mode():
-        said = verdicts_of(talkative_t5, batch, targets, words_tokenizer)
-        assert said.tolist() == generated_verdicts(talkative_t5, batch, words_tokenizer).tolist()
+        said = scored_predictions(talkative_t5, batch, targets, words_tokenizer)
+        assert said.tolist() == generated_predictions(talkative_t5, batch, words_tokenizer).tolist()
 
 
-@pytest.mark.parametrize("recipe", ["course", "fast"])
+@pytest.mark.parametrize("recipe", ["reference", "fast"])
 def test_judge_keeps_the_order_and_the_mode(recipe, talkative_t5, words_tokenizer, batch):
     rows = [
         ids[mask == 1].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
     ]
     collator = Collator(rows, [0, 1] * 100, TARGETS, pad_id=0)
     talkative_t5.train()
-    judged = judge(talkative_t5, collator, words_tokenizer, Accelerator(cpu=True), 16, RECIPES[recipe])
+    judged = predict(talkative_t5, collator, words_tokenizer, Accelerator(cpu=True), 16, RECIPES[recipe])
     assert talkative_t5.training
     talkative_t5.eval()
     with torch.inference_mode():
-        assert judged.verdicts == generated_verdicts(talkative_t5, batch, words_tokenizer).tolist()
+        assert judged.predictions == generated_predictions(talkative_t5, batch, words_tokenizer).tolist()
     assert judged.labels == [0, 1] * 100
 
 
 def test_a_malformed_output_counts_as_wrong():
     score = LabelWordAccuracy(keep_in_memory=True).compute(predictions=[0, 1, -1, 1], references=[0, 0, 0, 1])
     assert score == {"accuracy": 0.5, "malformed": 0.25}
-    verdicts = Verdicts([0, 1, -1, 1], [0, 0, 0, 1])
+    verdicts = Predictions([0, 1, -1, 1], [0, 0, 0, 1])
     assert verdicts.mistakes == [1, 2]
     assert verdicts.score() == score
     assert verdicts.score([True, False, False, True]) == {"accuracy": 1.0, "malformed": 0.0}

@@ -15,7 +15,7 @@ from peft_scratch.data.batches import Collator, LengthGroupedBatches, SortedBatc
 from peft_scratch.data.text import clean
 from peft_scratch.data.tokens import tokenise
 from peft_scratch.paths import OFFLINE_BASE
-from peft_scratch.training.evaluation import MALFORMED, Verdicts, verdicts_of
+from peft_scratch.training.evaluation import MALFORMED, Predictions, scored_predictions
 
 fuzz = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 # Any text at all, and text in which what cleaning looks for is frequent.
@@ -77,7 +77,7 @@ def test_batches_hold_every_review_once(lengths, batch_size, seed):
         assert list(batches) == drawn
 
 
-# Verdicts: a model that says what it is told to, against the definition.
+# Predictions: a model that says what it is told to, against the definition.
 
 WORDS = ("<pad>", "</s>", "<unk>", *LABEL_WORDS, "film")
 PAD, END, UNKNOWN = range(3)
@@ -126,7 +126,7 @@ def test_a_verdict_is_what_generation_says_to_the_end(said, labels):
     labels = labels[: len(said)]
     batch = {"input_ids": torch.arange(len(said))[:, None], "attention_mask": torch.ones(len(said), 1)}
     targets = [[WORDS.index(word), END] for word in LABEL_WORDS]
-    verdicts = verdicts_of(Told(said), batch, targets, _words_tokenizer()).tolist()
+    verdicts = scored_predictions(Told(said), batch, targets, _words_tokenizer()).tolist()
     expected = []
     for tokens in said:
         spoken = tokens[: tokens.index(END)] if END in tokens else tokens
@@ -135,7 +135,7 @@ def test_a_verdict_is_what_generation_says_to_the_end(said, labels):
         expected.append(LABEL_WORDS.index(word) if word in LABEL_WORDS else MALFORMED)
     assert verdicts == expected
 
-    judged = Verdicts(verdicts, labels)
+    judged = Predictions(verdicts, labels)
     wrong = [i for i, label in enumerate(labels) if expected[i] != label]
     assert judged.mistakes == wrong
 
@@ -143,7 +143,7 @@ def test_a_verdict_is_what_generation_says_to_the_end(said, labels):
 @settings(fuzz, max_examples=10)
 @given(st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 1)), min_size=1, max_size=30))
 def test_scores_are_shares_of_the_reviews(pairs):
-    judged = Verdicts(*map(list, zip(*pairs, strict=True)))
+    judged = Predictions(*map(list, zip(*pairs, strict=True)))
     score = judged.score()
     malformed = sum(said == MALFORMED for said, _ in pairs)
     assert score["accuracy"] == pytest.approx(1 - len(judged.mistakes) / len(pairs))

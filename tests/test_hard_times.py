@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import functools
 import itertools
-import json
 import os
 import pickle
 import re
@@ -35,10 +34,10 @@ from peft_scratch.experiments import session as workbench
 from peft_scratch.experiments.session import Session
 from peft_scratch.files import alone_in, write_atomically
 from peft_scratch.methods import LoRA, apply
-from peft_scratch.training import trainer as training
-from peft_scratch.training.evaluation import judge
+from peft_scratch.training.checkpoints import Checkpoints, trainable_state
+from peft_scratch.training.evaluation import predict
 from peft_scratch.training.recipe import RECIPES
-from peft_scratch.training.trainer import train, trainable_state
+from peft_scratch.training.trainer import Trainer
 
 REVIEWS = [[5 + i % 7, 20 + i % 11, 1] + [9] * (i % 3) for i in range(40)]
 # Targets of two and of three tokens: a part of a batch must count by its tokens, not by its reviews.
@@ -49,18 +48,19 @@ def _tuned():
     return apply(LoRA(rank=2), make_t5(dropout_rate=0.0))
 
 
-def _train(tuned, accuracies=(0.5, 0.7, 0.6), **options):
+def _train(tuned, accuracies=(0.5, 0.7, 0.6), epochs=None, checkpoints=None, **options):
     """Train for as many epochs as there are `accuracies`, which the evaluations report in turn."""
+    epochs = len(accuracies) if epochs is None else epochs
     reported = iter(accuracies)
     settings = {
         "accelerator": Accelerator(cpu=True),
-        "recipe": RECIPES["course"],
-        "epochs": len(accuracies),
+        "recipe": RECIPES["reference"],
         "learning_rate": 1e-3,
         "batch_size": 8,
         **options,
     }
-    return train(tuned.model, COLLATOR, lambda _: {"accuracy": next(reported)}, seed=0, **settings)
+    trainer = Trainer(tuned.model, seed=0, **settings)
+    return trainer.fit(COLLATOR, lambda _: {"accuracy": next(reported)}, epochs, checkpoints)
 
 
 def _equal(one, other):
@@ -145,7 +145,7 @@ def test_a_run_killed_after_its_last_save_leaves_the_files_of_a_whole_one(tmp_pa
             raise SystemExit
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "_remove_all_but", killed)
+        patched.setattr(Checkpoints, "remove_all_but", killed)
         with pytest.raises(SystemExit):
             _train(_tuned(), checkpoints=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"epoch-000{n}.pt" for n in (1, 2, 3)]
@@ -176,8 +176,8 @@ def test_after_a_diverged_run_a_lower_learning_rate_is_a_run_of_its_own(tmp_path
     assert "the finished epochs of this run are kept" in _sentence(raised)
     assert _files(bench.output) == before
     lower = bench.train(bench.prepare("lora_scratch_r8", {"learning_rate": 1e-3}))
-    assert [epoch["epoch"] for epoch in lower["epochs"]] == [1, 2, 3]
-    assert bench.results() == {"full": json.loads(json.dumps(fine))}
+    assert [epoch.epoch for epoch in lower.epochs] == [1, 2, 3]
+    assert bench.results() == {"full": fine}
 
 
 # Memory
@@ -200,7 +200,14 @@ def test_the_parts_of_a_batch_have_its_loss_and_gradients():
     losses, gradients = [], []
     for micro_batch in (8, 4, 3, 1):
         model = make_t5(dropout_rate=0.0)
-        losses.append(training._backward(model, batch, Accelerator(cpu=True), RECIPES["course"], micro_batch))
+        trainer = Trainer(
+            model,
+            accelerator=Accelerator(cpu=True),
+            recipe=RECIPES["reference"],
+            learning_rate=1e-3,
+            batch_size=micro_batch,
+        )
+        losses.append(trainer._backward(batch))
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
         torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=1e-6)
@@ -266,11 +273,11 @@ def test_an_evaluation_that_does_not_fit_takes_smaller_batches(tmp_path, monkeyp
         sizes.append(batch_size)
         if batch_size > 6:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return judge(model, collator, tokenizer, accelerator, batch_size, recipe)
+        return predict(model, collator, tokenizer, accelerator, batch_size, recipe)
 
     bench = tiny_workbench(tmp_path)
     expected = bench.zero_shot()
-    monkeypatch.setattr(workbench, "judge", limited)
+    monkeypatch.setattr(workbench, "predict", limited)
     assert bench.zero_shot() == expected
     assert sizes[0] == 16
     assert sizes[-1] <= 6
@@ -370,7 +377,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(tmp_path):
     assert "choose another output folder" in _sentence(raised)
     assert _files(bench.output) == before
     full = bench.train(bench.prepare("full"))
-    assert bench.results() == json.loads(json.dumps({"full": full, "lora_scratch_r8": lora}))
+    assert bench.results() == {"full": full, "lora_scratch_r8": lora}
 
 
 def test_a_read_only_output_is_refused_before_anything_is_loaded(tmp_path):
@@ -450,8 +457,8 @@ def test_a_clock_that_runs_backwards_makes_no_negative_seconds(tmp_path, monkeyp
     monkeypatch.setattr(time, "time", lambda: float(next(hours)))
     bench = tiny_workbench(tmp_path)
     result = bench.train(bench.prepare("lora_scratch_r8"))
-    assert 0 < result["seconds"]["training"] < 3600
-    assert 0 < result["seconds"]["evaluation"] < 3600
+    assert 0 < result.seconds.training < 3600
+    assert 0 < result.seconds.evaluation < 3600
 
 
 # Reviews
@@ -547,5 +554,5 @@ def test_an_empty_review_and_one_of_100_000_words_are_reviews_like_others(tmp_pa
     assert empty == [bench.tokenizer.eos_token_id]
     assert len(long) == 24
     result = bench.train(bench.prepare("prompt_scratch_n10"))
-    assert len(result["epochs"]) == 3
-    assert all(epoch["loss"] > 0 for epoch in result["epochs"])
+    assert len(result.epochs) == 3
+    assert all(epoch.loss > 0 for epoch in result.epochs)

@@ -144,12 +144,12 @@ def main(kills: int, seed: int) -> None:
 
     from peft_scratch import files
     from peft_scratch.experiments import session as workbench
-    from peft_scratch.training import trainer as training
+    from peft_scratch.training.trainer import Trainer
 
     torch.set_num_threads(1)
     progress, rng, hits = Progress(), random.Random(seed), Counter()
-    training.train_epoch = progress.watch(0, training.train_epoch)
-    workbench.judge = progress.watch(1, workbench.judge)
+    Trainer.train_epoch = progress.watch(0, Trainer.train_epoch)
+    workbench.predict = progress.watch(1, workbench.predict)
     files._write = progress.watch(2, files._write)
 
     with tempfile.TemporaryDirectory() as place:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from peft_scratch.assignment import RUNS
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import apply
-from peft_scratch.training.cpu_kernels import attention, lean, negative_with
+from peft_scratch.training.cpu_kernels import attention, cpu_kernels, negative_with
 
 P = 0.1
 
@@ -63,7 +63,7 @@ def test_torchs_seed_decides():
 def test_dropout_keeps_the_mean_and_its_gradient_the_mask(dtype):
     layer = torch.nn.Dropout(P)
     x = torch.randn(300, 1000).to(dtype).requires_grad_()
-    with lean(layer):
+    with cpu_kernels(layer):
         y = layer(x)
         # Not contiguous, and under a gradient that is not either.
         turned = layer(x.T)
@@ -139,7 +139,7 @@ def test_losses_and_gradients_of_every_method_are_as_without(run_id, batch):
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(3))
     loss, gradients = _gradients(model, batch)
-    with lean(model):
+    with cpu_kernels(model):
         lean_loss, lean_gradients = _gradients(model, batch)
         generated = model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     torch.testing.assert_close(lean_loss, loss, rtol=0, atol=1e-5)
@@ -157,7 +157,7 @@ def test_nothing_is_left_behind(run_id, batch):
     state = copy.deepcopy(model.state_dict())
     torch.manual_seed(5)
     loss = model(**batch).loss
-    with pytest.raises(KeyError), lean(model):
+    with pytest.raises(KeyError), cpu_kernels(model):
         swapped = [name for name, module in model.named_modules() if vars(module) != before[name]]
         raise KeyError  # on whatever way out
     assert any(name.endswith("SelfAttention") for name in swapped)
@@ -184,14 +184,14 @@ def test_dropout_is_in_every_place_where_t5_has_it(batch, monkeypatch):
     monkeypatch.setattr(
         module, "negative_with", lambda p, size: (ours.append(size), negative_with(p, size))[1]
     )
-    with lean(model):
+    with cpu_kernels(model):
         model(**batch, use_cache=False)
     assert ours == theirs
 
 
 def test_other_requests_go_the_whole_way(batch):
     model = make_t5()
-    with lean(model), torch.inference_mode():
+    with cpu_kernels(model), torch.inference_mode():
         out = model(**batch, output_attentions=True)
         masked = model(**batch, head_mask=torch.zeros(2, 2), decoder_head_mask=torch.ones(2, 2))
     assert out.encoder_attentions[0].shape[-1] == 7

@@ -19,15 +19,16 @@ from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.errors import UserError
 from peft_scratch.experiments import session as workbench
 from peft_scratch.experiments.base_model import load_base
+from peft_scratch.experiments.measurements import compared_with_generation
 from peft_scratch.experiments.session import Session
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import apply, base_of
 from peft_scratch.training import device
-from peft_scratch.training.evaluation import MALFORMED, judge
+from peft_scratch.training.evaluation import MALFORMED, predict
 from peft_scratch.training.recipe import RECIPES, find_recipe
-from peft_scratch.training.trainer import History, make_optimizer, train_epoch
+from peft_scratch.training.trainer import Trainer
 
-COURSE, FAST = RECIPES["course"], RECIPES["fast"]
+COURSE, FAST = RECIPES["reference"], RECIPES["fast"]
 CPU = torch.device("cpu")
 REVIEWS = [[5 + i % 7, 20 + i % 11, 1] + [9] * (i % 3) for i in range(16)]
 COLLATOR = Collator(REVIEWS, [i % 2 for i in range(16)], [[3, 1], [4, 1]], pad_id=0)
@@ -42,8 +43,8 @@ def precision_is(monkeypatch):
 
 
 def test_there_are_two_and_a_third_is_refused_in_one_sentence():
-    assert [find_recipe(name).name for name in ("course", "fast")] == ["course", "fast"]
-    with pytest.raises(UserError, match="no recipe 'quick'; choose one of course, fast"):
+    assert [find_recipe(name).name for name in ("reference", "fast")] == ["reference", "fast"]
+    with pytest.raises(UserError, match="no recipe 'quick'; choose one of reference, fast"):
         find_recipe("quick")
 
 
@@ -59,24 +60,24 @@ def test_the_course_works_in_float32_and_fast_in_what_the_machine_has(precision_
 def test_a_step_moves_float32_tensors_and_no_bit_of_the_base(run_id, precision, precision_is):
     precision_is(precision)
     tuned = apply(method_of(RUNS[run_id]), make_t5())
-    model = FAST.hold(tuned.model)
+    model = FAST.cast_frozen(tuned.model)
     trains = {name: p for name, p in model.named_parameters() if p.requires_grad}
     frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
     start = {name: p.detach().clone() for name, p in trains.items()}
     assert {p.dtype for p in trains.values()} == {torch.float32}
     assert {p.dtype for p in frozen.values()} <= {precision}
 
-    accelerator, history = Accelerator(cpu=True), History(micro_batch=4)  # a batch in two parts
+    trainer = Trainer(model, accelerator=Accelerator(cpu=True), recipe=FAST, learning_rate=0.01, batch_size=8)
+    trainer.micro_batch = 4  # a batch in two parts
     lengths = [len(row) for row in REVIEWS]
     batches = FAST.training_batches(lengths, 8, seed=0)
-    optimizer = make_optimizer(model, 0.01)
     gradients = {}
     for name, p in trains.items():
         p.register_post_accumulate_grad_hook(lambda p, name=name: gradients.update({name: p.grad.clone()}))
     losses = [
         loss
         for _ in range(2)  # LoRA's A gets its first gradient in the second step
-        for loss in train_epoch(model, optimizer, batches, COLLATOR, accelerator, FAST, history, "a test")
+        for loss in trainer.train_batches(COLLATOR, batches, "a test")
     ]
     assert all(torch.tensor(losses).isfinite())
     assert gradients.keys() == trains.keys()
@@ -90,20 +91,20 @@ def test_the_base_comes_out_as_it_went_in(run_id, precision_is, batch):
     if run_id == "full":
         pytest.skip("nothing is taken out")
     precision_is(torch.bfloat16)
-    base = FAST.hold(make_t5().requires_grad_(False))
+    base = FAST.cast_frozen(make_t5().requires_grad_(False))
     tuned = apply(method_of(RUNS[run_id]), make_t5())
-    FAST.hold(tuned.model)
+    FAST.cast_frozen(tuned.model)
     out = base_of(tuned)
     assert all(torch.equal(p, base.get_parameter(name)) for name, p in out.named_parameters())
-    with FAST.at_work(base, CPU):
+    with FAST.forward_context(base, CPU):
         expected = base(**batch).logits
-    with FAST.at_work(out, CPU):
+    with FAST.forward_context(out, CPU):
         assert torch.equal(out(**batch).logits, expected)
 
 
 def test_tied_tensors_stay_tied_and_are_held_once(precision_is):
     precision_is(torch.bfloat16)
-    model = FAST.hold(make_t5().requires_grad_(False))
+    model = FAST.cast_frozen(make_t5().requires_grad_(False))
     assert model.lm_head.weight is model.shared.weight is model.encoder.embed_tokens.weight
     assert model.shared.weight.dtype == torch.bfloat16
 
@@ -148,10 +149,10 @@ def test_verdicts_are_those_of_generation(run_id, reviews, shipped):
     tokenizer = shipped[1]
     model = apply(method_of(RUNS[run_id]), load_base(PROFILES["offline"])[0]).model
     for recipe in (dataclasses.replace(FAST, bfloat16=False), FAST):
-        recipe.hold(model)
+        recipe.cast_frozen(model)
         options = (_collator(reviews, tokenizer), tokenizer, Accelerator(cpu=True), 16)
-        said = judge(model, *options, recipe).verdicts
-        generated = judge(model, *options, dataclasses.replace(recipe, scoring=False)).verdicts
+        said = predict(model, *options, recipe).predictions
+        generated = predict(model, *options, dataclasses.replace(recipe, scoring=False)).predictions
         assert said == generated
         assert set(said) == {MALFORMED, 0, 1}, "the comparison is worth something only with all three"
 
@@ -161,24 +162,24 @@ def test_verdicts_are_those_of_generation(run_id, reviews, shipped):
 
 def test_two_recipes_work_side_by_side_in_one_process(tmp_path):
     Accelerator(cpu=True)
-    benches = [Session.open("smoke", output=tmp_path, recipe=name) for name in ("fast", "course", "fast")]
-    assert [bench.recipe.name for bench in benches] == ["fast", "course", "fast"]
+    benches = [Session.open("smoke", output=tmp_path, recipe=name) for name in ("fast", "reference", "fast")]
+    assert [bench.recipe.name for bench in benches] == ["fast", "reference", "fast"]
     assert [bench.precision for bench in benches][1] == "float32"
     shown = [str(benches[n]) for n in (0, 1)]
     assert "recipe     fast: " in shown[0]
-    assert "recipe     course: " in shown[1]
+    assert "recipe     reference: " in shown[1]
 
 
 def test_a_result_says_which_recipe_and_what_generation_said(tmp_path):
     bench = tiny_workbench(tmp_path)
     results = {}
-    for name in ("fast", "course"):
+    for name in ("fast", "reference"):
         bench.recipe = dataclasses.replace(RECIPES[name], bfloat16=False)
         results[name] = bench.train(bench.prepare("lora_scratch_r8"))
-        assert results[name]["config"]["recipe"] == name
-        assert results[name]["generation"] == {"reviews": 10, "of": 10, "differ": 0}
-    assert results["fast"]["fingerprint"] != results["course"]["fingerprint"]
-    assert results["fast"]["curve"] != results["course"]["curve"], "one run was taken for the other"
+        assert results[name].config.recipe == name
+        assert dict(results[name].generation) == {"reviews": 10, "of": 10, "differ": 0}
+    assert results["fast"].fingerprint != results["reference"].fingerprint
+    assert results["fast"].curve != results["reference"].curve, "one run was taken for the other"
 
 
 def test_a_verdict_that_differs_is_counted(tmp_path, monkeypatch):
@@ -186,11 +187,16 @@ def test_a_verdict_that_differs_is_counted(tmp_path, monkeypatch):
 
     bench = tiny_workbench(tmp_path)
     monkeypatch.setattr(
-        evaluation, "generated_verdicts", lambda _, inputs, *__: inputs["input_ids"][:, 0] * 0 + 1
+        evaluation, "generated_predictions", lambda _, inputs, *__: inputs["input_ids"][:, 0] * 0 + 1
     )
-    monkeypatch.setattr(evaluation, "verdicts_of", lambda _, batch, *__: (batch["index"] > 2).long())
-    collator = bench.collator(bench.reviews.test, 16)
-    assert bench._generation(bench.base(), collator, 8) == {"reviews": 10, "of": 10, "differ": 3}
+    monkeypatch.setattr(evaluation, "scored_predictions", lambda _, batch, *__: (batch["index"] > 2).long())
+    prepared = bench.prepare("lora_scratch_r8")
+    compared = compared_with_generation(prepared, prepared.collator(bench.reviews.test))
+    assert dict(compared) == {
+        "reviews": 10,
+        "of": 10,
+        "differ": 3,
+    }
 
 
 def test_reviews_are_tokenised_once_and_never_taken_for_others(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from peft_scratch.assignment import PROFILES, RUNS, find_run
 from peft_scratch.errors import UserError
 from peft_scratch.experiments import profile_choice as profiles
 from peft_scratch.experiments.profile_choice import choose_profile
-from peft_scratch.experiments.run import change, configuration, fingerprint
+from peft_scratch.experiments.settings import change, configuration, fingerprint
 from peft_scratch.libraries import method_of
 
 COURSE, OFFLINE = PROFILES["course"], PROFILES["offline"]

@@ -25,8 +25,8 @@ from peft_scratch.assignment import ALL_POINTS, PARTS, PROFILES, REPORT, RUNS
 from peft_scratch.cli import app
 from peft_scratch.data import hub
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.run import configuration
 from peft_scratch.experiments.session import Session
+from peft_scratch.experiments.settings import configuration
 from peft_scratch.methods import read_delta
 from peft_scratch.paths import ROOT
 from peft_scratch.submission import archive, check, notebooks, pack
@@ -1139,7 +1139,7 @@ def test_deep_reproduces_the_number_or_says_that_it_does_not(tmp_path):
     bench = Session.open("smoke", output=tmp_path)
     kept = bench.train(bench.prepare("adapter_scratch_b8"))
     entries = read_delta(tmp_path / "weights" / "adapter.pt")
-    percent = 100 * kept["accuracy"]["best"]
+    percent = kept.percent
     arguments = {"adapter_scratch_b8": entries}, {"adapter_scratch_b8": percent}, "smoke"
     (found,) = reproduce(*arguments)
     assert (found.item, found.mark, found.code) == (3, "✓", "reproduced")

@@ -10,25 +10,27 @@ from accelerate import Accelerator
 from peft_scratch.data.batches import Collator
 from peft_scratch.errors import UserError
 from peft_scratch.methods import FullFineTuning, LoRA, apply
+from peft_scratch.training.checkpoints import trainable_state
 from peft_scratch.training.recipe import RECIPES
-from peft_scratch.training.trainer import CURVE_POINTS, train, trainable_state
+from peft_scratch.training.trainer import CURVE_POINTS, Trainer
 
 REVIEWS = [[5 + i % 7, 20 + i % 11, 1] + [9] * (i % 3) for i in range(40)]
 COLLATOR = Collator(REVIEWS, [i % 2 for i in range(40)], [[3, 1], [4, 1]], pad_id=0)
 
 
-def _train(tuned, accuracies=(0.5, 0.7, 0.6), seed=0, **options):
+def _train(tuned, accuracies=(0.5, 0.7, 0.6), seed=0, epochs=None, checkpoints=None, **options):
     """Train for as many epochs as there are `accuracies`, which the evaluations report in turn."""
+    epochs = len(accuracies) if epochs is None else epochs
     reported = iter(accuracies)
     settings = {
         "accelerator": Accelerator(cpu=True),
         "recipe": RECIPES["fast"],
-        "epochs": len(accuracies),
         "learning_rate": 0.01,
         "batch_size": 8,
         **options,
     }
-    return train(tuned.model, COLLATOR, lambda _: {"accuracy": next(reported)}, seed=seed, **settings)
+    trainer = Trainer(tuned.model, seed=seed, **settings)
+    return trainer.fit(COLLATOR, lambda _: {"accuracy": next(reported)}, epochs, checkpoints)
 
 
 def _equal(one: dict, other: dict) -> bool:

@@ -7,8 +7,8 @@ import os
 import pytest
 import torch
 
+from peft_scratch import results
 from peft_scratch.errors import UserError
-from peft_scratch.experiments import results
 from peft_scratch.experiments.session import Session
 from peft_scratch.methods import count_parameters, load_delta, read_delta
 
@@ -27,36 +27,34 @@ def finished(bench):
 def test_the_result_is_the_json(bench, finished):
     _, result = finished
     written = json.loads((bench.output / "report" / "results" / "lora_scratch_r8.json").read_text())
-    assert written == json.loads(json.dumps(result))
-    assert bench.results() == {"lora_scratch_r8": written}
+    assert written == json.loads(json.dumps(result.as_json()))
+    assert bench.results() == {"lora_scratch_r8": result}
 
 
 def test_the_result_says_what_it_depends_on(bench, finished):
     prepared, result = finished
-    assert result["config"]["hyperparameters"] == {"rank": 8, "alpha": 4.0, "targets": ["q", "v"]}
-    assert result["config"]["seed"] == 3
-    assert result["config"]["learning_rate"] == prepared.learning_rate
-    assert result["reviews"] == {"train": len(bench.reviews.train), "test": len(bench.reviews.test)}
-    assert result["environment"]["versions"]["torch"] == torch.__version__
-    assert result["environment"]["precision"] in ("float32", "bfloat16")
-    parameters = result["parameters"]
-    assert parameters["whole"] == count_parameters(prepared.tuned.model)
-    assert (
-        parameters["trainable"] == parameters["added"] == parameters["whole"] - count_parameters(bench.base())
-    )
+    assert result.config.hyperparameters == {"rank": 8, "alpha": 4.0, "targets": ["q", "v"]}
+    assert result.config.seed == 3
+    assert result.config.learning_rate == prepared.learning_rate
+    assert result.reviews == {"train": len(bench.reviews.train), "test": len(bench.reviews.test)}
+    assert result.environment.versions["torch"] == torch.__version__
+    assert result.environment.precision in ("float32", "bfloat16")
+    parameters = result.parameters
+    assert parameters.whole == count_parameters(prepared.tuned.model)
+    assert parameters.trainable == parameters.added == parameters.whole - count_parameters(bench.base())
 
 
 def test_the_accuracies_agree_with_the_epochs(bench, finished):
     _, result = finished
-    epochs, accuracy = result["epochs"], result["accuracy"]
+    epochs, accuracy = result.epochs, result.accuracy
     assert len(epochs) == bench.profile.epochs
-    assert accuracy["best"] == max(epoch["accuracy"] for epoch in epochs)
-    assert accuracy["last"] == epochs[-1]["accuracy"]
-    assert epochs[accuracy["best_epoch"] - 1]["accuracy"] == accuracy["best"]
-    assert len(result["mistakes"]) == round((1 - accuracy["best"]) * bench.profile.test_reviews)
+    assert accuracy.best == max(epoch.accuracy for epoch in epochs)
+    assert accuracy.last == epochs[-1].accuracy
+    assert epochs[accuracy.best_epoch - 1].accuracy == accuracy.best
+    assert len(result.mistakes) == round((1 - accuracy.best) * bench.profile.test_reviews)
     for epoch in epochs:
-        whole = 0.2 * epoch["validation_accuracy"] + 0.8 * epoch["rest_accuracy"]
-        assert epoch["accuracy"] == pytest.approx(whole)
+        whole = 0.2 * epoch.validation_accuracy + 0.8 * epoch.rest_accuracy
+        assert epoch.accuracy == pytest.approx(whole)
 
 
 def test_the_weight_file_is_the_best_epochs(bench, finished):
@@ -68,20 +66,20 @@ def test_the_weight_file_is_the_best_epochs(bench, finished):
     assert all(torch.equal(entries[name], own[name]) for name in entries)
     fresh = bench.prepare("lora_scratch_r8")
     load_delta(fresh.tuned.model, path)
-    assert torch.equal(bench.logits(fresh, [0, 1, 2]), bench.logits(prepared, [0, 1, 2]))
+    assert torch.equal(fresh.logits([0, 1, 2]), prepared.logits([0, 1, 2]))
 
 
 def test_a_finished_run_is_not_repeated(bench, finished):
     _, result = finished
     again = bench.train(bench.prepare("lora_scratch_r8"))
-    assert again["epochs"] == result["epochs"], "seconds and all: nothing was measured anew"
+    assert again.epochs == result.epochs, "seconds and all: nothing was measured again"
 
 
 def test_the_same_seed_gives_the_same_run(bench, finished, tmp_path):
     _, result = finished
     other = Session.open("smoke", seed=3, output=tmp_path)
     again = other.train(other.prepare("lora_scratch_r8"))
-    assert again["curve"] == result["curve"]
+    assert again.curve == result.curve
     assert (tmp_path / "weights" / "lora.pt").read_bytes() == (
         bench.output / "weights" / "lora.pt"
     ).read_bytes()
@@ -92,23 +90,25 @@ def test_a_changed_run_is_kept_apart_from_the_ten(bench, finished):
     before = published.read_bytes()
     weights = (bench.output / "weights" / "lora.pt").read_bytes()
     result = bench.train(bench.prepare("lora_scratch_r8", {"rank": 2, "epochs": 1}))
-    assert result["config"]["hyperparameters"]["rank"] == 2
+    assert result.config.hyperparameters["rank"] == 2
     assert published.read_bytes() == before
     assert (bench.output / "weights" / "lora.pt").read_bytes() == weights
 
 
 def test_baselines_stand_beside_the_runs(bench):
     rows = [bench.zero_shot(), bench.zero_shot("sst2 sentence: "), bench.bag_of_words()]
-    assert [row["id"] for row in rows] == ["zero_shot", "zero_shot_prefix", "bag_of_words"]
+    assert [row.id for row in rows] == ["zero_shot", "zero_shot_prefix", "bag_of_words"]
     for row in rows:
-        assert 0 <= row["accuracy"]["best"] <= 1
-        assert row["id"] in bench.results()
-    assert rows[2]["malformed"] == 0
+        assert 0 <= row.accuracy.best <= 1
+        assert row.id in bench.results()
+    assert rows[2].malformed == 0
 
 
 def test_another_profiles_results_are_not_mixed_in(bench, finished):
     stray = bench.output / "report" / "results" / "stray.json"
-    stray.write_text(json.dumps({"id": "stray", "profile": "course"}))
+    stray.write_text(
+        json.dumps({"id": "stray", "title": "", "profile": "course", "accuracy": {"best": 1}, "malformed": 0})
+    )
     assert "stray" not in bench.results()
     stray.unlink()
 

@@ -129,22 +129,21 @@ def run(
     _say(str(bench))
     for run_id in chosen:
         _say(f"\n{run_id}")
-        accuracy = bench.train(bench.prepare(run_id, changes))["accuracy"]
+        accuracy = bench.prepare(run_id, changes).train().accuracy
         _say(
-            f"best epoch {_percent(accuracy['best'])}, last {_percent(accuracy['last'])}, "
-            f"validation-chosen {_percent(accuracy['validation_chosen'])}"
+            f"best epoch {_percent(accuracy.best)}, last {_percent(accuracy.last)}, "
+            f"validation-chosen {_percent(accuracy.validation_chosen)}"
         )
 
 
 @app.command()
 def baselines(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
     """Measure what the ten are held against: zero-shot with and without prefix, bag of words."""
-    from peft_scratch.assignment import SST2_PREFIX
     from peft_scratch.experiments.session import Session
 
     bench = Session.open(profile, output=output, recipe=recipe)
-    for result in (bench.zero_shot(), bench.zero_shot(SST2_PREFIX), bench.bag_of_words()):
-        _say(f"{result['title']}: {_percent(result['accuracy']['best'])}")
+    for result in bench.baselines():
+        _say(f"{result.title}: {_percent(result.accuracy.best)}")
 
 
 @app.command()
@@ -156,12 +155,11 @@ def small_data(profile: Profile = "auto", output: Output = None, recipe: Recipe 
     from peft_scratch.experiments.small_data import small_data
 
     for result in small_data(profile, output, recipe):
-        last = [run["epochs"][-1] for run in result["runs"]]
-        training, test = (
-            sum(epoch[name] for epoch in last) / len(last) for name in ("training_accuracy", "test_accuracy")
-        )
+        last = [run.epochs[-1] for run in result.runs]
+        training = sum(epoch.training_accuracy for epoch in last) / len(last)
+        test = sum(epoch.test_accuracy for epoch in last) / len(last)
         _say(
-            f"{result['title']}: after epoch {result['epochs']}, {_percent(training)} in training and "
+            f"{result.title}: after epoch {result.epochs}, {_percent(training)} in training and "
             f"{_percent(test)} in test, on average over {len(last)} seeds"
         )
 

@@ -227,9 +227,9 @@ class SmallDataResult(_Part):
     profile: str
     reviews: int
     epochs: int
+    environment: Environment | None = None
     config: dict[str, Any]
     runs: list[SmallDataRun]
-    environment: Environment | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As JSON holds it."""

@@ -59,7 +59,7 @@ def test_identity_at_the_start(gated, tiny_t5, tiny_gated_t5, batch):
     expected = base(**batch).logits
     tuned = apply(Adapter(), base)
     assert torch.equal(tuned.model(**batch).logits, expected)
-    assert tuned.places == PLACES
+    assert tuned.module_names == PLACES
 
 
 def test_dropout_is_where_it_was(tiny_t5, batch):

@@ -85,7 +85,7 @@ def test_t5_small(method, trains, whole, tensors):
 )
 def test_flan_t5_small(method, places, added):
     tuned = tuned_on(method, FLAN_T5_SMALL)
-    assert len(tuned.places) == places
+    assert len(tuned.module_names) == places
     assert count_parameters(tuned.model) == 76_961_152 + added
     assert method.added_parameters(T5Config(**FLAN_T5_SMALL)) == added
 

@@ -89,7 +89,7 @@ def test_mode_and_places(method, training, tiny_t5):
     names = [name for name, _ in tiny_t5.named_modules()]
     tuned = apply(method, tiny_t5.train(training))
     assert {module.training for module in tuned.model.modules()} == {training}
-    assert tuned.places and set(tuned.places) <= set(names)
+    assert tuned.module_names and set(tuned.module_names) <= set(names)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=_name)

@@ -91,13 +91,13 @@ def test_identity_at_the_start(gated, tiny_t5, tiny_gated_t5, batch):
 )
 def test_targets_go_by_the_last_name_part(targets, places, tiny_t5):
     tuned = apply(LoRA(targets=targets), tiny_t5)  # apply also checks the count against the formula
-    assert len(tuned.places) == places
-    assert {name.rpartition(".")[2] for name in tuned.places} == set(targets)
-    assert all(isinstance(tuned.model.get_submodule(name), LoRALinear) for name in tuned.places)
+    assert len(tuned.module_names) == places
+    assert {name.rpartition(".")[2] for name in tuned.module_names} == set(targets)
+    assert all(isinstance(tuned.model.get_submodule(name), LoRALinear) for name in tuned.module_names)
 
 
 def test_gated_targets(tiny_gated_t5):
-    assert len(apply(LoRA(targets=("wi_0", "wi_1", "wo")), tiny_gated_t5).places) == 12
+    assert len(apply(LoRA(targets=("wi_0", "wi_1", "wo")), tiny_gated_t5).module_names) == 12
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_merge_is_exact_and_undone_to_the_bit(tiny_t5, batch):
     merge(model)
     once = copy.deepcopy(model.state_dict())
     assert torch.allclose(model(**batch).logits, unmerged, atol=1e-5)
-    for name in tuned.places:
+    for name in tuned.module_names:
         layer, before = model.get_submodule(name), tiny_t5.get_submodule(name).weight
         update = (4.0 / 4 * layer.sharif_llm_A @ layer.sharif_llm_B).T
         assert torch.equal(layer.weight, before + update) and not torch.equal(layer.weight, before)
@@ -163,7 +163,7 @@ def test_eval_and_train_do_not_merge(tiny_t5):
     before = {name: p.clone() for name, p in tuned.model.named_parameters()}
     tuned.model.train().eval().train()
     assert all(torch.equal(p, before[name]) for name, p in tuned.model.named_parameters())
-    assert not any(tuned.model.get_submodule(name).merged for name in tuned.places)
+    assert not any(tuned.model.get_submodule(name).merged for name in tuned.module_names)
 
 
 def test_merged_is_saved_as_unmerged_and_refuses_to_load(tiny_t5, tmp_path):

@@ -73,7 +73,7 @@ def parameters(
     with _in_seconds():
         from peft_scratch.exactness.ledger import ledger
         from peft_scratch.exactness.ledger_tables import tables
-        from peft_scratch.experiments.results import write_json
+        from peft_scratch.results import write_json
 
         result = ledger(model, method=method, size=size)
     from rich.console import Console

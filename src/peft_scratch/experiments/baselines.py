@@ -10,7 +10,7 @@ from peft_scratch.data.reviews import Reviews
 
 
 def bag_of_words(reviews: Reviews) -> list[int]:
-    """Verdicts on the test reviews of a logistic regression on tf-idf weighted words and word pairs.
+    """Predictions on the test reviews of a logistic regression on tf-idf weighted words and word pairs.
 
     It reads whole reviews, where T5 reads their beginnings only.
     """

@@ -13,47 +13,112 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedTokenizerBase
 
-from peft_scratch.data.batches import Collator, LengthGroupedBatches, SortedBatches, subset
+from peft_scratch.data.batches import (
+    Collator,
+    LengthGroupedBatches,
+    SortedBatches,
+    evenly_spaced,
+    subset,
+)
 from peft_scratch.data.corruption import corrupt, draw_spans, sentinel_ids
 from peft_scratch.data.tokens import tokenise
-from peft_scratch.training.recipe import Recipe
-from peft_scratch.training.trainer import History, make_optimizer, train_epoch
+from peft_scratch.errors import UserError
+from peft_scratch.methods import base_of
+from peft_scratch.results import Generation, Knowledge, Memory, RunResult, TrainingAccuracy, read_result
+from peft_scratch.training.checkpoints import History, restore
+from peft_scratch.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from peft_scratch.experiments.run import PreparedRun
+    from peft_scratch.experiments.session import Session
 
 #: How many held-out reviews the base's knowledge is measured on.
 KNOWLEDGE_REVIEWS = 128
-# Which of their tokens are masked is the same for every run, whatever its seed.
+#: How many test reviews each run ends on generating for.
+GENERATED_REVIEWS = 200
+# Which of the tokens are masked is the same for every run, whatever its seed.
 MASKING_SEED = 0
+
+#: The parts of a result that are measured after the last epoch.
+PARTS = ("memory", "knowledge", "training_accuracy", "generation")
+
+
+def measure(
+    prepared: PreparedRun, history: History, training: Collator, test: Collator, path: Path
+) -> dict[str, Any]:
+    """What the assignment claims, measured on a trained run, whose weights are those of `history` afterwards.
+
+    Training accuracy is taken on half as many reviews as test accuracy, if there are so many: it costs
+    time in every run.
+
+    Args:
+        path: the result of an earlier call of the same run, if any; then nothing is measured again.
+    """
+    if found := _measured_before(path, history):
+        return found
+    model, profile = prepared.tuned.model, prepared.profile
+    trainer = prepared.trainer()
+    trainer.batch_size = trainer.micro_batch = history.micro_batch
+    memory = training_memory(trainer, training)
+    restore(model, history.best_state)  # measuring takes steps
+    model.eval()
+    knowledge = _knowledge(prepared)
+    wanted = (profile.test_reviews or len(prepared.session.reviews.test)) // 2
+    seen = subset(training, evenly_spaced(len(training.inputs), wanted))
+    accuracy = prepared.predict(seen).score()["accuracy"]
+    return {
+        "memory": memory,
+        "knowledge": knowledge,
+        "training_accuracy": TrainingAccuracy(accuracy=accuracy, reviews=len(seen.inputs)),
+        "generation": compared_with_generation(prepared, test),
+    }
+
+
+def _measured_before(path: Path, history: History) -> dict[str, Any] | None:
+    try:
+        found = read_result(path)
+    except (OSError, UserError):  # not there, damaged, or of an older kit: it is measured again
+        return None
+    epochs = [{k: value for k, value in epoch.items() if k != "mistakes"} for epoch in history.epochs]
+    if not isinstance(found, RunResult) or [e.model_dump(exclude_unset=True) for e in found.epochs] != epochs:
+        return None
+    parts = {name: getattr(found, name) for name in PARTS}
+    return None if None in parts.values() else parts
+
+
+def compared_with_generation(prepared: PreparedRun, test: Collator) -> Generation:
+    """How many predictions on test reviews differ when each of them is really generated.
+
+    On `GENERATED_REVIEWS` of them, evenly spaced, if there are so many: generation is what costs time.
+    """
+    rows = evenly_spaced(len(test.inputs), GENERATED_REVIEWS)
+    scored, generated = (
+        prepared.predict(subset(test, rows), scoring=scoring).predictions for scoring in (True, False)
+    )
+    differ = sum(one != other for one, other in zip(scored, generated, strict=True))
+    return Generation(reviews=len(rows), of=len(test.inputs), differ=differ)
 
 
 # 1. Memory
 
 
-def training_memory(
-    model: nn.Module,
-    collator: Collator,
-    *,
-    accelerator: Accelerator,
-    recipe: Recipe,
-    learning_rate: float,
-    batch_size: int,
-) -> dict[str, Any]:
-    """What training `model` holds in memory, measured in two steps on the longest batch of `collator`.
+def training_memory(trainer: Trainer, collator: Collator) -> Memory:
+    """What training holds in memory, measured in two steps on the longest batch of `collator`.
 
     They are steps of the one training loop, taken after the run on the run's own model: so a run that
     was found on disk is measured like any other. They move the trainable weights and no others; put those
-    back afterwards (`training.restore`).
+    back afterwards (`checkpoints.restore`).
 
     Args:
-        batch_size: how many reviews go through the model at once, in all processes together.
+        trainer: its `batch_size` is how many reviews go through the model at once, in all processes together.
 
     Returns:
         Bytes: `parameters`, all of them; `gradients`, all there at once before the optimiser's step;
@@ -61,16 +126,14 @@ def training_memory(
         pass (see `saved_for_backward`); `peak` and `peak_kind` of the second step, the first that has
         all of it at once (see `peak_during`).
     """
+    model = trainer.model
     lengths = [len(row) for row in collator.inputs]
-    longest = next(iter(SortedBatches(lengths, batch_size)))
+    longest = next(iter(SortedBatches(lengths, trainer.batch_size)))
     collator = subset(collator, longest)
-    batches = LengthGroupedBatches([lengths[i] for i in longest], batch_size, seed=0)
-    model.to(accelerator.device)
-    prepared, optimizer = accelerator.prepare(model, make_optimizer(model, learning_rate))
+    batches = LengthGroupedBatches([lengths[i] for i in longest], trainer.batch_size, seed=0)
 
     def step() -> None:
-        history = History(micro_batch=batch_size)
-        train_epoch(prepared, optimizer, batches, collator, accelerator, recipe, history, "measuring memory")
+        trainer.train_batches(collator, batches, "measuring memory")
 
     gradients = {}
 
@@ -82,18 +145,17 @@ def training_memory(
         step()
     for hook in hooks:
         hook.remove()
-    peak, kind = peak_during(step, accelerator.device)
-    state = [value for entry in optimizer.state.values() for value in entry.values()]
-    memory = {
-        "parameters": sum(p.nbytes for p in model.parameters()),
-        "gradients": sum(gradients.values()),
-        "optimizer": sum(value.nbytes for value in state if isinstance(value, Tensor)),
-        "activations": sum(saved.values()),
-        "peak": peak,
-        "peak_kind": kind,
-    }
-    accelerator.free_memory()
-    return memory
+    peak, kind = peak_during(step, trainer.accelerator.device)
+    state = [value for entry in trainer.optimizer.state.values() for value in entry.values()]
+    trainer.close()
+    return Memory(
+        parameters=sum(p.nbytes for p in model.parameters()),
+        gradients=sum(gradients.values()),
+        optimizer=sum(value.nbytes for value in state if isinstance(value, Tensor)),
+        activations=sum(saved.values()),
+        peak=peak,
+        peak_kind=kind,
+    )
 
 
 @contextmanager
@@ -147,6 +209,36 @@ def _reset_resident_peak() -> bool:
 # 3. Knowledge
 
 
+def _knowledge(prepared: PreparedRun) -> Knowledge:
+    """The loss of the pre-training task: of the base, of the tuned model, and with the method off."""
+    session, model = prepared.session, prepared.tuned.model
+    masked = _masked_reviews_of(session)
+    off = None
+    if prepared.run.kind != "full":
+        # Frozen, as the untouched base was, so that both are measured alike whatever a recipe does with that.
+        off = pretraining_loss(base_of(prepared.tuned).requires_grad_(False), masked, session)
+    return Knowledge(
+        reviews=len(masked.inputs),
+        base=_base_knowledge(session),
+        tuned=pretraining_loss(model, masked, session),
+        off=off,
+    )
+
+
+def _masked_reviews_of(session: Session) -> Collator:
+    """The same held-out reviews for every run of the session's profile."""
+    test = session.reviews.test
+    texts = test.select(evenly_spaced(len(test), KNOWLEDGE_REVIEWS))["text"]
+    return masked_reviews(texts, session.tokenizer, session.profile.max_tokens)
+
+
+def _base_knowledge(session: Session) -> float:
+    """The same for every run of a session, so it is measured once."""
+    if session.base_knowledge is None:
+        session.base_knowledge = pretraining_loss(session.frozen_base(), _masked_reviews_of(session), session)
+    return session.base_knowledge
+
+
 def masked_reviews(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Collator:
     """The texts as T5's pre-training task, span corruption (Raffel et al. 2020, section 3.1.4).
 
@@ -168,18 +260,17 @@ def masked_reviews(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max
     return Collator(inputs, list(range(len(inputs))), targets, tokenizer.pad_token_id)
 
 
-def pretraining_loss(
-    model: nn.Module, masked: Collator, accelerator: Accelerator, recipe: Recipe, batch_size: int
-) -> float:
-    """The mean cross-entropy of `model` for a target token of `masked`, in nats.
+def pretraining_loss(model: nn.Module, masked: Collator, session: Session) -> float:
+    """The mean cross-entropy of `model` per target token of `masked`, in nats.
 
-    The model ends on the accelerator's device, in evaluation mode.
+    The model ends on the session's device, in evaluation mode.
     """
-    model.to(accelerator.device).eval()
+    device = session.accelerator.device
+    model.to(device).eval()
     total, tokens = 0.0, 0
-    with torch.inference_mode(), recipe.at_work(model, accelerator.device):
-        for rows in SortedBatches([len(row) for row in masked.inputs], batch_size):
-            batch = {n: t.to(accelerator.device) for n, t in masked(rows).items() if n != "index"}
+    with torch.inference_mode(), session.recipe.forward_context(model, device):
+        for rows in SortedBatches([len(row) for row in masked.inputs], session.profile.batch_size):
+            batch = {n: t.to(device) for n, t in masked(rows).items() if n != "index"}
             count = sum(len(masked.targets[row]) for row in rows)
             total += count * model(**batch).loss.item()
             tokens += count

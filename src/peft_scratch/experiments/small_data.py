@@ -12,11 +12,10 @@ from typing import Any
 from torch import nn
 
 from peft_scratch.assignment import FROM_SCRATCH
-from peft_scratch.data.reviews import load_reviews
-from peft_scratch.experiments.results import environment, write_json
-from peft_scratch.experiments.run import fingerprint, prompt_rows
+from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.session import Session
-from peft_scratch.training.trainer import train
+from peft_scratch.experiments.settings import fingerprint
+from peft_scratch.results import SmallDataEpoch, SmallDataResult, SmallDataRun, write_result
 
 SEEDS = (0, 1, 2)
 #: The test reviews are fewer than in the ten runs, for time: they are judged after every epoch.
@@ -31,72 +30,55 @@ def small_data(
     runs: Sequence[str] = FROM_SCRATCH,
     seeds: Sequence[int] = SEEDS,
     settings: dict[str, int] = SETTINGS,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[SmallDataResult]:
     """Train each of `runs` with each of `seeds`; write `report/small_data/<run>.json` and yield it.
 
     The reviews are the same for every run and seed. What was interrupted goes on from its last whole epoch.
 
     Raises:
-        UserError: as `Session.open`, `Session.prepare` and `train` do.
+        UserError: as `Session.open`, `Session.prepare` and `Trainer.fit` do.
     """
-    benches = [Session.open(profile, seed, output, recipe) for seed in seeds]
+    sessions = [Session.open(profile, seed, output, recipe) for seed in seeds]
     for run_id in runs:
-        done = [_train(bench, run_id, settings) for bench in benches]
-        result = {**done[0], "runs": [run for each in done for run in each["runs"]]}
-        if benches[0].accelerator.is_main_process:
-            write_json(benches[0].output / "report" / "small_data" / f"{run_id}.json", result)
+        results = [_train(session, run_id, settings) for session in sessions]
+        result = results[0].model_copy(update={"runs": [run for each in results for run in each.runs]})
+        if sessions[0].accelerator.is_main_process:
+            write_result(sessions[0].output / "report" / "small_data" / f"{run_id}.json", result)
         yield result
 
 
-def _train(bench: Session, run_id: str, settings: dict[str, int]) -> dict[str, Any]:
+def _train(session: Session, run_id: str, settings: dict[str, int]) -> SmallDataResult:
     """The result of one run with one seed."""
-    prepared = bench.prepare(run_id, settings)
-    run, profile = prepared.run, prepared.profile
-    config = bench.configuration(prepared)
-    folder = bench.output / "runs" / f"small-data-{profile.name}-{run.id}-{fingerprint(config)}"
-    reviews = load_reviews(profile)
-    length = profile.max_tokens - prompt_rows(run)
-    training, test = (bench.collator(split, length) for split in (reviews.train, reviews.test))
+    prepared = session.prepare(run_id, settings)
+    run, profile, config = prepared.run, prepared.profile, prepared.configuration
+    folder = session.output / "runs" / f"small-data-{profile.name}-{run.id}-{fingerprint(config)}"
+    reviews = prepared.reviews
+    training, test = (prepared.collator(split) for split in (reviews.train, reviews.test))
 
-    def accuracies(model: nn.Module) -> dict[str, float]:
+    def accuracies(model: nn.Module) -> dict[str, Any]:
         on_test, on_training = (
-            bench.judge(model, part, profile.batch_size).score()["accuracy"] for part in (test, training)
+            session.predict(model, part, profile.batch_size).score()["accuracy"] for part in (test, training)
         )
         return {"accuracy": on_test, "training_accuracy": on_training}
 
-    with bench.alone_in(folder):
-        history = train(
-            prepared.tuned.model,
-            training,
-            accuracies,
-            accelerator=bench.accelerator,
-            recipe=bench.recipe,
-            epochs=profile.epochs,
-            learning_rate=prepared.learning_rate,
-            batch_size=profile.batch_size,
-            seed=bench.seed,
-            checkpoints=folder,
+    with session.alone_in(folder):
+        history = prepared.trainer().fit(training, accuracies, profile.epochs, folder)
+    epochs = [
+        SmallDataEpoch(
+            epoch=epoch["epoch"],
+            loss=epoch["loss"],
+            training_accuracy=epoch["training_accuracy"],
+            test_accuracy=epoch["accuracy"],
         )
-    return {
-        "id": run.id,
-        "title": run.title,
-        "profile": profile.name,
-        "reviews": len(reviews.train),
-        "epochs": profile.epochs,
-        "environment": environment(bench.accelerator.device, bench.precision),
-        "config": {name: value for name, value in config.items() if name != "seed"},
-        "runs": [
-            {
-                "seed": bench.seed,
-                "epochs": [
-                    {
-                        "epoch": epoch["epoch"],
-                        "loss": epoch["loss"],
-                        "training_accuracy": epoch["training_accuracy"],
-                        "test_accuracy": epoch["accuracy"],
-                    }
-                    for epoch in history.epochs
-                ],
-            }
-        ],
-    }
+        for epoch in history.epochs
+    ]
+    return SmallDataResult(
+        id=run.id,
+        title=run.title,
+        profile=profile.name,
+        reviews=len(reviews.train),
+        epochs=profile.epochs,
+        environment=environment(session.accelerator.device, session.precision),
+        config={name: value for name, value in config.items() if name != "seed"},
+        runs=[SmallDataRun(seed=session.seed, epochs=epochs)],
+    )

@@ -32,7 +32,7 @@ class Tuned:
 
     model: nn.Module
     method: Method
-    places: list[str]
+    module_names: list[str]
 
     @property
     def trainable(self) -> list[str]:

@@ -22,7 +22,9 @@ from pygments.lexers import PythonLexer
 from torch import Tensor
 
 from peft_scratch.assignment import LABEL_WORDS, PROFILES, RUNS
-from peft_scratch.experiments.session import Prepared, Session
+from peft_scratch.experiments.run import PreparedRun
+from peft_scratch.experiments.session import Session
+from peft_scratch.results import Result, RunResult
 from peft_scratch.wording import counted
 
 #: The longest piece of a review that is ever shown: the reviews are other people's.
@@ -63,7 +65,7 @@ def tensors(entries: dict[str, Tensor]) -> None:
     table(("entry", "shape", "tensors", "parameters"), rows)
 
 
-def run(prepared: Prepared) -> None:
+def run(prepared: PreparedRun) -> None:
     """Print a run's constants and where its method went, before it trains."""
     tuned, course = prepared.tuned, prepared.run.learning_rate
     there = len(list(tuned.model.parameters()))
@@ -72,9 +74,9 @@ def run(prepared: Prepared) -> None:
     print(f"method         {prepared.tuned.method}")
     print(f"learning rate  {prepared.learning_rate:g} in the {prepared.profile.name} profile{remark}")
     print(f"trains         {len(tuned.trainable)} of {there} tensors")
-    if tuned.places:
-        print(f"put into       {counted(len(tuned.places), 'place')}")
-        print(*(f"               {name}" for name in fold(tuned.places)), sep="\n")
+    if tuned.module_names:
+        print(f"put into       {counted(len(tuned.module_names), 'place')}")
+        print(*(f"               {name}" for name in fold(tuned.module_names)), sep="\n")
 
 
 def fold(names: Iterable[str]) -> dict[str, list[str]]:
@@ -98,15 +100,15 @@ def fold(names: Iterable[str]) -> dict[str, list[str]]:
     return alone | folded
 
 
-def curves(*results: dict[str, Any]) -> None:
+def curves(*results: RunResult) -> None:
     """Draw the training loss within the epochs, and the test accuracy after each; a ring marks the best."""
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), dpi=90, layout="constrained")
     for result, (colour, marker) in zip(results, _STYLES, strict=False):
-        left.plot(*zip(*result["curve"], strict=True), color=colour, label=result["title"])
-        epochs = [epoch["epoch"] for epoch in result["epochs"]]
-        percents = [100 * epoch["accuracy"] for epoch in result["epochs"]]
-        right.plot(epochs, percents, color=colour, marker=marker, label=result["title"])
-        best = result["accuracy"]["best_epoch"]
+        left.plot(*zip(*result.curve, strict=True), color=colour, label=result.title)
+        epochs = [epoch.epoch for epoch in result.epochs]
+        percents = [100 * epoch.accuracy for epoch in result.epochs]
+        right.plot(epochs, percents, color=colour, marker=marker, label=result.title)
+        best = result.accuracy.best_epoch
         right.plot(best, percents[best - 1], "o", markersize=13, markerfacecolor="none", color=colour)
     left.set(title="Training loss", xlabel="epochs done", ylabel="cross-entropy of the label word")
     right.set(title="Accuracy on the test split", xlabel="epoch", ylabel="%")
@@ -119,13 +121,13 @@ def curves(*results: dict[str, Any]) -> None:
     plt.show()
 
 
-def numbers(*results: dict[str, Any]) -> None:
+def numbers(*results: Result) -> None:
     """Display the accuracies of `results`: the course's number, and the two honest ones beside it."""
-    rows = [(result["title"], *_numbers(result)) for result in results]
+    rows = [(result.title, *_numbers(result)) for result in results]
     table(("", *_NUMBERS), rows)
-    if any("last" in result["accuracy"] for result in results):
+    if any(result.accuracy.last is not None for result in results):
         _display(_SELECTION)
-    if not all(PROFILES[result["profile"]].measures for result in results):
+    if not all(PROFILES[result.profile].measures for result in results):
         _display("*A smoke run: it shows that everything works; its numbers say nothing about the methods.*")
 
 
@@ -133,7 +135,7 @@ def standings(bench: Session) -> None:
     """Display every row that there will be in the end, with the numbers found in the output folder."""
     found = bench.results()
     baselines = [found[name] for name in ("zero_shot", "zero_shot_prefix", "bag_of_words") if name in found]
-    rows = [(result["title"], "", *_numbers(result)) for result in baselines]
+    rows = [(result.title, "", *_numbers(result)) for result in baselines]
     for run in RUNS.values():
         accuracies = _numbers(found[run.id]) if run.id in found else ("not run yet", "-", "-", "-")
         rows.append((run.title, run.notebook, *accuracies))
@@ -149,28 +151,27 @@ _SELECTION = (
 )
 
 
-def _numbers(result: dict[str, Any]) -> tuple[str, ...]:
-    accuracy = result["accuracy"]
-    malformed = f"{100 * result['malformed']:.1f}"
-    if "last" not in accuracy:
-        return f"{100 * accuracy['best']:.1f}", "-", "-", malformed
+def _numbers(result: Result) -> tuple[str, ...]:
+    accuracy, malformed = result.accuracy, f"{100 * result.malformed:.1f}"
+    if accuracy.last is None:
+        return f"{result.percent:.1f}", "-", "-", malformed
     return (
-        f"{100 * accuracy['best']:.1f} (epoch {accuracy['best_epoch']})",
-        f"{100 * accuracy['last']:.1f}",
-        f"{100 * accuracy['validation_chosen']:.1f} (epoch {accuracy['validation_chosen_epoch']})",
+        f"{result.percent:.1f} (epoch {accuracy.best_epoch})",
+        f"{100 * accuracy.last:.1f}",
+        f"{100 * accuracy.validation_chosen:.1f} (epoch {accuracy.validation_chosen_epoch})",
         malformed,
     )
 
 
-def mistakes(bench: Session, prepared: Prepared, result: dict[str, Any], count: int = 6) -> None:
+def mistakes(bench: Session, prepared: PreparedRun, result: Result, count: int = 6) -> None:
     """Say how often each label is missed, and display how a few reviews it gets wrong begin."""
     labels = bench.reviews.test["label"]
-    wrong = result["mistakes"]
+    wrong = result.mistakes
     for label, word in enumerate(LABEL_WORDS):
         missed, there = sum(labels[i] == label for i in wrong), sum(one == label for one in labels)
         print(f"{missed:,} of {there:,} {word} reviews are judged wrong ({100 * missed / there:.1f} %)")
     if rows := [wrong[i * len(wrong) // count] for i in range(min(count, len(wrong)))]:
-        answers = bench.answers(prepared, rows)
+        answers = prepared.answers(rows)
         shown = [
             (
                 _plain(phrase(bench.reviews.test[i]["text"])),
@@ -189,7 +190,7 @@ def phrase(review: str) -> str:
     return review[: PHRASE - 1].rpartition(" ")[0] + "…"
 
 
-def compare(bench: Session, first: dict[str, Any], second: dict[str, Any]) -> None:
+def compare(bench: Session, first: Result, second: Result) -> None:
     """Print how far two results are apart, and whether this many test reviews can tell them apart.
 
     Both judge the same reviews, so only those that one gets right and the other wrong count. With b
@@ -198,13 +199,13 @@ def compare(bench: Session, first: dict[str, Any], second: dict[str, Any]) -> No
     of the test reviews alone.
     """
     n = len(bench.reviews.test)
-    wrong_first, wrong_second = set(first["mistakes"]), set(second["mistakes"])
+    wrong_first, wrong_second = set(first.mistakes), set(second.mistakes)
     b, c = len(wrong_second - wrong_first), len(wrong_first - wrong_second)
     gap, error = (b - c) / n, math.sqrt(b + c - (b - c) ** 2 / n) / n
     verdict = "too far apart for chance alone" if abs(gap) > 2 * error else "a gap that chance alone can make"
     print(
-        f"{first['title']}: {100 * first['accuracy']['best']:.1f} %\n"
-        f"{second['title']}: {100 * second['accuracy']['best']:.1f} %\n"
+        f"{first.title}: {first.percent:.1f} %\n"
+        f"{second.title}: {second.percent:.1f} %\n"
         f"difference {100 * gap:+.1f} points, standard error {100 * error:.1f}: {verdict}.\n"
         f"They are wrong on {len(wrong_first & wrong_second):,} of the same reviews, "
         f"and differ on {b + c:,} of {n:,}."
@@ -218,14 +219,14 @@ def hand_in(bench: Session, notebook: int) -> None:
     for run in RUNS.values():
         if run.notebook != notebook:
             continue
-        number = f"{100 * found[run.id]['accuracy']['best']:.1f}" if run.id in found else "not run yet"
+        number = f"{found[run.id].percent:.1f}" if run.id in found else "not run yet"
         file = bench.output / "weights" / run.weight_file if run.weight_file else None
         there = file is not None and file.exists()
         rows.append(
             (run.title, number, f"`weights/{file.name}`, {file.stat().st_size:,} bytes" if there else "-")
         )
     table(("", "for the report, %", "file to hand in"), rows)
-    if bench.profile.name != "course":
+    if not bench.profile.is_assignment:
         _display(
             f"*The {bench.profile.name} profile is a rehearsal: what is handed in comes from the course "
             "profile, `t5-small` on the whole of IMDB, which wants a GPU.*"

@@ -18,7 +18,7 @@ from peft_scratch.experiments.profile_choice import ProfileChoice
 from peft_scratch.experiments.session import Session
 from peft_scratch.paths import OFFLINE_BASE, ROOT
 from peft_scratch.pretraining.card import write_card
-from peft_scratch.training.evaluation import judge
+from peft_scratch.training.evaluation import predict
 from peft_scratch.training.recipe import RECIPES
 
 #: On these, the offline profile's runs from scratch are repeated.
@@ -34,8 +34,8 @@ def measure(base: Path = OFFLINE_BASE, output: Path = ROOT / "runs" / "base-scor
     """
     scores = {"sentences_zero_shot": _sentences(base)}
     bench = _workbench(base, output)
-    scores["imdb_zero_shot"] = bench.zero_shot()["accuracy"]["best"]
-    scores["imdb_zero_shot_prefix"] = bench.zero_shot(SST2_PREFIX)["accuracy"]["best"]
+    scores["imdb_zero_shot"] = bench.zero_shot().accuracy.best
+    scores["imdb_zero_shot_prefix"] = bench.zero_shot(SST2_PREFIX).accuracy.best
     for run in FROM_SCRATCH:
         scores[run] = _tuned(bench, run)
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def _workbench(base: Path, output: Path) -> Session:
 
 
 def _tuned(bench: Session, run: str) -> float:
-    return bench.train(bench.prepare(run))["accuracy"]["last"]
+    return bench.prepare(run).train().accuracy.last
 
 
 def _sentences(base: Path) -> float:
@@ -66,7 +66,7 @@ def _sentences(base: Path) -> float:
         label_ids(tokenizer),
         tokenizer.pad_token_id,
     )
-    return judge(model, collator, tokenizer, Accelerator(), 64, RECIPE).score()["accuracy"]
+    return predict(model, collator, tokenizer, Accelerator(), 64, RECIPE).score()["accuracy"]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pandas as pd
 
 from peft_scratch.assignment import FILES, PARTS, PROFILES, RUNS
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.run import configuration
+from peft_scratch.experiments.settings import configuration
 from peft_scratch.submission import notebooks, report, weights
 from peft_scratch.submission.archive import File, Gathered, gather
 from peft_scratch.submission.contract import REHEARSAL, base_name_of, file_names, fitted, read_name

@@ -36,7 +36,7 @@ def reproduce(
                 bench = Session.open(profile, output=output)
                 prepared = bench.prepare(name)
                 copy_delta(prepared.tuned.model, entries, str(run.weight_file))
-                percent = 100 * bench.score(prepared)["accuracy"]
+                percent = 100 * prepared.score()["accuracy"]
             except UserError as problem:
                 text = f"{run.weight_file} was not tried: {str(problem).rstrip('.')}"
                 findings.append(note(run.notebook, "not-reproduced", text))

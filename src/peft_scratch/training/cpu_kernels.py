@@ -24,8 +24,8 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @contextmanager
-def lean(model: nn.Module) -> Iterator[None]:
-    """Within it, `model`, with whatever method in it, takes the leaner road wherever there is one.
+def cpu_kernels(model: nn.Module) -> Iterator[None]:
+    """Within it, `model`, with whatever method in it, uses the cheaper computation wherever there is one.
 
     Only calls are redirected: no module, parameter or hook is added, and afterwards `model` is as before.
     """

@@ -19,7 +19,7 @@ from peft_scratch.data.batches import Collator, make_loader
 from peft_scratch.training.progress import progress
 from peft_scratch.training.recipe import Recipe
 
-#: The verdict on an output that is neither label word.
+#: The prediction for an output that is neither label word.
 MALFORMED = -1
 
 
@@ -47,39 +47,41 @@ class LabelWordAccuracy(evaluate.Metric):
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """A verdict for each review of the test split, in its order: 0, 1 or -1 for malformed."""
+class Predictions:
+    """A prediction for each review of the test split, in its order: 0, 1 or -1 for malformed."""
 
-    verdicts: list[int]
+    predictions: list[int]
     labels: list[int]
 
     def score(self, rows: Sequence[bool] | None = None) -> dict[str, float]:
         """`accuracy` and `malformed`, each a share of 1, over the reviews where `rows` is true."""
         keep = np.ones(len(self.labels), bool) if rows is None else np.asarray(rows, bool)
         return LabelWordAccuracy(keep_in_memory=True).compute(
-            predictions=np.asarray(self.verdicts)[keep], references=np.asarray(self.labels)[keep]
+            predictions=np.asarray(self.predictions)[keep], references=np.asarray(self.labels)[keep]
         )
 
     @property
     def mistakes(self) -> list[int]:
         """Positions of the reviews the model got wrong."""
         return [
-            i for i, (said, true) in enumerate(zip(self.verdicts, self.labels, strict=True)) if said != true
+            i
+            for i, (said, true) in enumerate(zip(self.predictions, self.labels, strict=True))
+            if said != true
         ]
 
 
-def judge(
+def predict(
     model: nn.Module,
     collator: Collator,
     tokenizer: PreTrainedTokenizerBase,
     accelerator: Accelerator,
     batch_size: int,
     recipe: Recipe,
-) -> Verdicts:
+) -> Predictions:
     """Have `model` (prepared by `accelerator`) judge every review of `collator`.
 
-    The verdicts are those of greedy generation of at most `MAX_LENGTH` tokens, which `recipe` may have
-    replaced by something cheaper (see `verdicts_of`).
+    The predictions are those of greedy generation of at most `MAX_LENGTH` tokens, which `recipe` may have
+    replaced by something cheaper (see `scored_predictions`).
     """
     lengths = [len(row) for row in collator.inputs]
     loader = make_loader(
@@ -89,25 +91,25 @@ def judge(
     model.eval()
     said = torch.full((len(lengths),), MALFORMED)
     bar = progress(loader, "  evaluating", "batch", accelerator.is_main_process)
-    with torch.inference_mode(), recipe.at_work(model, accelerator.device):
+    with torch.inference_mode(), recipe.forward_context(model, accelerator.device):
         for batch in bar:
             whole = accelerator.unwrap_model(model)
             if recipe.scoring:
-                verdicts = verdicts_of(whole, batch, collator.targets, tokenizer)
+                predictions = scored_predictions(whole, batch, collator.targets, tokenizer)
             else:
                 inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-                verdicts = generated_verdicts(whole, inputs, tokenizer)
-            said[batch["index"].cpu()] = verdicts.cpu()
+                predictions = generated_predictions(whole, inputs, tokenizer)
+            said[batch["index"].cpu()] = predictions.cpu()
     model.train(training)
     # Malformed, which is what stands where another process judged, is less than a label.
     said = accelerator.gather(said[None].to(accelerator.device)).max(0).values.cpu()  # (processes, N) -> (N)
-    return Verdicts(said.tolist(), list(collator.labels))
+    return Predictions(said.tolist(), list(collator.labels))
 
 
-def verdicts_of(
+def scored_predictions(
     model: nn.Module, batch: dict[str, Tensor], targets: list[list[int]], tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
-    """The verdicts (B,) on a batch: what greedy generation and decoding would give, without most of it.
+    """The predictions (B,) on a batch: what greedy generation and decoding would give, without most of it.
 
     Greedy generation stops at the end-of-sequence token, so where the best token of the whole
     vocabulary is first a label word and then the end, its output is that word: one encoder pass and
@@ -117,7 +119,7 @@ def verdicts_of(
     """
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     first = torch.tensor([target[0] for target in targets], device=batch["input_ids"].device)
-    verdicts = torch.full((len(batch["input_ids"]),), MALFORMED, device=first.device)
+    predictions = torch.full((len(batch["input_ids"]),), MALFORMED, device=first.device)
 
     decoder_ids = torch.full_like(batch["input_ids"][:, :1], model.config.decoder_start_token_id)  # (B, 1)
     out = model(**inputs, decoder_input_ids=decoder_ids, use_cache=True)
@@ -133,14 +135,14 @@ def verdicts_of(
             use_cache=True,
         )
         settled &= out.logits[:, -1].argmax(-1) == tokenizer.eos_token_id
-        verdicts[settled] = (word[settled, None] == first).int().argmax(-1)
+        predictions[settled] = (word[settled, None] == first).int().argmax(-1)
     possible = [token for token in word[~settled].unique().tolist() if may_begin(token, tokenizer)]
     rest = ~settled & torch.isin(word, word.new_tensor(possible))
     if rest.any():
         # With the encoder again, since AdapterHub's `generate` takes no `encoder_outputs`.
         left = {name: tensor[rest] for name, tensor in inputs.items()}
-        verdicts[rest] = generated_verdicts(model, left, tokenizer)
-    return verdicts
+        predictions[rest] = generated_predictions(model, left, tokenizer)
+    return predictions
 
 
 def may_begin(token: int, tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -156,10 +158,10 @@ def may_begin(token: int, tokenizer: PreTrainedTokenizerBase) -> bool:
     return any(word.startswith(text) for word in LABEL_WORDS)
 
 
-def generated_verdicts(
+def generated_predictions(
     model: nn.Module, inputs: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
-    """The verdicts (B,) by generation alone, as the assignment words it; `verdicts_of` must agree.
+    """The predictions (B,) by generation alone, as the assignment words it; `scored_predictions` must agree.
 
     Args:
         inputs: `input_ids` and `attention_mask`, each `(B, T)`.

@@ -1,6 +1,6 @@
-"""The two recipes: the course's way to train and to evaluate with its constants, and a faster one.
+"""The two recipes: `reference` trains and evaluates as the course's notebooks do, `fast` in less time.
 
-Both take the same constants to the same results. What differs is how the work is done, and only that.
+Both use the same hyperparameters and give equivalent results. Only how the work is done differs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch.utils.data import Sampler
 from peft_scratch.data.batches import LengthGroupedBatches, PlainBatches, ShuffledBatches, SortedBatches
 from peft_scratch.errors import UserError
 from peft_scratch.training import device
-from peft_scratch.training.cpu_kernels import lean
+from peft_scratch.training.cpu_kernels import cpu_kernels
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done otherwise than in the course's notebooks.
+    """How training and evaluation work; the attributes say what differs from the course's notebooks.
 
     Attributes:
         name: as it is asked for, and as results record it.
@@ -30,7 +30,7 @@ class Recipe:
         scoring: an evaluation asks for the label words' scores and generates only where they settle nothing.
         bfloat16: where the hardware has it, work is done in it and the frozen base held in it. What trains
             is float32 always.
-        lean: a CPU's share of dropout, attention and layer norm is done as `lean` has it.
+        cpu_kernels: on a CPU, dropout, attention and layer norm are computed as `cpu_kernels` has it.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Recipe:
     by_length: bool
     scoring: bool
     bfloat16: bool
-    lean: bool
+    cpu_kernels: bool
 
     @property
     def precision(self) -> tuple[torch.dtype, str]:
@@ -51,19 +51,19 @@ class Recipe:
         return str(self.precision[0]).removeprefix("torch.")
 
     @contextmanager
-    def at_work(self, model: nn.Module, where: torch.device) -> Iterator[None]:
+    def forward_context(self, model: nn.Module, where: torch.device) -> Iterator[None]:
         """Within it, a forward pass of `model` is done as the recipe has it.
 
         Its backward pass belongs outside. Nothing of it is left on the model afterwards.
         """
         dtype, _ = self.precision
         with (
-            lean(model) if self.lean else nullcontext(),
+            cpu_kernels(model) if self.cpu_kernels else nullcontext(),
             torch.autocast(where.type, torch.bfloat16, enabled=dtype == torch.bfloat16),
         ):
             yield
 
-    def hold(self, model: nn.Module) -> nn.Module:
+    def cast_frozen(self, model: nn.Module) -> nn.Module:
         """`model`, its frozen parameters held in `precision`; those that train stay as they are."""
         dtype, _ = self.precision
         for parameter in model.parameters():
@@ -86,20 +86,20 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe(
-            name="course",
-            summary="float32, batches at random, generation for every evaluation",
+            name="reference",
+            summary="as in the course: float32, batches at random, generation for every evaluation",
             by_length=False,
             scoring=False,
             bfloat16=False,
-            lean=False,
+            cpu_kernels=False,
         ),
         Recipe(
             name="fast",
-            summary="the same constants without the waste; `course` works as the course's notebooks do",
+            summary="same hyperparameters; bfloat16, batches sorted by length, scoring instead of generation",
             by_length=True,
             scoring=True,
             bfloat16=True,
-            lean=True,
+            cpu_kernels=True,
         ),
     )
 }

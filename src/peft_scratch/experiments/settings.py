@@ -1,0 +1,79 @@
+"""A run with some of its constants changed, and the fingerprint that tells one from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from peft_scratch.assignment import Profile, Run
+from peft_scratch.errors import UserError
+from peft_scratch.libraries import METHODS, method_of
+
+_PROFILE_SETTINGS = ("max_tokens", "train_reviews", "test_reviews", "epochs", "batch_size")
+
+
+def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, Profile]:
+    """`run` and `profile` with `settings` put in: a hyperparameter of the method, `learning_rate`, or
+    one of the profile's sizes.
+
+    Raises:
+        UserError: a setting is unknown, or its value is impossible.
+    """
+    of_method = [field.name for field in fields(METHODS[run.kind, run.library])]
+    for name, value in settings.items():
+        if name in of_method:
+            run = replace(run, hyperparameters={**run.hyperparameters, name: value})
+        elif name in _PROFILE_SETTINGS:
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
+            profile = replace(profile, **{name: value})
+        elif name == "learning_rate":
+            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise UserError(f"learning_rate must be a number above 0, not {value!r}.")
+        else:
+            known = [*of_method, "learning_rate", *_PROFILE_SETTINGS]
+            raise UserError(f"The run {run.id!r} has no setting {name!r}; it has {', '.join(known)}.")
+    method_of(run)  # refuses an impossible value
+    if prompt_rows(run) >= profile.max_tokens - 1:
+        raise UserError(
+            f"{prompt_rows(run)} virtual tokens leave no room for a review in inputs of {profile.max_tokens} "
+            "tokens: ask for fewer."
+        )
+    return run, profile
+
+
+def prompt_rows(run: Run) -> int:
+    """Rows that the run's method puts before the input; they count towards `max_tokens`."""
+    return run.hyperparameters.get("virtual_tokens", 0)
+
+
+def configuration(
+    run: Run, profile: Profile, learning_rate: float, seed: int, base: str, recipe: str
+) -> dict[str, Any]:
+    """All that the weights of a run depend on, as JSON holds it.
+
+    Args:
+        base: the base's fingerprint.
+        recipe: the recipe's name.
+    """
+    sizes = {name: value for name, value in asdict(profile).items() if name in _PROFILE_SETTINGS}
+    hyperparameters = json.loads(json.dumps(method_of(run).hyperparameters(), default=lambda f: f.__name__))
+    return {
+        "kind": run.kind,
+        "library": run.library,
+        "hyperparameters": hyperparameters,
+        "learning_rate": learning_rate,
+        **sizes,
+        "reviews": profile.reviews,
+        "base_sha256": base,
+        "seed": seed,
+        "recipe": recipe,
+    }
+
+
+def fingerprint(configuration: dict[str, Any]) -> str:
+    """Eight characters that change with any part of the configuration."""
+    return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:8]

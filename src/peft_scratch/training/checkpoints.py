@@ -1,0 +1,125 @@
+"""What training leaves on disk after each epoch, so that an interrupted run goes on from there."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from peft_scratch.errors import UserError
+from peft_scratch.files import write_atomically
+from peft_scratch.methods.checkpoint import serialised
+
+
+@dataclass
+class History:
+    """What training leaves: one entry per epoch, and the loss curve within the epochs.
+
+    Attributes:
+        epochs: one dict per epoch, as the results hold it: what the evaluation returned, with the mean
+            training loss and the seconds of training and of evaluation.
+        curve: (epochs done, mean loss since the point before).
+        best_state: the trainable tensors after the best epoch.
+        micro_batch: how many reviews of a batch go through the model at once: all, unless memory ran out;
+            0 before the first epoch.
+    """
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    micro_batch: int = 0
+
+    @property
+    def best(self) -> int:
+        """Position of the epoch with the highest accuracy, the earliest of equals."""
+        return max(range(len(self.epochs)), key=lambda i: (self.epochs[i]["accuracy"], -i))
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the trainable tensors, on the CPU."""
+    return {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def restore(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put `state` (from `trainable_state`) back into `model`."""
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in state.items():
+            parameters[name].copy_(tensor)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run: its last two epochs, and of a finished run the last one.
+
+    Each is one file, written whole or not at all, and read with `weights_only=True`.
+    """
+
+    folder: Path
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
+        """Write the epoch that `history` ends with.
+
+        Raises:
+            UserError: the file cannot be written; those of earlier epochs stay.
+        """
+        epoch = len(history.epochs)
+        content = {
+            "state": trainable_state(model),
+            "optimizer": optimizer.state_dict(),
+            "history": vars(history),
+        }
+        write_atomically(self._path(epoch), serialised(content))
+        self.remove_all_but(epoch, epoch - 1)
+
+    def remove_all_but(self, *epochs: int) -> None:
+        """Remove the checkpoints of every other epoch."""
+        kept = [self._path(epoch) for epoch in epochs]
+        for path in self._newest_first():
+            if path not in kept:
+                with suppress(OSError):  # the next epoch, or the next start, tries again
+                    path.unlink()
+
+    def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> History:
+        """Load the newest checkpoint that can be read into `model` and `optimizer`; return its history.
+
+        A damaged file is reported and skipped. Without any file the history is empty.
+
+        Raises:
+            UserError: a file is there but the system does not let it be read.
+        """
+        shapes = _shapes(trainable_state(model))
+        for path in self._newest_first():
+            try:
+                data = path.read_bytes()
+            except OSError as problem:
+                raise UserError(
+                    f"Could not read {path}: {problem.strerror or problem}; run again."
+                ) from problem
+            try:
+                saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                state, history = saved["state"], History(**saved["history"])
+                if not shapes == _shapes(state) == _shapes(history.best_state):
+                    raise ValueError("of another model")
+                optimizer.load_state_dict(saved["optimizer"])
+                restore(model, state)
+                return history
+            except Exception:  # torch raises half a dozen kinds, by where the damage is
+                accelerator.print(f"{path} is damaged and passed over: this run goes on from before it")
+        return History()
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("epoch-*.pt"), reverse=True)
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:04d}.pt"
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
