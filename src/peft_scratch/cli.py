@@ -179,19 +179,9 @@ def notebooks(
 def tables(profile: Profile = "auto", output: Output = None) -> None:
     """Make the tables of the ten numbers and of the parameters from the results that are there."""
     from peft_scratch.experiments.profile_choice import choose_profile
-    from peft_scratch.files import write_atomically
-    from peft_scratch.paths import ROOT
-    from peft_scratch.reporting import tables as making
+    from peft_scratch.reporting.tables import write
 
-    choice = choose_profile(profile)
-    folder = output or choice.profile.output
-    results = making.read_results(folder / "report" / "results")
-    for name, text in making.tables(results).items():
-        write_atomically(folder / "report" / "tables" / name, text)
-    if folder == ROOT:
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        write_atomically(ROOT / "README.md", making.with_numbers(readme, results))
-    typer.echo(making.numbers_markdown(results))
+    typer.echo(write(output or choose_profile(profile).profile.output))
 
 
 @app.command()
@@ -200,23 +190,17 @@ def report(
     output: Output = None,
     name: Annotated[str, typer.Option(help="Yours, as the report's head shows it.")] = "",
     number: Annotated[str, typer.Option(help="Your student number, likewise.")] = "",
+    language: Annotated[
+        str, typer.Option(help="en or fa: make the report in this language only, to pack it; else both.")
+    ] = "",
 ) -> None:
     """Make the report as PDF, in English and in Persian, and its figures, from the results that are there."""
     from peft_scratch.experiments.profile_choice import choose_profile
-    from peft_scratch.files import write_atomically
-    from peft_scratch.paths import OFFLINE_BASE, ROOT
     from peft_scratch.reporting.content import Student
-    from peft_scratch.reporting.inputs import read
-    from peft_scratch.reporting.report import build
+    from peft_scratch.reporting.report import write
 
-    folder = (output or choose_profile(profile).profile.output) / "report"
-    inputs = read(folder, ROOT / "report" / "exactness.json", OFFLINE_BASE / "pretraining.json")
-    files = build(inputs, Student(name, number))
-    for file, content in files.items():
-        write_atomically(folder / file, content)
-    for file in files:
-        if file.endswith(".pdf"):
-            typer.echo(folder / file)
+    for file in write(output or choose_profile(profile).profile.output, Student(name, number), language):
+        typer.echo(file)
 
 
 @app.command()

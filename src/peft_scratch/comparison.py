@@ -89,12 +89,12 @@ def _lists_its_mistakes(result: Result, reviews: int) -> bool:
     return abs(len(result.mistakes) / reviews - (1 - result.accuracy.best)) < 0.5 / reviews
 
 
-#: In English, for notebooks and the report alike. `gap` has a sign, `error` and `p` have two figures.
+#: In English, for notebooks and the report alike. `gap` has a sign, `p` its own `=` or `<`.
 SENTENCES = {
     "none": "There is no difference.",
-    "chance": "The difference is {gap} points (standard error {error}, p = {p}): chance alone can make it.",
+    "chance": "The difference is {gap} points (standard error {error}, p {p}): chance alone can make it.",
     "clear": (
-        "The difference is {gap} points (standard error {error}, p = {p}): more than chance alone would make."
+        "The difference is {gap} points (standard error {error}, p {p}): more than chance alone would make."
     ),
 }
 
@@ -108,7 +108,7 @@ def sentence(difference: Difference) -> str:
     return SENTENCES[difference.kind].format(
         gap=f"{100 * difference.gap:+.1f}",
         error=two_figures(100 * difference.error),
-        p=two_figures(difference.p),
+        p=two_figures(difference.p) if difference.p < 0.001 else f"= {two_figures(difference.p)}",
     )
 
 
@@ -116,10 +116,10 @@ def two_figures(value: float) -> str:
     """A small positive number with two figures that count, without an exponent.
 
     >>> two_figures(1.234), two_figures(0.0567), two_figures(0.00001)
-    ('1.2', '0.057', '<0.001')
+    ('1.2', '0.057', '< 0.001')
     """
     if 0 < value < 0.001:
-        return "<0.001"
+        return "< 0.001"
     digits = 1 if value >= 1 or value == 0 else 1 - math.floor(math.log10(value))
     return f"{value:.{digits}f}"
 

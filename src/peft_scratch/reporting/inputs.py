@@ -83,9 +83,6 @@ def read(output: Path, exactness: Path = EXACTNESS, pretraining: Path = PRETRAIN
     results = read_results(folder / "results")
     if not results.keys() & (TEN | BASELINES).keys():
         raise UserError(f"{folder / 'results'} holds no result: `make run` makes them.")
-    for name in results.keys() & TEN.keys():
-        if not isinstance(results[name], RunResult):
-            raise UserError(f"{folder / 'results' / name}.json lacks config: delete it and run {name} again.")
     base = _read(pretraining, "peft-scratch base")
     sizes = {
         (run.base_model.name, run.base_model.parameters)

@@ -117,7 +117,7 @@ class Language:
 
     def numeral(self, text: str) -> str:
         """`text`, a number as English sets it, in the digits of the language."""
-        return self.ltr(text.replace("-", "−").translate(self.digits))
+        return self.formula(text.replace("-", "−").translate(self.digits))
 
     def number(self, value: float, digits: int = 0) -> str:
         """1234.5 as 1,234 or 1,234.5; what would be a zero with a minus sign is a zero."""

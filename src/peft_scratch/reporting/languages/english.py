@@ -228,7 +228,7 @@ WORDS = {
     "one_seed": "Every run has one seed, {seed}: these numbers do not show how much another seed would change.",
     # The end
     "discussion": "Discussion",
-    "discussion_missing": "The discussion is missing. Write it in the file {file} of the output folder, then make the report again.",
+    "discussion_missing": "This report has no discussion yet. Write it in the file {file} of the output folder, then make the report again.",
     "references": "References",
     "honesty": "Who wrote what",
     "honesty_text": "The software {kit} wrote the title, tables, figures and every sentence of this report outside the discussion, and chose the sentences by the results. It also contains the code of the four methods and of the notebooks. The discussion is the student's own.",
