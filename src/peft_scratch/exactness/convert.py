@@ -128,6 +128,24 @@ def convert(
     return Conversion(method, source, target, form, len(entries), parameters, next_step)
 
 
+def recognise(
+    source: str | Path, base: str | Path | None = None, alpha: float = 4.0
+) -> tuple[Method, Entries]:
+    """The method that a trained part belongs to, and its entries under this kit's names.
+
+    Args:
+        source: a `.pt` file of the course's form, or a folder that PEFT or AdapterHub saved.
+        base: as `t5_config` takes it; the entries are then checked against its sizes.
+        alpha: LoRA's, which a `.pt` file does not hold.
+
+    Raises:
+        UserError: it is none of these, or is incomplete.
+    """
+    source = Path(source)
+    entries = _read_folder(source, alpha) if source.is_dir() else read_delta(source)
+    return _complete(source, entries, base, alpha)
+
+
 # 1. From a .pt file: which method it is, and whether it is all there
 
 
