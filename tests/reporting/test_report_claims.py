@@ -176,9 +176,12 @@ def test_pairs_are_compared_on_the_same_reviews(inputs):
     inputs.results["lora_peft_r8"]["mistakes"] = inputs.results["lora_scratch_r8"]["mistakes"]
     inputs.results["lora_peft_r8"]["accuracy"] = inputs.results["lora_scratch_r8"]["accuracy"]
     said = _said(inputs)
-    assert "From scratch and through the library, there is no difference: LoRA, r = 8, PEFT." in said
-    assert "Two sizes, the difference is more than chance alone would make: soft prompt, OpenDelta, " in said
-    assert "Over the seeds" not in said and "could find" not in said
+    assert "Between scratch and library there is no difference: LoRA, r = 8, PEFT." in said
+    assert (
+        "Between two sizes, the difference is more than chance alone would make: soft prompt, OpenDelta, "
+        in said
+    )
+    assert "Over the seeds" not in said and "findable" not in said
 
 
 @pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES)
@@ -194,9 +197,9 @@ def test_several_seeds_have_means_intervals_and_sentences_of_their_own(inputs, l
     assert language.say("one_seed", seed="0")[:10] not in text
     if language is ENGLISH:
         assert (
-            "Over the seeds, the difference of the two sizes is more than chance alone would make: " in text
+            "Over the seeds, the difference between two sizes is more than chance alone would make: " in text
         )
-        assert "So many seeds find a true difference in 80 % of all cases" in text
+        assert "This number of seeds finds a true difference in 80 % of all cases" in text
         assert "the test cannot reach" not in text
     assert len(PdfReader(io.BytesIO(compile_pdf(said))).pages) <= 7
 
@@ -325,8 +328,6 @@ def test_one_language_is_the_one_that_is_packed(tmp_path, inputs):
     assert [path.name for path in write(tmp_path, STUDENT)] == ["report.pdf", "report.fa.pdf"]
     assert write(tmp_path, STUDENT, "fa") == [folder / "report.fa.pdf"]
     assert [path.name for path in folder.glob("*.pdf")] == ["report.fa.pdf"]
-    assert write(tmp_path, STUDENT, "en") == [folder / "report.pdf"]
-    assert [path.name for path in folder.glob("*.pdf")] == ["report.pdf"]
     with pytest.raises(UserError, match="There is no report in 'de'; choose one of en, fa"):
         write(tmp_path, STUDENT, "de")
 

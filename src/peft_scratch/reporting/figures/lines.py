@@ -52,9 +52,9 @@ def curves(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
             ax.xaxis.set_major_formatter(ticks(language))
             ax.yaxis.set_major_formatter(ticks(language))
         if len(names) > 1:
-            # Below the axis' name, whatever the height of the axes: 4.4 times the size of the font.
+            # Below the axis' name, whatever the height of the axes: 5 times the size of the font.
             lower.legend(
-                loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.4, borderpad=0, handlelength=2.2
+                loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, borderpad=0, handlelength=2.2
             )
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel(language.label("training_loss"))

@@ -35,7 +35,7 @@ def _row(page: Page, name: str) -> list[Any]:
     if not isinstance(result, RunResult):
         return [label, "", strong(_percent(page, accuracy.best)), "", "", "", malformed, ""]
     low, high = (page.language.number(bound, 1) for bound in RUNS[name].published)
-    published = page.language.ltr(f"{low}\N{EN DASH}{high}")
+    published = page.say("interval_value", low=low, high=high)
     return [
         label,
         page.language.rate(result.config.learning_rate),
@@ -163,7 +163,7 @@ def _seeds(page: Page) -> list[Block]:
     """Mean and interval of each run that has several seeds."""
     number, rows = page.language.number, []
     for name, of in page.inputs.summaries.items():
-        interval = page.language.ltr(f"{number(100 * of.low, 1)}\N{EN DASH}{number(100 * of.high, 1)}")
+        interval = page.say("interval_value", low=number(100 * of.low, 1), high=number(100 * of.high, 1))
         mean_and_deviation = [number(100 * of.mean, 1), number(100 * of.deviation, 2)]
         rows.append([page.language.run(name), number(of.seeds), *mean_and_deviation, interval])
     if not rows:
