@@ -77,11 +77,15 @@ def predict(
     accelerator: Accelerator,
     batch_size: int,
     recipe: Recipe,
+    title: str = "evaluating",
 ) -> Predictions:
     """Have `model` (prepared by `accelerator`) judge every review of `collator`.
 
     The predictions are those of greedy generation of at most `MAX_LENGTH` tokens, which `recipe` may have
     replaced by something cheaper (see `scored_predictions`).
+
+    Args:
+        title: names the work in its progress bar.
     """
     lengths = [len(row) for row in collator.inputs]
     loader = make_loader(
@@ -90,7 +94,7 @@ def predict(
     training = model.training
     model.eval()
     said = torch.full((len(lengths),), MALFORMED)
-    bar = progress(loader, "  evaluating", "batch", accelerator.is_main_process)
+    bar = progress(loader, f"  {title}", "batch", accelerator.is_main_process)
     with torch.inference_mode(), recipe.forward_context(model, accelerator.device):
         for batch in bar:
             whole = accelerator.unwrap_model(model)
@@ -131,7 +135,8 @@ def scored_predictions(
             encoder_outputs=BaseModelOutput(encoded),
             attention_mask=inputs["attention_mask"],
             decoder_input_ids=word[:, None],
-            past_key_values=out.past_key_values,
+            # As the version of transformers calls it.
+            **{name: out[name] for name in ("cache", "past_key_values") if name in out},
             use_cache=True,
         )
         settled &= out.logits[:, -1].argmax(-1) == tokenizer.eos_token_id
