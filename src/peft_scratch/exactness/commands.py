@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -70,13 +67,13 @@ def parameters(
     json: Annotated[Path | None, typer.Option(help="Also write the ledger to this file.")] = None,
 ) -> None:
     """Derive by hand and count what each method adds to a T5, here and in the libraries."""
-    with _in_seconds():
-        from peft_scratch.exactness.ledger import ledger
-        from peft_scratch.exactness.ledger_tables import tables
-        from peft_scratch.results import write_json
-
-        result = ledger(model, method=method, size=size)
     from rich.console import Console
+
+    from peft_scratch.exactness.ledger import ledger
+    from peft_scratch.exactness.ledger_tables import tables
+    from peft_scratch.results import write_json
+
+    result = ledger(model, method=method, size=size)
 
     # A file or a pipe is as wide as need be. No markup: a regular expression's brackets are no style.
     width = None if sys.stdout.isatty() else 140
@@ -85,27 +82,3 @@ def parameters(
         console.print(table)
     if json is not None:
         write_json(json, result.as_dict())
-
-
-@contextmanager
-def _in_seconds() -> Iterator[None]:
-    """Leave out what takes a third of a short command's time and is of no use to it.
-
-    That is collecting garbage, while some hundred thousand objects are made that stay; and two packages
-    that transformers imports where it finds them: scikit-learn, with scipy.stats and pandas, for assisted
-    generation (generation/candidate_generator.py), and scipy.optimize for the losses of object detection
-    (loss/loss_for_object_detection.py).
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    from transformers.utils import import_utils
-
-    hidden = ("_sklearn_available", "_scipy_available")
-    found = {name: getattr(import_utils, name) for name in hidden}
-    vars(import_utils).update(dict.fromkeys(hidden, False))
-    try:
-        yield
-    finally:
-        vars(import_utils).update(found)
-        if collecting:
-            gc.enable()

@@ -183,7 +183,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "PEFT",
         "size",
         "Left alone, on an encoder-decoder it holds 2 N rows, of which prompt tuning uses the first N; "
-        "`num_transformer_submodules=1` mends it.",
+        "`num_transformer_submodules=1` gives N.",
         "peft",
         "peft_model.py",
         "def _setup_prompt_encoder",

@@ -128,7 +128,7 @@ def build(pair: Pair, base: T5ForConditionalGeneration) -> tuple[nn.Module, nn.M
     freeze_all_but(ours, set(names).__contains__)
 
     theirs = pair.build(copy.deepcopy(base)).eval()
-    partners = {pair.partner(name) for name in names}
+    partners = {pair.names.theirs(name) for name in names}
     freeze_all_but(theirs, partners.__contains__)
     added = count_parameters(theirs) - count_parameters(base)
     covered = sum(theirs.get_parameter(name).numel() for name in partners)
@@ -142,8 +142,7 @@ def build(pair: Pair, base: T5ForConditionalGeneration) -> tuple[nn.Module, nn.M
 
 def _partners(pair: Pair, ours: nn.Module, theirs: nn.Module, name: str) -> tuple[Tensor, Tensor]:
     """Our parameter called `name` and the library's, turned the same way round."""
-    mine, other = ours.get_parameter(name), theirs.get_parameter(pair.partner(name))
-    return mine, other.T if pair.transposed else other
+    return ours.get_parameter(name), pair.names.turned(theirs.get_parameter(pair.names.theirs(name)))
 
 
 def _differences(
@@ -154,8 +153,8 @@ def _differences(
         output.loss.backward()
     gradients = []
     for name in names:
-        mine, other = ours.get_parameter(name).grad, theirs.get_parameter(pair.partner(name)).grad
-        gradients.append(_distance(mine, other.T if pair.transposed else other))
+        theirs_of_it = theirs.get_parameter(pair.names.theirs(name))
+        gradients.append(_distance(ours.get_parameter(name).grad, pair.names.turned(theirs_of_it.grad)))
     return (
         _distance(outputs[0].logits, outputs[1].logits),
         _distance(outputs[0].loss, outputs[1].loss),

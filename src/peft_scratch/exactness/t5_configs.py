@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from transformers import T5Config
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods.method import require_positive_int
@@ -75,6 +76,12 @@ def t5_config(model: str | Path) -> T5Config:
         d_kv=d_kv,
         **more,
     )
+
+
+def empty_t5(config: T5Config) -> T5ForConditionalGeneration:
+    """A T5 of `config` in evaluation mode that takes no memory: on the device `meta`, a tensor is a shape."""
+    with torch.device("meta"):
+        return T5ForConditionalGeneration(config).eval()
 
 
 def _read(path: Path) -> T5Config:
