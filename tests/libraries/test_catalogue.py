@@ -32,9 +32,9 @@ def test_a_name_goes_there_and_back(kind, library, tiny_t5):
         (PEFT_FOLDER_NAMES["lora"], "base_model.model.encoder.block.0.layer.0.SelfAttention.q.weight"),
         (PEFT_FOLDER_NAMES["soft_prompt"], "prompt_encoder.weight"),
         (adapterhub_names("one"), "encoder.block.0.layer.1.adapters.two.adapter_up.weight"),
-        (NAMES["adapter", "AdapterHub"], "encoder.block.0.layer.1.adapter.sharif_llm_adapter.0.weight"),  # ours
+        (NAMES["adapter", "AdapterHub"], "encoder.block.0.layer.1.adapter.sharif_llm_adapter.0.weight"),
     ],
-)  # fmt: skip
+)
 def test_another_name_is_none_of_the_method(names, wrong):
     assert names.ours(wrong) is None
 

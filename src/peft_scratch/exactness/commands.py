@@ -1,4 +1,4 @@
-"""The commands `parity`, `convert` and `parameters`. Imports stand inside them: torch alone takes seconds."""
+"""The commands `parity`, `convert` and `parameters`. torch takes seconds to import, so they do it late."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parity(
 ) -> None:
     """Compare every method from scratch with its libraries: exactness.md and exactness.json.
 
-    What is there already of the other bases is kept. t5-small's size takes many minutes.
+    Earlier results of other bases are kept. The base of t5-small's size takes many minutes.
     """
     from peft_scratch.exactness.parity import run
     from peft_scratch.paths import OFFLINE_BASE, ROOT
@@ -37,7 +37,7 @@ def convert(
     target: Annotated[Path, typer.Argument(help="A new folder; or a new .pt file.")],
     base: Annotated[
         str | None,
-        typer.Option(help="The model it was trained on, as for `parameters`: checked, and written down."),
+        typer.Option(help="The model it was trained on, as for `parameters`; checked, named in the folder."),
     ] = None,
     alpha: Annotated[float, typer.Option(help="LoRA's alpha, which a .pt file does not hold.")] = 4.0,
 ) -> None:
@@ -66,7 +66,7 @@ def parameters(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the ledger to this file.")] = None,
 ) -> None:
-    """Derive by hand and count what each method adds to a T5, here and in the libraries."""
+    """Show how many parameters each method adds to a T5: by hand, here, and in the libraries."""
     from rich.console import Console
 
     from peft_scratch.exactness.ledger import ledger
@@ -75,7 +75,7 @@ def parameters(
 
     result = ledger(model, method=method, size=size)
 
-    # A file or a pipe is as wide as need be. No markup: a regular expression's brackets are no style.
+    # A file or a pipe has no width of its own. No markup: the brackets of a regular expression are no style.
     width = None if sys.stdout.isatty() else 140
     console = Console(width=width, markup=False, highlight=False, emoji=False)
     for table in tables(result):

@@ -39,7 +39,7 @@ class Conversion:
     Attributes:
         method: the method from scratch that the file belongs to, with its size.
         source, target: where from and where to.
-        form: `PEFT folder`, `AdapterHub folder` or `.pt file`: what the target is.
+        form: what the target is: `PEFT folder`, `AdapterHub folder` or `.pt file`.
         tensors, parameters: how many there are in it.
         next_step: a sentence that says how to load the target.
     """
@@ -58,15 +58,15 @@ def convert(
 ) -> Conversion:
     """Convert a `.pt` file into an adapter folder, or an adapter folder into a `.pt` file.
 
-    The target appears whole or not at all. A `.pt` file that went to a folder and back has the same
-    bytes; a folder in half precision comes back as float32, which loses nothing.
+    The target is written completely or not at all. A `.pt` file that goes to a folder and back keeps its
+    bytes; a folder in half precision comes back in float32, which loses nothing.
 
     Args:
         source: `lora.pt`, `prompts.pt` or `adapter.pt`, or a folder of PEFT or AdapterHub.
         target: a new folder, or a new `.pt` file.
-        base: the model that it was trained on, checked to fit and written into the folder: a name or a
-            path that `t5_config` knows. Without it the source is only checked to be complete in itself.
-        alpha: what LoRA is trained and used with; the update is scaled by `alpha / r`.
+        base: the model that it was trained on: a name or a path that `t5_config` knows. The source has to
+            fit it, and the folder names it. Without it, the source only has to be complete in itself.
+        alpha: LoRA's alpha, in training and in use; the update is scaled by `alpha / r`.
 
     Raises:
         UserError: the source is not one of the above, holds what a `.pt` file cannot, or is incomplete; or
@@ -119,10 +119,10 @@ def _conversion(
 def _complete(
     source: Path, entries: Entries, base: str | Path | None, alpha: float
 ) -> tuple[Method, Entries]:
-    """The method that `entries` are of, and `entries` in the order in which `save_delta` writes them.
+    """The method that `entries` belong to, and `entries` in the order in which `save_delta` writes them.
 
-    Checked against the method itself, put into an empty model: of `base`, or of the smallest
-    configuration that the entries can belong to.
+    They are compared with the method itself in an empty model of `base`, or of the smallest configuration
+    that has every block they name.
     """
     kind = _kind(source, entries)
     method, smallest = kind(source, entries, alpha)
@@ -133,7 +133,7 @@ def _complete(
     if missing := [name for name in own if name not in entries]:
         difference = f"it lacks {missing[0]}"
     elif surplus := [name for name in entries if name not in own]:
-        difference = f"it has {surplus[0]}, which the model has not"
+        difference = f"it has {surplus[0]}, which the model does not have"
     elif wrong := [name for name in own if entries[name].shape != own[name].shape]:
         name = wrong[0]
         got, expected = tuple(entries[name].shape), tuple(own[name].shape)
@@ -208,7 +208,7 @@ def _smallest(entries: Entries, pattern: re.Pattern, **sizes: int) -> T5Config:
 
 @contextmanager
 def _placed(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to, which becomes `target` in the end, or is gone after a failure."""
+    """A path beside `target` to write to; it becomes `target` at the end, and is removed after a failure."""
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

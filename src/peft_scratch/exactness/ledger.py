@@ -32,7 +32,7 @@ METHODS: dict[str, Callable[..., Method]] = {
 _SIZE = {"soft_prompt": ("N", "virtual_tokens"), "adapter": ("b", "bottleneck"), "lora": ("r", "rank")}
 
 _FLOAT32 = 4
-# AdamW keeps two running means a parameter (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2).
+# AdamW keeps two running means per parameter (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2).
 _ADAMW_STATES = 2
 _LARGEST_FILE_MEASURED = 2**30
 
@@ -45,10 +45,10 @@ class LibraryCount:
         library: PEFT, AdapterHub or OpenDelta.
         setting: `defaults`, `as ours`, or another one that has a name.
         call: what the library is called with.
-        by_hand: the number of parameters by the library's own rules; `None` without the method.
-        counted: counted on the model with the library's method in it; `None` if it has none, or is missing.
-        difference: from what our method adds; `None` without a count.
-        reason: why it differs, or what to mind where it does not; or that the library is not installed.
+        by_hand: the number of parameters by the library's own rules; `None` if it has no such method.
+        counted: on the model with the library's method in it; `None` also if the library is not installed.
+        difference: how many more than our method adds; `None` without a count.
+        reason: why it differs, or what to note if it does not; or that the library is not installed.
     """
 
     library: str
@@ -68,9 +68,9 @@ class Account:
         kind, size: the method and its size, such as `lora` and `r = 8`.
         steps: the derivation of `added`; its last step is the sum.
         added, trainable, whole: parameters, counted on the model with the method in it.
-        gradient_bytes, optimiser_bytes: of the trainable parameters, in float32; AdamW.
-        file_bytes: of what training leaves behind. The file is really written, to nowhere; above 1 GiB it
-            is four bytes a parameter, less the container's few kilobytes.
+        gradient_bytes, optimiser_bytes: for the trainable parameters, in float32, with AdamW.
+        file_bytes: the size of the weight file. `torch.save` writes it without keeping it; above 1 GiB it
+            is four bytes per parameter, without the container's few kilobytes.
         libraries: the same method in the libraries.
     """
 
@@ -95,7 +95,7 @@ class Ledger:
         sizes: the letters of the derivations.
         steps: the derivation of the model's own count; its last step is the sum.
         parameters: the same, counted on the model.
-        accounts: one a method.
+        accounts: one per method.
     """
 
     model: str
@@ -118,7 +118,7 @@ def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: i
         size: prompt rows, bottleneck or rank; the assignment's by default.
 
     Raises:
-        UserError: there is no such model or method, or the size cannot be.
+        UserError: there is no such model or method, or the size is impossible.
         AssertionError: a count is not what its derivation says.
     """
     if method is not None and method not in METHODS:
@@ -142,7 +142,7 @@ def base_steps(config: T5Config) -> list[Step]:
         step("vocabulary, one table for encoder and decoder", "V·d", sizes),
         step("encoder layers: q, k, v, o; feed-forward; 2 norms", "E·(4·d·i + g·d·f + 2·d)", sizes),
         step("decoder layers: the same, cross-attention, 3 norms", "D·(8·d·i + g·d·f + 3·d)", sizes),
-        step("relative positions: one table a stack", "2·k·h", sizes),
+        step("relative positions: one table per stack", "2·k·h", sizes),
         step("last norm of each stack", "2·d", sizes),
     ]
     if not config.tie_word_embeddings:
@@ -175,7 +175,7 @@ def account(method: Method, base: T5ForConditionalGeneration) -> Account:
 
 
 def _counted(call: Call, base: T5ForConditionalGeneration, added: int) -> LibraryCount:
-    """What `call` adds to a copy of `base`, beside the `added` parameters of our own method."""
+    """What `call` adds to a copy of `base`, compared with the `added` parameters of our own method."""
     by_hand = counted = difference = None
     reason = call.remark
     if call.setting:

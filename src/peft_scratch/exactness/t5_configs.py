@@ -1,4 +1,4 @@
-"""The configuration of any T5: known ones by name, without a network, others from their config file."""
+"""The configuration of any T5: of the known ones by name, without a network; of others from a file."""
 
 from __future__ import annotations
 
