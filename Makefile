@@ -1,29 +1,65 @@
-# `make run` makes the ten numbers from nothing, `make test` checks the kit; the rest serves these two.
+# `make` lists the targets. `make run` makes the ten numbers from nothing, `make test` checks the kit.
+# A target that is also a command (`peft-scratch --help`) has the same name and the same options.
 PYTHON ?= python3
 PROFILE ?= auto
 SEED ?= 0
 RECIPE ?= fast
 OUTPUT ?=
 BUDGET ?=
-STD_NUMBER =
-NAME =
+NAME ?=
+NUMBER ?= $(STD_NUMBER)
+# Another index for torch: https://download.pytorch.org/whl/cpu has builds of 200 MB without a GPU's libraries.
+TORCH_INDEX ?=
+# `make address` takes the remote `origin` unless owner/name is given.
+REPOSITORY ?=
 BROWSER =
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 REQUIREMENTS := requirements.txt requirements-dev.txt requirements-no-deps.txt
 PLACE = --profile "$(PROFILE)" $(if $(OUTPUT),--output "$(OUTPUT)")
-STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(STD_NUMBER),--number "$(STD_NUMBER)")
+TRAINING = $(PLACE) --recipe "$(RECIPE)"
+STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(NUMBER),--number "$(NUMBER)")
 
-.PHONY: run test rehearsal browser lint bench tables report claims submission base bundle address lock audit clean
+.PHONY: help install run test rehearsal browser lint bench notebooks baselines claims tables report submit submission
+.PHONY: base publish bundle address lock audit clean
 
-run: $(INSTALLED)  ## execute the five notebooks, write results, weights, tables and report
-	$(BIN)/peft-scratch notebooks $(PLACE) --seed "$(SEED)" --recipe "$(RECIPE)"
+help:  ## list the targets
+	@awk -F ':.*## *' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  PROFILE=auto|course|offline|smoke  SEED=0  RECIPE=fast|reference  OUTPUT=folder  NAME=\"Ada Lovelace\"  NUMBER=400123456"
+
+install: $(INSTALLED)  ## everything into .venv; TORCH_INDEX=https://download.pytorch.org/whl/cpu: torch's small CPU build
+
+run: $(INSTALLED)  ## install, execute the five notebooks, make the tables and the report, all into out/PROFILE
+	$(BIN)/peft-scratch run $(TRAINING) --seed "$(SEED)" $(STUDENT)
+
+notebooks: $(INSTALLED)  ## execute the five notebooks, which train the ten runs
+	$(BIN)/peft-scratch notebooks $(TRAINING) --seed "$(SEED)"
+
+baselines: $(INSTALLED)  ## measure what the ten numbers are compared with
+	$(BIN)/peft-scratch baselines $(TRAINING)
+
+claims: $(INSTALLED)  ## train on 256 reviews with three seeds, to see overfitting: ten minutes on two cores
+	$(BIN)/peft-scratch claims $(TRAINING)
+
+tables: $(INSTALLED)  ## make the tables from the results that are there
 	$(BIN)/peft-scratch tables $(PLACE)
+
+report: $(INSTALLED)  ## make the report from the results that are there, with NAME and NUMBER at its head
 	$(BIN)/peft-scratch report $(PLACE) $(STUDENT)
 
+submit: $(INSTALLED)  ## check your files and pack the three to hand in: NAME="Ada Lovelace" NUMBER=400123456
+	$(BIN)/peft-scratch submit --number "$(NUMBER)" --name "$(NAME)" $(if $(OUTPUT),--output "$(OUTPUT)")
+
+submission: submit  # the name of this target in earlier versions
+
+base: $(INSTALLED)  ## pre-train the offline base model: an hour, and before it ten minutes for its teacher
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-base.txt
+	$(BIN)/peft-scratch base $(if $(BUDGET),--budget "$(BUDGET)") $(if $(OUTPUT),--output "$(OUTPUT)")
+
 # Two processes of one thread each: the tests' models are so small that threads only wait for each other.
-test: lint  ## no network, no GPU
+test: lint  ## lint and tests, without network or GPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 rehearsal: $(INSTALLED)  ## the notebooks on the course profile, t5-small's sizes, a few reviews: some minutes
@@ -36,52 +72,36 @@ browser: $(INSTALLED)  ## the notebooks in JupyterLab in a real Chromium, some m
 		$(BIN)/python -m pip install --quiet --upgrade --target build/browser playwright==$(PLAYWRIGHT)
 	PYTHONPATH=build/browser $(BIN)/python tests/browser.py build/pictures "$(BROWSER)"
 
-lint: $(INSTALLED)
+lint: $(INSTALLED)  ## ruff, on the code and the notebooks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-bench: $(INSTALLED)  ## how fast it is, beside the course's recipe and the libraries: 20 minutes, and nothing else running
+bench: $(INSTALLED)  ## measure speed against the reference recipe and the libraries: 20 minutes on an idle machine
 	$(BIN)/python benchmarks/bench.py all
-
-tables: $(INSTALLED)  ## from the results that are there
-	$(BIN)/peft-scratch tables $(PLACE)
-
-report: $(INSTALLED)  ## the PDFs and their figures, from the results that are there; NAME=… STD_NUMBER=…
-	$(BIN)/peft-scratch report $(PLACE) $(STUDENT)
-
-claims: $(INSTALLED)  ## how the methods overfit on 256 reviews: ten minutes on two cores
-	$(BIN)/peft-scratch small-data $(PLACE) --recipe "$(RECIPE)"
-
-submission: $(INSTALLED)  ## the three files to hand in, checked: STD_NUMBER=400123456 NAME="Ada Lovelace"
-	$(BIN)/peft-scratch submit --number "$(STD_NUMBER)" --name "$(NAME)" $(if $(OUTPUT),--output "$(OUTPUT)")
-
-base: $(INSTALLED)  ## pre-train the offline base model anew: an hour, and before it ten minutes for its teacher
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements-base.txt
-	$(BIN)/peft-scratch base $(if $(BUDGET),--budget "$(BUDGET)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
 bundle:  ## peft-scratch.zip, to upload to Colab beside a notebook
 	git archive --format=zip --prefix=peft-scratch/ --output=peft-scratch.zip HEAD
 
-address:  ## write the repository's address from pyproject.toml into README and notebooks
-	$(PYTHON) scripts/address.py
+address:  ## set the repository's address in README and notebooks: the remote origin's, or REPOSITORY=owner/name
+	$(PYTHON) scripts/address.py $(REPOSITORY)
 
-lock: $(INSTALLED)  ## write the versions of this environment down as the ones to install
+lock: $(INSTALLED)  ## write this environment's versions into constraints.txt
 	$(BIN)/python scripts/lock.py > constraints.tmp
 	mv constraints.tmp constraints.txt
 
 # In an environment of its own: what it installs is no business of the kit's.
-audit:  ## look the exact versions up among the known vulnerabilities: asks pypi.org
+audit:  ## look up known vulnerabilities of the exact versions: asks pypi.org
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip install --quiet pip-audit==2.10.1
 	build/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
-clean:  ## environment and unfinished runs; results, weights and notebooks stay
-	rm -rf .venv runs build dist peft-scratch.zip
+clean:  ## remove the environment and what runs resume from; results, weights and notebooks stay
+	rm -rf .venv out/*/runs build dist peft-scratch.zip
 
 # Made again when, and only when, what is asked for has changed. One call to pip, so that torch is
 # taken once, in the version of constraints.txt.
 $(INSTALLED): $(REQUIREMENTS) constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -r requirements.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") -c constraints.txt -r requirements.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --no-deps -r requirements-no-deps.txt --editable .
 	touch $@

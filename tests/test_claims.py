@@ -373,7 +373,7 @@ def test_training_and_test_accuracy_are_not_mixed_up(smoke, tmp_path, monkeypatc
 def test_the_command_prints_a_line_a_method(smoke, tmp_path, monkeypatch):
     few = functools.partial(small_data.small_data, runs=["lora_scratch_r8"], seeds=[0], settings=SMALL)
     monkeypatch.setattr(small_data, "small_data", few)
-    done = CliRunner().invoke(app, ["small-data", "--profile", "smoke", "--output", str(tmp_path)])
+    done = CliRunner().invoke(app, ["claims", "--profile", "smoke", "--output", str(tmp_path)])
     assert done.exit_code == 0, (done.output, done.exception)
     result = json.loads((tmp_path / "report" / "small_data" / "lora_scratch_r8.json").read_text())
     last = result["runs"][0]["epochs"][-1]

@@ -5,9 +5,7 @@ Imports stand inside the commands: torch alone takes seconds, and help should no
 
 from __future__ import annotations
 
-import atexit
 import errno
-import gc
 import math
 import re
 from pathlib import Path
@@ -16,6 +14,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from peft_scratch import __version__
+from peft_scratch.assignment import RUNS, find_profile, find_run
+from peft_scratch.console import make_printable
 from peft_scratch.errors import UserError
 from peft_scratch.exactness import commands as exactness
 from peft_scratch.submission import commands as submission
@@ -54,103 +55,134 @@ def _stop(sentence: str, status: int) -> NoReturn:
 
 
 def _say(text: str) -> None:
-    """Once, however many processes `accelerate launch` has started."""
+    """Print `text` once, however many processes `accelerate launch` has started."""
     from accelerate import PartialState
 
     PartialState().print(text)
 
 
-app = typer.Typer(
-    cls=_Sentences,
-    help="Fine-tune T5 on IMDB four ways, each method from scratch and through its library.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-main = app
+def _known_profile(name: str) -> str:
+    """`name`, if it is a profile's: said before torch is imported, which takes seconds."""
+    if name != "auto":
+        find_profile(name)
+    return name
 
-# Python ends by looking for garbage in all that was imported: a second, once torch and transformers are.
-atexit.register(gc.freeze)
-
-for command in (
-    *(exactness.parity, exactness.convert, exactness.parameters),
-    *(submission.check, submission.submit),
-):
-    app.command()(command)
 
 Profile = Annotated[
-    str, typer.Option(help="course, offline, smoke; auto takes course where there is a GPU and the Hub.")
+    str,
+    typer.Option(
+        help="course, offline or smoke; auto takes course if there is a GPU and the Hub can be reached.",
+        callback=_known_profile,
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, data order and dropout.")]
 Recipe = Annotated[
-    str, typer.Option(help="fast, or course, which trains and evaluates as the course's notebooks do.")
+    str, typer.Option(help="fast; or reference, which trains and evaluates as the course's notebooks do.")
 ]
 Output = Annotated[
-    Path | None, typer.Option(help="Folder for results and weights; the profile's own by default.")
+    Path | None, typer.Option(help="Folder for results, weights and reports; out/PROFILE by default.")
 ]
+Name = Annotated[str, typer.Option(help="Your name, for the head of the report.")]
+Number = Annotated[str, typer.Option(help="Your student number, likewise.")]
 
 
-@app.command()
 def runs() -> None:
     """List the ten runs."""
-    from peft_scratch.assignment import RUNS
-
     for run in RUNS.values():
         typer.echo(f"{run.id:24}notebook {run.notebook}   {run.title}")
 
 
-@app.command()
 def run(
     run_ids: Annotated[
-        list[str], typer.Argument(metavar="RUN_ID...", help="As `runs` lists them, or `all`.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="RUN_ID", help="As `runs` lists them; `all` for the ten."),
+    ] = None,
     profile: Profile = "auto",
     seed: Seed = 0,
     output: Output = None,
     recipe: Recipe = "fast",
     settings: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=NUMBER", help="Change a constant; may be repeated.")
-    ] = [],  # noqa: B006
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=NUMBER", help="Change a constant; may be repeated."),
+    ] = None,
+    name: Name = "",
+    number: Number = "",
 ) -> None:
-    """Train runs of the ten and write their results and weights.
+    """Train the runs named; without a name, do all that `make run` does.
 
-    A run with changed constants is kept under `runs` in the output folder, apart from the ten.
+    With RUN_IDs: train these runs and write their results and weights. A run with changed constants is
+    kept under `runs` in the output folder, apart from the ten.
+
+    Without: execute the five notebooks, which train the ten runs, then make the tables and the report.
     """
-    changes = dict(_setting(text) for text in settings)
-    from peft_scratch.assignment import RUNS, find_run
+    changes = dict(_setting(text) for text in settings or ())
+    chosen = list(RUNS) if run_ids == ["all"] else run_ids or []
+    for run_id in chosen:
+        find_run(run_id)
+    if chosen:
+        _train(chosen, changes, profile, seed, output, recipe)
+    elif changes:
+        raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
+    else:
+        notebooks(profile, seed, output, recipe)
+        tables(profile, output)
+        report(profile, output, name, number)
+
+
+def _train(
+    chosen: list[str],
+    changes: dict[str, int | float],
+    profile: str,
+    seed: int,
+    output: Path | None,
+    recipe: str,
+) -> None:
     from peft_scratch.experiments.run import change
     from peft_scratch.experiments.session import Session
 
-    chosen = list(RUNS) if run_ids == ["all"] else run_ids
-    bench = Session.open(profile, seed, output, recipe)
+    session = Session.open(profile, seed, output, recipe)
     for run_id in chosen:  # before hours are spent on the first
-        change(find_run(run_id), bench.profile, changes)
-    _say(str(bench))
+        change(find_run(run_id), session.profile, changes)
+    _say(str(session))
     for run_id in chosen:
         _say(f"\n{run_id}")
-        accuracy = bench.prepare(run_id, changes).train().accuracy
+        accuracy = session.prepare(run_id, changes).train().accuracy
         _say(
             f"best epoch {_percent(accuracy.best)}, last {_percent(accuracy.last)}, "
             f"validation-chosen {_percent(accuracy.validation_chosen)}"
         )
 
 
-@app.command()
+def notebooks(
+    profile: Profile = "auto", seed: Seed = 0, output: Output = None, recipe: Recipe = "fast"
+) -> None:
+    """Execute the five notebooks.
+
+    They train the ten runs. The executed copies go to `notebooks` in the output folder.
+    """
+    from peft_scratch.notebook.execute import execute_all
+
+    for path in execute_all(profile, seed, output, recipe):
+        typer.echo(path)
+
+
 def baselines(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
-    """Measure what the ten are held against: zero-shot with and without prefix, bag of words."""
+    """Measure what the ten numbers are compared with.
+
+    That is the base model before any training, with and without the prefix, and a bag of words.
+    """
     from peft_scratch.experiments.session import Session
 
-    bench = Session.open(profile, output=output, recipe=recipe)
-    for result in bench.baselines():
+    session = Session.open(profile, output=output, recipe=recipe)
+    for result in session.baselines():
         _say(f"{result.title}: {_percent(result.accuracy.best)}")
 
 
-@app.command()
-def small_data(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
-    """Train the methods from scratch on 256 reviews with three seeds, to see them overfit.
+def claims(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
+    """Train on 256 reviews with three seeds, to see overfitting.
 
-    Training and test accuracy of every epoch go to `report/small_data` in the output folder.
+    Each method from scratch is trained. Training and test accuracy of every epoch go to `report/small_data`
+    in the output folder.
     """
     from peft_scratch.experiments.small_data import small_data
 
@@ -164,44 +196,32 @@ def small_data(profile: Profile = "auto", output: Output = None, recipe: Recipe 
         )
 
 
-@app.command()
-def notebooks(
-    profile: Profile = "auto", seed: Seed = 0, output: Output = None, recipe: Recipe = "fast"
-) -> None:
-    """Execute the five notebooks; the executed copies go to `notebooks` in the output folder."""
-    from peft_scratch.notebook.execute import execute_all
-
-    for path in execute_all(profile, seed, output, recipe):
-        typer.echo(path)
-
-
-@app.command()
 def tables(profile: Profile = "auto", output: Output = None) -> None:
-    """Make the tables of the ten numbers and of the parameters from the results that are there."""
+    """Make the tables from the results that are there.
+
+    They show the ten numbers and the parameters, as Markdown and as CSV.
+    """
     from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.files import write_atomically
-    from peft_scratch.paths import ROOT
     from peft_scratch.reporting import tables as making
 
-    choice = choose_profile(profile)
-    folder = output or choice.profile.output
-    results = making.read_results(folder / "report" / "results")
+    folder = (output or choose_profile(profile).profile.output) / "report"
+    results = making.read_results(folder / "results")
     for name, text in making.tables(results).items():
-        write_atomically(folder / "report" / "tables" / name, text)
-    if folder == ROOT:
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        write_atomically(ROOT / "README.md", making.with_numbers(readme, results))
+        write_atomically(folder / "tables" / name, text)
     typer.echo(making.numbers_markdown(results))
 
 
-@app.command()
 def report(
     profile: Profile = "auto",
     output: Output = None,
-    name: Annotated[str, typer.Option(help="Yours, as the report's head shows it.")] = "",
-    number: Annotated[str, typer.Option(help="Your student number, likewise.")] = "",
+    name: Name = "",
+    number: Number = "",
 ) -> None:
-    """Make the report as PDF, in English and in Persian, and its figures, from the results that are there."""
+    """Make the report from the results that are there.
+
+    It is a PDF in English and one in Persian, with their figures.
+    """
     from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.files import write_atomically
     from peft_scratch.paths import OFFLINE_BASE, ROOT
@@ -219,14 +239,13 @@ def report(
             typer.echo(folder / file)
 
 
-@app.command()
 def base(
     budget: Annotated[str, typer.Option(help="Training time, such as 2m or 2h.")] = "60m",
     output: Annotated[
         Path | None, typer.Option(help="Folder for the model; weights/base by default.")
     ] = None,
 ) -> None:
-    """Pre-train the offline base model anew, or go on with a pre-training that was interrupted."""
+    """Pre-train the offline base model, or resume doing so."""
     seconds = _seconds(budget)
     from peft_scratch.paths import OFFLINE_BASE
     from peft_scratch.pretraining.pretrain import pretrain
@@ -254,6 +273,54 @@ def _setting(text: str) -> tuple[str, int | float]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+app = typer.Typer(
+    cls=_Sentences,
+    help="Fine-tune T5 on IMDB four ways, each method from scratch and through its library.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"peft-scratch {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None: ...
+
+
+# In the order in which they are used. The lines fit into 80 columns, so that help cuts none of them.
+for command, line in {
+    runs: "List the ten runs.",
+    run: "Train the runs named; without a name, all of it.",
+    notebooks: "Execute the five notebooks, which train the ten runs.",
+    baselines: "Measure what the ten numbers are compared with.",
+    claims: "Train on 256 reviews with three seeds, to see overfitting.",
+    tables: "Make the tables from the results that are there.",
+    report: "Make the report from the results that are there.",
+    submission.submit: "Check your files and pack the three to hand in.",
+    submission.check: "Check submissions against the assignment.",
+    exactness.parity: "Compare the methods with the libraries, to the last bit.",
+    exactness.parameters: "Derive and count what each method adds to any T5.",
+    exactness.convert: "Convert weight files to library folders and back.",
+    base: "Pre-train the offline base model, or resume doing so.",
+}.items():
+    app.command(short_help=line)(command)
+
+
+def main() -> None:
+    """The command `peft-scratch`."""
+    make_printable()
+    app()
 
 
 if __name__ == "__main__":  # accelerate launch -m peft_scratch.cli

@@ -83,7 +83,7 @@ def convert(
 def _to_file(source: Path, target: Path, base: str | Path | None, alpha: float) -> Conversion:
     if target.suffix != ".pt":
         raise UserError(f"{source} is a folder and becomes a file, so {target} has to end in .pt.")
-    method, entries = _complete(source, read_folder(source, alpha), base, alpha)
+    method, entries = recognise(source, base, alpha)
     with _placed(target) as unfinished, unfinished.open("wb") as file:
         torch.save(entries, file)
     next_step = f"Load it with load_delta(apply({method!r}, base).model, '{target}')."
@@ -93,7 +93,7 @@ def _to_file(source: Path, target: Path, base: str | Path | None, alpha: float) 
 def _to_folder(source: Path, target: Path, base: str | Path | None, alpha: float) -> Conversion:
     if target.suffix == ".pt":
         raise UserError(f"{source} is a file and becomes a folder, so {target} must not end in .pt.")
-    method, entries = _complete(source, read_delta(source), base, alpha)
+    method, entries = recognise(source, base, alpha)
     # A name or path that a library can load the base by; only this kit knows the short name of its own base.
     name = str(OFFLINE_BASE) if base == OFFLINE else base and str(base)
     folder = folder_of(method, entries, name)
@@ -111,6 +111,24 @@ def _conversion(
 ) -> Conversion:
     parameters = sum(tensor.numel() for tensor in entries.values())
     return Conversion(method, source, target, form, len(entries), parameters, next_step)
+
+
+def recognise(
+    source: str | Path, base: str | Path | None = None, alpha: float = 4.0
+) -> tuple[Method, Entries]:
+    """The method that a trained part belongs to, and its entries under this kit's names.
+
+    Args:
+        source: a `.pt` file of the assignment's form, or a folder that PEFT or AdapterHub saved.
+        base: as `t5_config` takes it; the entries have to fit its sizes.
+        alpha: LoRA's, which a `.pt` file does not hold.
+
+    Raises:
+        UserError: it is none of these, or is incomplete.
+    """
+    source = Path(source)
+    entries = read_folder(source, alpha) if source.is_dir() else read_delta(source)
+    return _complete(source, entries, base, alpha)
 
 
 # Which method the entries are of, and whether they are complete

@@ -196,7 +196,7 @@ class PreparedRun:
         write_result(folder / "result.json", result)
         if self.changed:
             return
-        if run.weight_file:
+        if run.weight_file and not self.session.extra_seed:
             save_delta(model, output / "weights" / run.weight_file)
         write_result(self.session.results_folder / f"{run.id}.json", result)
 

@@ -55,6 +55,8 @@ class Session:
         seed: of initialisation, data order and dropout.
         output: folder that holds `report/results`, `weights` and the unfinished `runs`.
         recipe: how the work is done.
+        extra_seed: whether this seed repeats runs of another one. Its results lie apart and its weights are
+            not those to hand in.
     """
 
     choice: ProfileChoice
@@ -62,6 +64,7 @@ class Session:
     output: Path
     accelerator: Accelerator
     recipe: Recipe
+    extra_seed: bool = False
     base_knowledge: float | None = None  # measured once, by the first run that is trained
     _tokens: dict[tuple[str, int, str], list[list[int]]] = field(default_factory=dict)
 
@@ -72,6 +75,8 @@ class Session:
         seed: int = 0,
         output: str | Path | None = None,
         recipe: str = "fast",
+        *,
+        extra_seed: bool = False,
     ) -> Session:
         """Choose the profile, look at the device, and make sure that `output` can be written to.
 
@@ -96,7 +101,7 @@ class Session:
             probe = output / "runs" / ".writable"
             write_atomically(probe, "")
             probe.unlink(missing_ok=True)
-        return cls(choice, seed, output, accelerator, chosen)
+        return cls(choice, seed, output, accelerator, chosen, extra_seed)
 
     @property
     def profile(self) -> Profile:
@@ -252,7 +257,8 @@ class Session:
 
     @property
     def results_folder(self) -> Path:
-        return self.output / "report" / "results"
+        report = self.output / "report"
+        return report / "seeds" / str(self.seed) if self.extra_seed else report / "results"
 
     def results(self) -> dict[str, Result]:
         """All results of this profile in the output folder, by id.

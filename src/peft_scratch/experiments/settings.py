@@ -11,20 +11,25 @@ from typing import Any
 from peft_scratch.assignment import Profile, Run
 from peft_scratch.errors import UserError
 from peft_scratch.libraries import METHODS, method_of
+from peft_scratch.methods import first_rows, random_uniform, sampled_vocabulary
 
 _PROFILE_SETTINGS = ("max_tokens", "train_reviews", "test_reviews", "epochs", "batch_size")
 
 
 def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, Profile]:
     """`run` and `profile` with `settings` put in: a hyperparameter of the method, `learning_rate`, or
-    one of the profile's sizes.
+    one of the profile's sizes. `scaling` is LoRA's alpha / rank, in place of alpha.
 
     Raises:
         UserError: a setting is unknown, or its value is impossible.
     """
     of_method = [field.name for field in fields(METHODS[run.kind, run.library])]
     for name, value in settings.items():
-        if name in of_method:
+        if name == "initialiser" and name in of_method:
+            run = replace(run, hyperparameters={**run.hyperparameters, name: _initialiser(value)})
+        elif name == "scaling" and "alpha" in of_method:
+            continue  # alpha / rank: alpha follows below, once the rank is known
+        elif name in of_method:
             run = replace(run, hyperparameters={**run.hyperparameters, name: value})
         elif name in _PROFILE_SETTINGS:
             if not isinstance(value, int) or value < 1:
@@ -36,6 +41,9 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
         else:
             known = [*of_method, "learning_rate", *_PROFILE_SETTINGS]
             raise UserError(f"The run {run.id!r} has no setting {name!r}; it has {', '.join(known)}.")
+    if "scaling" in settings and "alpha" in of_method:
+        alpha = settings["scaling"] * run.hyperparameters["rank"]
+        run = replace(run, hyperparameters={**run.hyperparameters, "alpha": alpha})
     method_of(run)  # refuses an impossible value
     if prompt_rows(run) >= profile.max_tokens - 1:
         raise UserError(
@@ -43,6 +51,18 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
             "tokens: ask for fewer."
         )
     return run, profile
+
+
+#: Ways to start a soft prompt, by the name that `--set initialiser=...` takes.
+INITIALISERS = {function.__name__: function for function in (first_rows, sampled_vocabulary, random_uniform)}
+
+
+def _initialiser(value: Any) -> Any:
+    if callable(value):
+        return value
+    if value not in INITIALISERS:
+        raise UserError(f"There is no initialiser {value!r}; choose one of {', '.join(INITIALISERS)}.")
+    return INITIALISERS[value]
 
 
 def prompt_rows(run: Run) -> int:

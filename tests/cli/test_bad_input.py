@@ -14,7 +14,7 @@ from peft_scratch.assignment import PROFILES
 from peft_scratch.cli import app
 from peft_scratch.data import offline_reviews as offline_data
 from peft_scratch.experiments import base_model
-from peft_scratch.experiments.session import Session
+from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.paths import OFFLINE_BASE
 
 
@@ -176,6 +176,6 @@ def test_an_interruption_gets_a_sentence_too(tmp_path, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Session, "train", interrupted)
+    monkeypatch.setattr(PreparedRun, "train", interrupted)
     arguments = "run", "adapter_scratch_b8", "--profile", "smoke", "--output", tmp_path
     assert "Interrupted: finished epochs are kept" in _refused(*arguments, status=130)

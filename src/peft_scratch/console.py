@@ -1,0 +1,50 @@
+# ruff: noqa: RUF001, RUF002
+"""What is printed comes out in any encoding: a pipe on Windows (cp1252, cp1256), an ASCII locale."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+import unicodedata
+
+_HANDLER = "peft_scratch.printable"
+# Marks and signs that the kit prints, for consoles that have no such characters.
+_PLAIN = {
+    **{"✓": "+", "✔": "+", "✗": "x", "✘": "x", "·": ".", "•": "*", "→": "->", "…": "...", "×": "x"},
+    **{"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "−": "-", "±": "+-", "≤": "<=", "≥": ">="},
+    **{"\u200c": "", "\u200e": "", "\u200f": "", "\u2066": "", "\u2067": "", "\u2069": "", "\xa0": " "},
+}
+
+
+def plain(text: str) -> str:
+    """`text` in ASCII: known marks by their likes, letters without their accents, any other as `?`.
+
+    >>> plain("✓ 89.9 – 90.1"), plain("é"), plain("چ")
+    ('+ 89.9 - 90.1', 'e', '?')
+    """
+    return "".join(_PLAIN.get(character) or _letter(character) for character in text)
+
+
+def _letter(character: str) -> str:
+    if character in _PLAIN:
+        return ""
+    bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return bare or "?"
+
+
+def make_printable() -> None:
+    """Have standard output and standard error write what their encoding lacks in plain characters.
+
+    Without it the first such character would end the command in a traceback.
+    """
+    codecs.register_error(_HANDLER, _replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_HANDLER)
+
+
+def _replace(problem: UnicodeError) -> tuple[str, int]:
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    return plain(problem.object[problem.start : problem.end]), problem.end

@@ -1,0 +1,230 @@
+"""The command line: what each command prints, writes and returns when all goes well."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+import pytest
+from typer.testing import CliRunner
+
+from peft_scratch import cli
+from peft_scratch.assignment import RUNS, TEN
+from peft_scratch.cli import app
+from peft_scratch.paths import OFFLINE_BASE, ROOT
+from peft_scratch.pretraining import pretrain
+
+
+def _run(*arguments):
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
+
+
+# Who has none of these answers at once; each of them takes a second or several.
+SLOW = ("torch", "transformers", "datasets", "accelerate", "numpy", "pandas", "matplotlib", "sklearn")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ("", 2),
+        ("--help", 0),
+        ("--version", 0),
+        ("runs", 0),
+        ("run --help", 0),
+        ("submit", 2),
+        ("check", 2),
+        ("no-such-command", 2),
+        ("run no-such-run", 2),
+        ("run --set rank=4", 2),
+        ("base --budget never", 2),
+        *(
+            (f"{command} --profile cource", 2)
+            for command in ("run", "run full", "notebooks", "baselines", "claims", "tables", "report")
+        ),
+    ],
+)
+def test_a_command_that_needs_no_torch_imports_none(arguments, status):
+    program = (
+        "import sys\n"
+        "from peft_scratch.cli import main\n"
+        f"sys.argv = ['peft-scratch', *{arguments.split()!r}]\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n"
+        f"    print('LOADED', end.code, *[name for name in {SLOW!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"LOADED {status}"
+    assert "Traceback" not in done.stderr
+
+
+def _help(*arguments):
+    done = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def test_help_lists_the_commands_with_a_whole_line_each():
+    said = _help()
+    listed = said.partition("Commands:\n")[2].splitlines()
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed), said
+    assert max(map(len, said.splitlines())) <= 80
+    names = [line.split()[0] for line in listed]
+    assert len(set(names)) == len(names) == len(app.registered_commands)
+
+
+@pytest.mark.parametrize("command", [command.callback.__name__ for command in app.registered_commands])
+def test_every_command_explains_itself_within_80_columns(command):
+    said = _help(command)
+    assert max(map(len, said.splitlines())) <= 80
+    assert "--help" in said
+
+
+def test_the_command_is_installed():
+    command = Path(sys.executable).with_name("peft-scratch")
+    said = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
+    for name in ("runs", "run", "baselines", "notebooks", "tables", "base"):
+        assert f"\n  {name} " in said
+
+
+def test_version_is_the_package_s():
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert _run("--version") == f"peft-scratch {said}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete(shell, tmp_path):
+    environment = {
+        "_PEFT_SCRATCH_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": "peft-scratch base",
+        "COMP_WORDS": "peft-scratch base",
+        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    done = CliRunner().invoke(app, [], env=environment, prog_name="peft-scratch")
+    assert "base" in done.stdout
+    assert "baselines" in done.stdout
+
+
+def test_run_without_a_name_does_what_make_run_does(monkeypatch, tmp_path):
+    done = []
+    for name in ("notebooks", "tables", "report"):
+        monkeypatch.setattr(cli, name, lambda *arguments, name=name: done.append((name, *arguments)))
+    place = ("--profile", "smoke", "--output", tmp_path)
+    _run("run", *place, "--seed", 3, "--recipe", "reference", "--name", "Ada", "--number", "4")
+    assert done == [
+        ("notebooks", "smoke", 3, tmp_path, "reference"),
+        ("tables", "smoke", tmp_path),
+        ("report", "smoke", tmp_path, "Ada", "4"),
+    ]
+
+
+# Targets of make and commands
+
+
+def _make(*arguments):
+    done = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_make_alone_lists_every_target_with_a_line():
+    listed = {line.split()[1] for line in _make().splitlines() if line.startswith("  make ")}
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+    assert listed == targets - {"submission"}
+    assert targets <= set(
+        re.sub(r"\\\n", "", "".join(re.findall(r"^\.PHONY:(.*)", text, re.MULTILINE))).split()
+    )
+
+
+def test_targets_and_commands_of_one_name_are_one_thing():
+    commands = {command.callback.__name__ for command in app.registered_commands}
+    for target in commands & set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)):
+        steps = _make(
+            "--dry-run", "--assume-old=.venv/installed", target, "NAME=Ada L", "NUMBER=4", "BUDGET=2m"
+        )
+        last = shlex.split(steps.splitlines()[-1])
+        assert last[:2] == [".venv/bin/peft-scratch", target]
+        # Every option that make passes is one that the command has.
+        said = _help(target)
+        for option in last[2:]:
+            assert not option.startswith("--") or option in said, option
+
+
+def test_submission_is_still_a_target():
+    steps = _make("--dry-run", "--assume-old=.venv/installed", "submission", "NAME=Ada L", "STD_NUMBER=4")
+    assert shlex.split(steps.splitlines()[-1])[1:] == ["submit", "--number", "4", "--name", "Ada L"]
+
+
+def test_another_index_for_torch_reaches_pip():
+    steps = _make("--dry-run", "--always-make", "install", "TORCH_INDEX=https://index/cpu")
+    (first,) = [line for line in steps.splitlines() if "-r requirements.txt" in line]
+    assert "pip install --extra-index-url https://index/cpu " in first.replace('"', "")
+
+
+def test_runs_lists_the_ten():
+    assert [line.split()[0] for line in _run("runs").splitlines()] == list(RUNS)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """An output folder after one run of the ten, and what the command printed."""
+    folder = tmp_path_factory.mktemp("output")
+    return folder, _run("run", "adapter_scratch_b8", "--profile", "smoke", "--seed", 1, "--output", folder)
+
+
+def test_run_leaves_result_and_weights(output):
+    folder, printed = output
+    result = json.loads((folder / "report" / "results" / "adapter_scratch_b8.json").read_text())
+    assert result["config"]["seed"] == 1
+    assert (folder / "weights" / "adapter.pt").exists()
+    assert "smoke, because it was asked for" in printed
+    assert f"best epoch {100 * result['accuracy']['best']:.1f} %" in printed
+
+
+def test_a_changed_constant_reaches_the_run_and_keeps_it_apart(tmp_path):
+    settings = ("--set", "bottleneck=3", "--set", "learning_rate=1e-2", "--set", "epochs=1")
+    _run("run", "adapter_scratch_b8", "--profile", "smoke", "--output", tmp_path, *settings)
+    (kept,) = (tmp_path / "runs").glob("*/result.json")
+    config = json.loads(kept.read_text())["config"]
+    assert config["hyperparameters"] == {"bottleneck": 3}
+    assert (config["learning_rate"], config["epochs"]) == (0.01, 1)
+    assert not (tmp_path / "report").exists()
+    assert not (tmp_path / "weights").exists()
+
+
+def test_baselines_print_and_keep_three_numbers(tmp_path):
+    printed = _run("baselines", "--profile", "smoke", "--output", tmp_path)
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "report" / "results").iterdir()]
+    assert {result["id"] for result in kept} == {"zero_shot", "zero_shot_prefix", "bag_of_words"}
+    for result in kept:
+        assert f"{result['title']}: {100 * result['accuracy']['best']:.1f} %" in printed
+
+
+def test_tables_are_written_and_the_numbers_printed(output):
+    folder, __ = output
+    readme = (ROOT / "README.md").read_bytes()
+    printed = _run("tables", "--profile", "smoke", "--output", folder)
+    page = (folder / "report" / "tables" / "numbers.md").read_text()
+    assert printed == page + "\n"
+    assert page.count("missing") == len(TEN) - 1 + 3
+    names = {path.name for path in (folder / "report" / "tables").iterdir()}
+    assert names == {"numbers.csv", "numbers.md", "parameters.csv", "parameters.md"}
+    assert (ROOT / "README.md").read_bytes() == readme, "the README is `publish`'s to change"
+
+
+@pytest.mark.parametrize(("budget", "seconds"), [("90s", 90), ("2m", 120), ("1.5h", 5400)])
+def test_base_reads_its_budget(monkeypatch, tmp_path, budget, seconds):
+    called = []
+    monkeypatch.setattr(pretrain, "pretrain", lambda *arguments: called.append(arguments))
+    _run("base", "--budget", budget, "--output", tmp_path)
+    _run("base", "--budget", budget)
+    assert called == [(seconds, tmp_path), (seconds, OFFLINE_BASE)]

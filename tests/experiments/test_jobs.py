@@ -1,0 +1,191 @@
+"""Seeds, sweeps and engines: what is trained, where results go, and that a lost worker changes nothing."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from peft_scratch.errors import UserError
+from peft_scratch.experiments import jobs
+from peft_scratch.experiments.jobs import Engine, Job, jobs_of, seeds_of
+from peft_scratch.experiments.session import Session
+from peft_scratch.experiments.sweep import combinations, sweep
+from peft_scratch.reporting.sweeps import read_sweep, sweep_markdown, sweep_plot
+
+QUICK = {"epochs": 1, "train_reviews": 32, "test_reviews": 20}
+
+
+@pytest.fixture(autouse=True)
+def fresh_sessions():
+    jobs._open.cache_clear()
+    yield
+    jobs._open.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", [3]), ("0-4", [0, 1, 2, 3, 4]), ("0,2,5", [0, 2, 5]), ("1-2,7", [1, 2, 7])]
+)
+def test_seeds_are_ranges_and_lists(text, seeds):
+    assert seeds_of(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "4-", "-", "3-1", "1,1", "1.5"])
+def test_what_names_no_seeds_is_refused(text):
+    with pytest.raises(UserError, match="Seeds are whole numbers"):
+        seeds_of(text)
+
+
+def test_the_first_seeds_jobs_come_first_and_the_others_are_extra(tmp_path):
+    made = jobs_of(["full", "lora_peft_r1"], [3, 5], "smoke", tmp_path, "fast")
+    assert [(job.run_id, job.seed, job.extra_seed) for job in made] == [
+        ("full", 3, False),
+        ("lora_peft_r1", 3, False),
+        ("full", 5, True),
+        ("lora_peft_r1", 5, True),
+    ]
+
+
+def test_another_seeds_results_lie_apart_and_leave_the_weights_alone(tmp_path):
+    made = jobs_of(["lora_scratch_r8"], [0, 1], "smoke", tmp_path, "fast")
+    first, second = [result for _, result in Engine().train(made)]
+    report = tmp_path / "report"
+    assert json.loads((report / "results" / "lora_scratch_r8.json").read_text()) == first.as_json()
+    assert json.loads((report / "seeds" / "1" / "lora_scratch_r8.json").read_text()) == second.as_json()
+    assert (first.config.seed, second.config.seed) == (0, 1)
+    assert first.curve != second.curve
+    weights = torch.load(tmp_path / "weights" / "lora.pt", weights_only=True)
+    (best,) = (tmp_path / "runs").glob(f"smoke-lora_scratch_r8-{first.fingerprint}/best.pt")
+    kept = torch.load(best, weights_only=True)
+    assert all(torch.equal(weights[name], kept[name]) for name in kept), "the first seed's are handed in"
+    # Again: found on disk.
+    again = [result for _, result in Engine().train(made)]
+    assert [result.seconds for result in again] == [first.seconds, second.seconds]
+
+
+def test_an_impossible_setting_is_found_before_the_first_run(tmp_path):
+    made = jobs_of(["lora_scratch_r8"], [0], "smoke", tmp_path, "fast", [{"rank": 1}, {"rank": 0}])
+    with pytest.raises(UserError, match="rank has to be a whole number"):
+        next(Engine().train(made))
+    assert not list((tmp_path / "runs").glob("smoke-*"))
+
+
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(UserError, match="no engine 'slurm'; choose one of here, ray"):
+        Engine("slurm")
+
+
+def test_every_combination_is_swept():
+    assert list(combinations({"rank": [1, 2], "scaling": [0.5, 1]})) == [
+        {"rank": 1, "scaling": 0.5},
+        {"rank": 1, "scaling": 1},
+        {"rank": 2, "scaling": 0.5},
+        {"rank": 2, "scaling": 1},
+    ]
+
+
+def test_a_scaling_fixes_alpha_by_the_rank(tmp_path):
+    session = Session.open("smoke", output=tmp_path)
+    prepared = session.prepare("lora_scratch_r8", {"rank": 4, "scaling": 0.5})
+    assert prepared.tuned.method.alpha == 2.0
+    start = session.prepare("prompt_scratch_n10", {"initialiser": "random_uniform"})
+    assert start.configuration["hyperparameters"]["initialiser"] == "random_uniform"
+    with pytest.raises(UserError, match="no initialiser 'zeros'; choose one of first_rows"):
+        session.prepare("prompt_scratch_n10", {"initialiser": "zeros"})
+
+
+def test_a_sweep_leaves_a_table_and_a_plot(tmp_path):
+    settings = {"rank": [1, 2], **{name: [value] for name, value in QUICK.items()}}
+    path = sweep("lora_scratch_r8", settings, profile="smoke", seeds=[0, 1], output=tmp_path, name="ranks")
+    assert path == tmp_path / "report" / "sweeps" / "ranks.json"
+    run, table = read_sweep(path)
+    assert run == "lora_scratch_r8"
+    assert list(table["rank"]) == [1, 2]
+    assert list(table["seeds"]) == [2, 2]
+    assert table["trainable"][1] == 2 * table["trainable"][0]
+    rows = json.loads(path.read_text())["rows"]
+    first = [100 * row["best"] for row in rows if row["settings"]["rank"] == 1]
+    assert table["mean"][0] == pytest.approx(sum(first) / 2)
+    assert bool(table["front"][0]), "nothing has fewer parameters than the smallest"
+    page = sweep_markdown(path)
+    assert "Pareto front" in page and f"{table['trainable'][0]:,}" in page
+    sweep_plot(path, tmp_path / "ranks.png")
+    assert (tmp_path / "ranks.png").stat().st_size > 10_000
+
+
+def test_a_sweep_without_settings_or_with_an_odd_name_is_refused(tmp_path):
+    with pytest.raises(UserError, match="A sweep needs settings"):
+        sweep("full", {}, profile="smoke", output=tmp_path)
+    with pytest.raises(UserError, match="A sweep's name is made of letters"):
+        sweep("full", {"epochs": [1]}, profile="smoke", output=tmp_path, name="../x")
+
+
+def test_a_file_that_is_no_sweep_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(UserError, match=r"a\.json is not the JSON of a sweep"):
+        read_sweep(tmp_path / "a.json")
+
+
+# Ray
+
+
+def _kill_a_worker_after_its_first_epoch(output: Path, killed: list[int]) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and not killed:
+        if list((output / "runs").glob("*/epoch-0001.pt")):
+            for process in psutil.process_iter(["cmdline"]):
+                if any("ray::_in_a_worker" in part for part in process.info["cmdline"] or ()):
+                    process.kill()
+                    killed.append(process.pid)
+                    return
+        time.sleep(0.02)
+
+
+def test_two_workers_one_of_them_killed_leave_what_one_process_does(tmp_path):
+    ray = pytest.importorskip("ray")
+    settings = [{"epochs": 4, "train_reviews": 64, "test_reviews": 20}]
+    ids = ["lora_scratch_r8", "adapter_scratch_b8"]
+    killed: list[int] = []
+    made = jobs_of(ids, [0], "smoke", tmp_path / "ray", "fast", settings)
+    watcher = threading.Thread(
+        target=_kill_a_worker_after_its_first_epoch, args=(tmp_path / "ray", killed), daemon=True
+    )
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        watcher.start()
+        by_ray = {job.run_id: result for job, result in Engine("ray").train(made)}
+    finally:
+        ray.shutdown()
+    watcher.join(10)
+    assert killed, "no worker was killed: the test shows nothing"
+    alone = jobs_of(ids, [0], "smoke", tmp_path / "alone", "fast", settings)
+    undisturbed = {job.run_id: result for job, result in Engine().train(alone)}
+    assert by_ray.keys() == undisturbed.keys() == set(ids)
+    for run_id, result in undisturbed.items():
+        assert by_ray[run_id].curve == result.curve
+        assert by_ray[run_id].mistakes == result.mistakes
+        files = [
+            next((tmp_path / where / "runs").glob(f"*{run_id}*/best.pt")).read_bytes()
+            for where in ("ray", "alone")
+        ]
+        assert files[0] == files[1]
+
+
+def test_a_job_that_fails_for_a_users_reason_does_not_stop_the_others(tmp_path):
+    ray = pytest.importorskip("ray")
+    made = [
+        Job("full", 0, "smoke", tmp_path, "fast", {**QUICK, "learning_rate": 1e30}),
+        Job("lora_scratch_r8", 0, "smoke", tmp_path, "fast", QUICK),
+    ]
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    finished = []
+    try:
+        with pytest.raises(UserError, match=r"full .*lower the learning rate"):
+            for job, _ in Engine("ray").train(made):
+                finished.append(job.run_id)
+    finally:
+        ray.shutdown()
+    assert finished == ["lora_scratch_r8"]
