@@ -46,10 +46,10 @@ class NameMap:
 
     def ours(self, name: str) -> str | None:
         """Our name of the library's parameter `name`; None if it is no such parameter."""
-        found = name.removeprefix(self.prefix)
+        found = bare = name.removeprefix(self.prefix)
         for ours, theirs in self.parts.items():
             found = found.replace(theirs, ours)
-        return found if found != name and self.theirs(found) == name else None
+        return found if found != bare and self.theirs(found) == name else None
 
     def turned(self, tensor: Tensor) -> Tensor:
         """A tensor of ours as the library has it, or one of the library's as we have it."""
@@ -147,7 +147,8 @@ class Call:
 
 def _python(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
     if isinstance(value, list):
         return f"[{', '.join(map(_python, value))}]"
     return f"r'{value}'" if isinstance(value, str) and "\\" in value else repr(value)
