@@ -9,5 +9,7 @@ ledger         how many parameters each method adds: by hand, on our model, in e
 ledger_tables  the ledger as tables for the terminal
 convert        `.pt` files to and from the adapter folders of the libraries
 folders        what those folders hold
+card           the model card beside them
+push           such a folder to the Hugging Face Hub
 t5_configs     the sizes of every T5
 """

@@ -1,4 +1,7 @@
-"""The commands `parity`, `convert` and `parameters`. torch takes seconds to import, so they do it late."""
+"""The commands `parity`, `parameters`, `convert`, `export` and `push`.
+
+torch takes seconds to import, so each command imports it late.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,16 @@ def parity(
     typer.echo(folder / "exactness.md")
 
 
+Alpha = Annotated[float, typer.Option(help="LoRA's alpha, which a .pt file does not hold.")]
+ResultFile = Annotated[
+    Path | None,
+    typer.Option(help="JSON of the run that trained it, for the card; found beside the kit's own weights."),
+]
+Licence = Annotated[
+    str | None, typer.Option(help="Of the weights, for the card, such as apache-2.0; the base's by default.")
+]
+
+
 def convert(
     source: Annotated[
         Path, typer.Argument(help="lora.pt, prompts.pt or adapter.pt; or a folder of PEFT or AdapterHub.")
@@ -39,12 +52,17 @@ def convert(
         str | None,
         typer.Option(help="The model it was trained on, as for `parameters`; checked, named in the folder."),
     ] = None,
-    alpha: Annotated[float, typer.Option(help="LoRA's alpha, which a .pt file does not hold.")] = 4.0,
+    alpha: Alpha = 4.0,
+    result: ResultFile = None,
+    licence: Licence = None,
 ) -> None:
-    """Convert a weight file to the adapter folder of a library, or such a folder to a weight file."""
+    """Convert a weight file to the adapter folder of a library, or such a folder to a weight file.
+
+    A folder gets a model card, README.md, that says what it is, how to load it, and what it scored.
+    """
     from peft_scratch.exactness.convert import convert
 
-    done = convert(source, target, base=base, alpha=alpha)
+    done = convert(source, target, base=base, alpha=alpha, result=result, licence=licence)
     typer.echo(
         f"{done.target}: {done.form} of {done.method!r}, {counted(done.tensors, 'tensor')}, "
         f"{counted(done.parameters, 'parameter')}. {done.next_step}"
@@ -74,7 +92,6 @@ def parameters(
     from peft_scratch.results import write_json
 
     result = ledger(model, method=method, size=size)
-
     # A file or a pipe has no width of its own. No markup: the brackets of a regular expression are no style.
     width = None if sys.stdout.isatty() else 140
     console = Console(width=width, markup=False, highlight=False, emoji=False)
@@ -82,3 +99,36 @@ def parameters(
         console.print(table)
     if json is not None:
         write_json(json, result.as_dict())
+
+
+export = typer.Typer(no_args_is_help=True, help="Write a trained model in another form.")
+
+
+@export.command(short_help="An ordinary T5 folder of a LoRA.")
+def merged(
+    source: Annotated[Path, typer.Argument(help="lora.pt, or a folder of PEFT.")],
+    target: Annotated[Path, typer.Argument(help="A new folder.")],
+    base: Annotated[str, typer.Option(help="The model it was trained on, as for `parameters`.")] = "t5-small",
+    alpha: Alpha = 4.0,
+    result: ResultFile = None,
+    licence: Licence = None,
+) -> None:
+    """Merge a LoRA into its base and write an ordinary T5 folder, which loads without this kit and PEFT."""
+    from peft_scratch.experiments.merged import export_merged
+
+    done = export_merged(source, target, base=base, alpha=alpha, result=result, licence=licence)
+    typer.echo(f"{done}: load it with T5ForConditionalGeneration.from_pretrained('{done}').")
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="As `convert` or `export merged` wrote it.")],
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see a new repository.")] = False,
+) -> None:
+    """Upload an adapter folder or a merged model to the Hugging Face Hub.
+
+    It uses the token of `hf auth login` or of the environment variable HF_TOKEN.
+    """
+    from peft_scratch.exactness.push import push
+
+    typer.echo(push(folder, name, public=public))

@@ -24,8 +24,10 @@ import torch
 from transformers import T5Config
 
 from peft_scratch.errors import UserError
+from peft_scratch.exactness.card import Subject, find_result, model_card
 from peft_scratch.exactness.folders import Entries, folder_of, read_folder, require_matrix
-from peft_scratch.exactness.t5_configs import OFFLINE, empty_t5, t5_config
+from peft_scratch.exactness.push import CARD_FILE
+from peft_scratch.exactness.t5_configs import OFFLINE, empty_t5, hub_name, t5_config
 from peft_scratch.libraries.catalogue import PEFT, PROMPT
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt, apply, read_delta
 from peft_scratch.methods.parameters import is_own
@@ -54,9 +56,15 @@ class Conversion:
 
 
 def convert(
-    source: str | Path, target: str | Path, *, base: str | Path | None = None, alpha: float = 4.0
+    source: str | Path,
+    target: str | Path,
+    *,
+    base: str | Path | None = None,
+    alpha: float = 4.0,
+    result: Path | None = None,
+    licence: str | None = None,
 ) -> Conversion:
-    """Convert a `.pt` file into an adapter folder, or an adapter folder into a `.pt` file.
+    """Convert a `.pt` file into an adapter folder with a model card, or an adapter folder into a `.pt` file.
 
     The target is written completely or not at all. A `.pt` file that goes to a folder and back keeps its
     bytes; a folder in half precision comes back in float32, which loses nothing.
@@ -67,6 +75,8 @@ def convert(
         base: the model that it was trained on: a name or a path that `t5_config` knows. The source has to
             fit it, and the folder names it. Without it, the source only has to be complete in itself.
         alpha: LoRA's alpha, in training and in use; the update is scaled by `alpha / r`.
+        result: of the run that trained a `.pt` file, for its card; see `card.find_result`.
+        licence: of the weights, for the card, such as `apache-2.0`.
 
     Raises:
         UserError: the source is not one of the above, holds what a `.pt` file cannot, or is incomplete; or
@@ -77,28 +87,39 @@ def convert(
         raise UserError(f"{target} is there already; give another name, or remove it first.")
     if source.is_dir():
         return _to_file(source, target, base, alpha)
-    return _to_folder(source, target, base, alpha)
+    return _to_folder(source, target, base, alpha, result, licence)
 
 
 def _to_file(source: Path, target: Path, base: str | Path | None, alpha: float) -> Conversion:
     if target.suffix != ".pt":
         raise UserError(f"{source} is a folder and becomes a file, so {target} has to end in .pt.")
     method, entries = recognise(source, base, alpha)
-    with _placed(target) as unfinished, unfinished.open("wb") as file:
+    with placed(target) as unfinished, unfinished.open("wb") as file:
         torch.save(entries, file)
     next_step = f"Load it with load_delta(apply({method!r}, base).model, '{target}')."
     return _conversion(method, source, target, ".pt file", entries, next_step)
 
 
-def _to_folder(source: Path, target: Path, base: str | Path | None, alpha: float) -> Conversion:
+def _to_folder(
+    source: Path,
+    target: Path,
+    base: str | Path | None,
+    alpha: float,
+    result: Path | None,
+    licence: str | None,
+) -> Conversion:
     if target.suffix == ".pt":
         raise UserError(f"{source} is a file and becomes a folder, so {target} must not end in .pt.")
     method, entries = recognise(source, base, alpha)
     # A name or path that a library can load the base by; only this kit knows the short name of its own base.
-    name = str(OFFLINE_BASE) if base == OFFLINE else base and str(base)
+    name = str(OFFLINE_BASE) if base == OFFLINE else base and hub_name(base)
     folder = folder_of(method, entries, name)
-    with _placed(target) as unfinished:
+    count = sum(tensor.numel() for tensor in entries.values())
+    found = find_result(source, method, count, result)
+    card = model_card(Subject(method, folder.library, target, count, name, found, licence))
+    with placed(target) as unfinished:
         folder.write(unfinished)
+        card.save(unfinished / CARD_FILE)
     if folder.library == PEFT:
         next_step = f"Load it with PeftModel.from_pretrained(base, '{target}')."
     else:
@@ -225,7 +246,7 @@ def _smallest(entries: Entries, pattern: re.Pattern, **sizes: int) -> T5Config:
 
 
 @contextmanager
-def _placed(target: Path) -> Iterator[Path]:
+def placed(target: Path) -> Iterator[Path]:
     """A path beside `target` to write to; it becomes `target` at the end, and is removed after a failure."""
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from peft_scratch.errors import UserError
+from peft_scratch.exactness.push import CONFIG_FILE
 from peft_scratch.libraries.adapterhub_adapter import NAME, reduction_factor
 from peft_scratch.libraries.catalogue import (
     PEFT,
@@ -30,7 +31,6 @@ from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt, read_delta
 Entries = dict[str, Tensor]
 Config = dict[str, Any]
 
-CONFIG_FILE = "adapter_config.json"
 PEFT_WEIGHTS = "adapter_model.safetensors"
 # adapters 1.3.0, loading.py, AdapterLoader: `load_adapter(folder)` reads this file, with `weights_only=True`,
 # and `load_adapter(folder, use_safetensors=True)` reads it if there is no other. Only the second call finds

@@ -78,6 +78,12 @@ def t5_config(model: str | Path) -> T5Config:
     )
 
 
+def hub_name(model: str | Path) -> str:
+    """The name on the Hub of a model that is known by its short name; any other name as it is."""
+    owner = {**dict.fromkeys(_T5, "google-t5"), **dict.fromkeys(_FLAN_T5, "google")}.get(str(model))
+    return f"{owner}/{model}" if owner else str(model)
+
+
 def empty_t5(config: T5Config) -> T5ForConditionalGeneration:
     """A T5 of `config` in evaluation mode that takes no memory: on the device `meta`, a tensor is a shape."""
     with torch.device("meta"):
