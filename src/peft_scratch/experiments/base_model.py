@@ -58,7 +58,7 @@ def _failure(profile: Profile, problem: Exception) -> UserError:
         )
     if Path(profile.base).is_dir():
         return UserError(
-            f"The base model in {profile.base} cannot be loaded ({type(problem).__name__}): give a folder with "
-            "model.safetensors, config.json and the tokenizer's files."
+            f"The base model in {profile.base} cannot be loaded ({type(problem).__name__}): give a folder "
+            "with model.safetensors, config.json and the tokenizer's files."
         )
     return hub.failure(hub.MODEL, profile.base, problem)
