@@ -5,6 +5,7 @@ torch takes seconds to import, so each command imports it late.
 
 from __future__ import annotations
 
+import enum
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -101,11 +102,14 @@ def parameters(
         write_json(json, result.as_dict())
 
 
-export = typer.Typer(no_args_is_help=True, help="Write a trained model in another form.")
+class Form(str, enum.Enum):
+    """What `export` writes."""
+
+    MERGED = "merged"
 
 
-@export.command(short_help="An ordinary T5 folder of a LoRA.")
-def merged(
+def export(
+    form: Annotated[Form, typer.Argument(help="An ordinary T5 with the update merged into its weights.")],
     source: Annotated[Path, typer.Argument(help="lora.pt, or a folder of PEFT.")],
     target: Annotated[Path, typer.Argument(help="A new folder.")],
     base: Annotated[str, typer.Option(help="The model it was trained on, as for `parameters`.")] = "t5-small",
@@ -113,7 +117,7 @@ def merged(
     result: ResultFile = None,
     licence: Licence = None,
 ) -> None:
-    """Merge a LoRA into its base and write an ordinary T5 folder, which loads without this kit and PEFT."""
+    """Merge a LoRA into its base: an ordinary T5 folder, which loads without this kit and without PEFT."""
     from peft_scratch.experiments.merged import export_merged
 
     done = export_merged(source, target, base=base, alpha=alpha, result=result, licence=licence)
