@@ -353,6 +353,8 @@ for command, line in {
     exactness.parity: "Compare the methods with the libraries, to the last bit.",
     exactness.parameters: "Derive and count what each method adds to any T5.",
     exactness.convert: "Convert weight files to library folders and back.",
+    exactness.export: "Write a LoRA merged into its base: an ordinary T5.",
+    exactness.push: "Upload a converted or merged folder to the Hub.",
     base: "Pre-train the offline base model, or resume doing so.",
 }.items():
     app.command(short_help=line)(command)

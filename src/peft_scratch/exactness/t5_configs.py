@@ -1,11 +1,12 @@
-"""The configuration of any T5: known ones by name, without a network, others from their config file."""
+"""The configuration of any T5: of the known ones by name, without a network; of others from a file."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from transformers import T5Config
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods.method import require_positive_int
@@ -75,6 +76,18 @@ def t5_config(model: str | Path) -> T5Config:
         d_kv=d_kv,
         **more,
     )
+
+
+def hub_name(model: str | Path) -> str:
+    """The name on the Hub of a model that is known by its short name; any other name as it is."""
+    owner = {**dict.fromkeys(_T5, "google-t5"), **dict.fromkeys(_FLAN_T5, "google")}.get(str(model))
+    return f"{owner}/{model}" if owner else str(model)
+
+
+def empty_t5(config: T5Config) -> T5ForConditionalGeneration:
+    """A T5 of `config` in evaluation mode that takes no memory: on the device `meta`, a tensor is a shape."""
+    with torch.device("meta"):
+        return T5ForConditionalGeneration(config).eval()
 
 
 def _read(path: Path) -> T5Config:

@@ -17,10 +17,10 @@ NAME = "imdb"
 
 
 def reduction_factor(width: int, bottleneck: int) -> float:
-    """What to call AdapterHub's `SeqBnConfig` with so that D wide becomes exactly K wide.
+    """The `reduction_factor` with which AdapterHub's `SeqBnConfig` makes a bottleneck of exactly K from D.
 
     methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(D // reduction_factor)`, and in floating
-    point 512 // (512 / 5) is 4. With K and a half it always rounds down to K.
+    point 512 // (512 / 5) is 4. With D / (K + 0.5) it always rounds down to K.
     """
     exact = width / bottleneck
     return exact if width // exact == bottleneck else width / (bottleneck + 0.5)
@@ -30,7 +30,7 @@ def reduction_factor(width: int, bottleneck: int) -> float:
 class AdapterHubAdapter(Adapter):
     """Our `Adapter` by AdapterHub: its `SeqBnConfig`, the Pfeiffer placement.
 
-    One difference is left as it is: both projections start normal with deviation 0.02
+    One difference remains: both projections start from a normal distribution of standard deviation 0.02
     (methods/modeling.py, Adapter.init_bert_weights), so it is not quite the identity at the start.
     """
 
@@ -42,7 +42,7 @@ class AdapterHubAdapter(Adapter):
         Raises:
             UserError: the library is not installed.
         """
-        adapters = _import_adapters()
+        adapters = import_adapters()
         reduction = reduction_factor(model.config.d_model, self.bottleneck)
         add_active(model, adapters.SeqBnConfig(reduction_factor=reduction))
         end = f".adapters.{NAME}"
@@ -55,7 +55,7 @@ class AdapterHubAdapter(Adapter):
 
 def add_active(model: T5ForConditionalGeneration, config: object) -> None:
     """Add an adapter of the library's `config` (`SeqBnConfig`, `LoRAConfig`) to `model`, active."""
-    adapters = _import_adapters()
+    adapters = import_adapters()
     training = model.training
     initialise(model)
     with torch.device(model.device):
@@ -76,7 +76,7 @@ def initialise(model: T5ForConditionalGeneration) -> None:
     was given none, and names it `past_key_value` towards each block. The results are the same.
     """
     with torch.device(model.device):
-        _import_adapters().init(model)
+        import_adapters().init(model)
 
     def start_cache(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         if kwargs.get("use_cache") and kwargs.get("past_key_values") is None:
@@ -95,7 +95,12 @@ def initialise(model: T5ForConditionalGeneration) -> None:
             block.register_forward_pre_hook(rename_cache, with_kwargs=True)
 
 
-def _import_adapters() -> ModuleType:
+def import_adapters() -> ModuleType:
+    """The package `adapters`.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import adapters
     except ImportError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -28,12 +29,7 @@ class PeftLoRA(LoRA):
         Raises:
             UserError: a target matches no linear layer, or PEFT is not installed.
         """
-        try:
-            import peft
-        except ImportError as error:
-            raise UserError(
-                f"The library PEFT cannot be imported ({error}): run `pip install peft==0.21.2`."
-            ) from None
+        peft = import_peft()
         # tuners/tuners_utils.py, BaseTuner.inject_adapter raises only if no target at all matches: of
         # two, a misspelt one would be passed over silently. So they are looked up here first.
         places = find_in_blocks(model, self.targets, nn.Linear)
@@ -58,3 +54,18 @@ class PeftLoRA(LoRA):
     def base_name(self, name: str) -> str:
         """Without the names of PEFT's wrapper and of its layer around each target."""
         return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+
+
+def import_peft() -> ModuleType:
+    """The package `peft`.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise UserError(
+            f"The library PEFT cannot be imported ({error}): run `pip install peft==0.21.2`."
+        ) from None
+    return peft
