@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
+from nbformat.v4 import new_output
 from safetensors.torch import save_file
 
 from peft_scratch.assignment import ALL_POINTS, PARTS, PROFILES, RUNS
 from peft_scratch.experiments.settings import configuration
 from peft_scratch.paths import ROOT
-from peft_scratch.submission import archive, check, notebooks
+from peft_scratch.submission import archive, cells, check, notebooks
 from peft_scratch.submission import weights as own_weights
 from peft_scratch.submission.findings import ERROR, READY
 from peft_scratch.submission.names import read_name
@@ -21,6 +23,7 @@ from submission.parts import (
     NUMBERS,
     PROMPT,
     STEM,
+    code_cells,
     codes,
     zipped,
 )
@@ -179,3 +182,56 @@ def test_a_result_is_compared_with_its_notebook(change, code, right, tmp_path):
         assert checked.marked(ERROR) == []
     else:
         assert code in {found.code for found in checked.marked(ERROR)}
+
+
+# What this kit's notebooks display for programs
+
+
+def with_results(right, change=lambda results: None, number: int = 5) -> list:
+    """The findings of a notebook of the kit that displays its results as JSON, in place of its table."""
+    made = right.notebooks[f"0{number}_part.ipynb"]
+    runs = [run for run in RUNS.values() if run.notebook == number]
+    entries = [
+        {
+            "id": run.id,
+            "percent": NUMBERS[run.id],
+            "fingerprint": "0" * 8,
+            "added": sizes.added,
+            "whole": sizes.whole,
+        }
+        for run in runs
+        for sizes in [sizes_of(run.id, "course")]
+    ]
+    results = {"format": 1, "profile": "course", "notebook": number, "results": entries}
+    change(results)
+    data = {cells.RESULTS_TYPE: results, "text/plain": "the results of this notebook"}
+    code_cells(made)[-1].outputs = [new_output("display_data", data=data)]
+    name = f"0{number}_part.ipynb"
+    found, said = notebooks.examine([archive.File(name, name, nbformat.writes(made).encode())])
+    return [found, [one for one in said if one.code != "notebook-missing"]]
+
+
+def test_the_results_that_the_kit_displays_are_read(right):
+    found, said = with_results(right)
+    assert found[5].numbers == {run: value for run, value in NUMBERS.items() if run.startswith("lora")}
+    assert found[5].profile == "course" and {one.mark for one in said} == {"✓"}
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda r: r["results"].pop(), "number-missing"),
+        (lambda r: r["results"][0].update(percent="89.1"), "number-missing"),
+        (lambda r: r["results"][0].update(percent=float("nan")), "number-missing"),
+        (lambda r: r["results"][0].update(percent=91.0), "number-differs"),
+        (lambda r: r["results"][1].update(whole=60_506_624), "count-wrong"),
+    ],
+)
+def test_what_is_wrong_in_the_displayed_results_is_named(change, code, right):
+    _, said = with_results(right, change)
+    assert code in {one.code for one in said if one.mark == ERROR}
+
+
+def test_results_of_another_form_are_not_taken_for_the_kit_s(right):
+    found, _ = with_results(right, lambda r: r.update(format=99))
+    assert found[5].number == 5

@@ -36,6 +36,11 @@ _NUMBER = re.compile(
     r"(?<![\d.,/=_-])(\d{1,3})(?:([.,/])(\d{1,4}))?(?![\d_]|[.,/]\d)(\s?%)?(?!\s?(?:[kKM]\b|million|MB|GB|KB|sec|min\b|s\b|hours?|epoch))"
 )
 _REVERSED = re.compile(r"(?<![\d.,/])(\d{1,2})([.,/])(\d\d)(?![\d]|[.,/]\d)")
+#: What is said behind a number of this number.
+_BEHIND = re.compile(
+    r"\s*%?\s*(?:\([^()]{0,60}\)|(?:for|with|at|using|برای|با)\s[^.,;]{0,40}?"
+    r"(?=\s+and\b|[.,;]|$))"
+)
 _HEAD_LINES = 14
 
 
@@ -90,13 +95,7 @@ def place(document: Document) -> Places:
     for parts in document.lines:
         text = "  ".join(part.text for part in parts)
         row = hints_of(text)
-        numbers = [
-            (part, found)
-            for part in parts
-            for found in _NUMBER.finditer(part.text)
-            if _percent(found) is not None
-        ]
-        if not numbers:
+        if not any(map(_accuracies, parts)):
             if row.kind is not None:
                 section = row
                 runs = runs_of(row)
@@ -118,30 +117,48 @@ def _labelled(parts: list[Part]) -> bool:
 def _in_part(
     part: Part, parts: list[Part], above: list[list[Part]], section: Hints, row: Hints
 ) -> list[Placed]:
+    """The numbers of a cell, or of a line of prose, where each number inherits what was said before."""
     placed = []
     carried = Hints()
     before = 0
-    found_here = [found for found in _NUMBER.finditer(part.text) if _percent(found) is not None]
-    others = " ".join(other.text for other in parts if other is not part)
+    found_here = _accuracies(part)
+    others = " ".join(other.text for other in parts if other is not part and not _accuracies(other))
     beside = hints_of(others).over(Hints(size=_lone_size(parts, part)))
     for found in found_here:
-        after = re.match(r"\s*%?\s*\(([^()]{0,60})\)", part.text[found.end() :])
-        said = f"{part.text[before : found.start()]} {after[1] if after else ''}"
+        said = part.text[before : found.start()]
         own = hints_of(said)
         if own.kind is not None and carried.kind not in (None, own.kind):
             carried = Hints()
         carried = own.over(carried)
         before = found.end()
+        behind = Hints()
+        if own.size is None and (after := _BEHIND.match(part.text[found.end() :])):
+            behind = hints_of(after[0])  # `89.1 % for r = 1`: of this number alone
+            before += after.end()
+            carried.size = None if behind.size is not None else carried.size
+            said += after[0]
         head, head_text = _head(part, found, above)
-        known = carried.over(beside if len(parts) > 1 else Hints())
-        known = known.over(head)
+        known = behind.over(carried).over(beside if len(parts) > 1 else Hints())
+        known = _possible(known, head)
         if known.kind is None or (known.kind == section.kind and row.kind is None):
-            known = known.over(section)
+            known = _possible(known, section)
         context = f"{said} {head_text} {others if len(found_here) == 1 and len(parts) < 3 else ''}"
         value = _percent(found)
         if value is not None:
             placed.append(Placed(value, runs_of(known), bool(_OTHER.search(context)), found[0].strip()))
     return placed
+
+
+def _accuracies(part: Part) -> list[re.Match[str]]:
+    return [found for found in _NUMBER.finditer(part.text) if _percent(found) is not None]
+
+
+def _possible(known: Hints, more: Hints) -> Hints:
+    """`known` with what `more` adds, as far as there is such a run: a head may speak of other rows."""
+    for added in (more, Hints(more.kind, more.library), Hints(more.kind)):
+        if runs_of(known.over(added)):
+            return known.over(added)
+    return known
 
 
 def _head(part: Part, found: re.Match[str], above: list[list[Part]]) -> tuple[Hints, str]:
