@@ -175,7 +175,7 @@ class PreparedRun:
         """What the result says of the run besides what was measured."""
         run, tuned = self.run, self.tuned
         whole, t5 = count_parameters(tuned.model), tuned.model.config
-        added = tuned.method.added_parameters(t5)
+        by_hand = tuned.method.derivation(t5)
         return {
             "id": run.id,
             "title": run.title,
@@ -186,7 +186,12 @@ class PreparedRun:
             "reviews": {"train": len(reviews.train), "test": len(reviews.test)},
             "environment": environment(self.session.accelerator.device, self.session.precision),
             "parameters": {
-                "added": added,
+                "added": by_hand.value,
+                "by_hand": {
+                    "symbols": by_hand.symbols,
+                    "with_numbers": by_hand.with_numbers,
+                    "value": by_hand.value,
+                },
                 "trainable": sum(tensor.numel() for tensor in history.best_state.values()),
                 "whole": whole,
                 "trainable_tensors": len(history.best_state),
@@ -196,7 +201,7 @@ class PreparedRun:
                 "name": shown(self.profile.base),
                 **{name: getattr(t5, name) for name in ("d_model", "num_layers", "num_decoder_layers")},
                 "inner_dim": t5.num_heads * t5.d_kv,
-                "parameters": whole - added,
+                "parameters": whole - by_hand.value,
             },
         }
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods.adapter import Adapter
+from peft_scratch.methods.t5 import stacks
 
 #: What the adapter is called in the model, and so in the names of its parameters.
 NAME = "imdb"
@@ -40,13 +44,26 @@ class AdapterHubAdapter(Adapter):
         """Turn `model` into AdapterHub's class, with an adapter in each feed-forward layer, active.
 
         Raises:
-            UserError: the library is not installed.
+            UserError: the library is not installed, or has no adapters for such a model.
         """
+        if model.config.model_type not in ("t5", "mt5") or "decoder" not in stacks(model):
+            raise UserError(
+                f"AdapterHub has no bottleneck adapters for a {type(model).__name__}; Adapter() from scratch "
+                "takes it."
+            )
         adapters = import_adapters()
         reduction = reduction_factor(model.config.d_model, self.bottleneck)
         add_active(model, adapters.SeqBnConfig(reduction_factor=reduction))
         end = f".adapters.{NAME}"
-        return model, [name.removesuffix(end) for name, _ in model.named_modules() if name.endswith(end)]
+        places = [name.removesuffix(end) for name, _ in model.named_modules() if name.endswith(end)]
+        if model.dtype != torch.float32:
+            for name in places:
+                bottleneck = model.get_submodule(f"{name}{end}")
+                bottleneck.forward = partial(_in_its_own_type, bottleneck)
+        # wrappers/model.py, replace_with_adapter_class: the class was made for this one model.
+        for name, method in _METHODS.items():
+            setattr(type(model), name, method)
+        return model, places
 
     def declares(self, name: str) -> bool:
         """Weights and biases of every bottleneck."""
@@ -93,6 +110,51 @@ def initialise(model: T5ForConditionalGeneration) -> None:
     for stack in (model.encoder, model.decoder):
         for block in stack.block:
             block.register_forward_pre_hook(rename_cache, with_kwargs=True)
+
+
+def _in_its_own_type(bottleneck: nn.Module, *tensors: Tensor, **others: Any) -> tuple[Tensor, ...]:
+    """The library's `Adapter.forward` on a base in half precision: it is float32 and does not convert."""
+
+    def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return type(bottleneck).forward(bottleneck, *tensors, **others)
+
+    outside, own = tensors[0].dtype, next(bottleneck.parameters()).dtype
+    if "residual_input" in others:
+        others["residual_input"] = others["residual_input"].to(own)
+    if torch.is_autocast_enabled(tensors[0].device.type):
+        return forward(*tensors)
+    return tuple(output.to(outside) for output in forward(*(tensor.to(own) for tensor in tensors)))
+
+
+def _deep_copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """As `copy.deepcopy` makes it where nothing is in its way."""
+    twin = memo[id(model)] = type(model).__new__(type(model))
+    twin.__dict__.update(copy.deepcopy(model.__dict__, memo))
+    return twin
+
+
+def _refuse_pickle(model: nn.Module, protocol: int) -> tuple:
+    raise UserError(
+        "A model of AdapterHub cannot be pickled or saved whole, since its class exists in this process "
+        "alone: save its adapter with save_delta(model, path, method.declares)."
+    )
+
+
+def _enable_checkpointing(model: nn.Module, gradient_checkpointing_kwargs: dict | None = None) -> None:
+    if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise UserError(
+            "AdapterHub's model takes gradient checkpointing with use_reentrant=False only: "
+            'call gradient_checkpointing_enable({"use_reentrant": False}).'
+        )
+    super(type(model), model).gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+
+
+# What is put into the class of a model.
+_METHODS = {
+    "__deepcopy__": _deep_copy,
+    "__reduce_ex__": _refuse_pickle,
+    "gradient_checkpointing_enable": _enable_checkpointing,
+}
 
 
 def import_adapters() -> ModuleType:

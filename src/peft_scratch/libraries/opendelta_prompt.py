@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from peft_scratch.errors import UserError
 from peft_scratch.libraries.opendelta_compat import import_opendelta
 from peft_scratch.methods.derivation import Derivation
 from peft_scratch.methods.method import Method
@@ -25,8 +26,8 @@ class OpenDeltaPrompt(Method):
     The rows start as the first rows of the vocabulary: the library's `token_init`, which is its
     default and what the course asks for.
 
-    A deep copy of the model does not work on its own: basemodel.py, insert_module binds the encoder's
-    new `forward` to the original encoder.
+    A copy of the model, deep or by pickle, is refused: basemodel.py, insert_module binds the encoder's new
+    `forward` to the encoder that it was made for, so that the copy would run the original's.
 
     Attributes:
         virtual_tokens: N. The rows count towards the number of tokens that the input may have.
@@ -48,8 +49,19 @@ class OpenDeltaPrompt(Method):
         """Put the rows into the encoder, which from then on places them before its embedded input.
 
         Raises:
-            UserError: there are more rows than the vocabulary has, or OpenDelta is not installed.
+            UserError: there are more rows than the vocabulary has, the model does not generate or is in
+                float16, or OpenDelta is not installed.
         """
+        if not model.can_generate():
+            raise UserError(
+                f"OpenDelta's prompt does not go into a {type(model).__name__}; SoftPrompt() from scratch "
+                "does."
+            )
+        if model.dtype == torch.float16:
+            raise UserError(
+                "OpenDelta's prompt has the type of the base, and in float16 AdamW makes it NaN: load the "
+                "base in float32 or bfloat16."
+            )
         opendelta = import_opendelta()
         rows = first_rows(model.get_input_embeddings().weight.detach(), self.virtual_tokens)  # (N, D)
         # delta_models/soft_prompt.py, SoftPromptLayer.__init__ and .instantiate: token numbers are made on
@@ -62,6 +74,9 @@ class OpenDeltaPrompt(Method):
         # `model.state_dict()` returns. The kit freezes by parameter names.
         model.train(model.training)  # a new layer is in training mode, whatever the model's mode
         _spare_the_callers_mask(model)
+        for module in (model, model.encoder):
+            module.__reduce_ex__ = _refuse_copy
+        model.encoder.set_input_embeddings = functools.partial(_set_embedding, model.encoder)
         return model, ["encoder"]
 
     def declares(self, name: str) -> bool:
@@ -71,6 +86,18 @@ class OpenDeltaPrompt(Method):
     def derivation(self, config: T5Config) -> Derivation:
         """As from scratch: `N·d`."""
         return self._from_scratch().derivation(config)
+
+
+def _refuse_copy(protocol: int) -> tuple:
+    raise UserError(
+        "A model with OpenDelta's prompt in it can neither be copied nor pickled nor saved whole: save the "
+        "prompt with save_delta(model, path, method.declares), and load it into a fresh model."
+    )
+
+
+def _set_embedding(encoder: nn.Module, table: nn.Embedding) -> None:
+    """In place of `encoder.set_input_embeddings`: the library looks tokens up in a table of its own."""
+    encoder.embed_tokens = encoder.soft_prompt_layer.__dict__["raw_embedding"] = table
 
 
 def _spare_the_callers_mask(model: T5ForConditionalGeneration) -> None:

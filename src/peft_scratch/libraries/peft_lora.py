@@ -12,6 +12,7 @@ from transformers import T5ForConditionalGeneration
 from peft_scratch.errors import UserError
 from peft_scratch.methods.injection import find_in_blocks
 from peft_scratch.methods.lora import LoRA
+from peft_scratch.methods.t5 import stacks
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class PeftLoRA(LoRA):
         # two, a misspelt one would be passed over silently. So they are looked up here first.
         places = find_in_blocks(model, self.targets, nn.Linear)
         config = peft.LoraConfig(
-            task_type=peft.TaskType.SEQ_2_SEQ_LM,
+            task_type="SEQ_2_SEQ_LM" if model.can_generate() else "FEATURE_EXTRACTION",
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=0.0,
@@ -45,6 +46,13 @@ class PeftLoRA(LoRA):
         wrapper.train(model.training)  # a new wrapper is in training mode, whatever it wraps
         layers = [n for n, module in model.named_modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
         assert layers == places, f"PEFT replaced {layers}, not {places}"
+        for name in layers:
+            layer = model.get_submodule(name)
+            layer.register_state_dict_pre_hook(_refuse_while_merged)
+            layer._register_load_state_dict_pre_hook(_refuse_while_merged, with_module=True)
+        if any(getattr(stack, "gradient_checkpointing", False) for stack in stacks(model).values()):
+            # PEFT's hook for it is a local function, which no pickle takes; `apply` does the same for all.
+            model.disable_input_require_grads()
         return wrapper, places
 
     def declares(self, name: str) -> bool:
@@ -54,6 +62,15 @@ class PeftLoRA(LoRA):
     def base_name(self, name: str) -> str:
         """Without the names of PEFT's wrapper and of its layer around each target."""
         return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+
+
+def _refuse_while_merged(layer: nn.Module, *_: object) -> None:
+    """Before a state is taken from PEFT's layer or loaded into it: W and the update must be apart there."""
+    if layer.merged:
+        raise UserError(
+            "PEFT's update is merged into the weights, and whoever loads their state would add it a second "
+            "time: call unmerge_adapter() first, or merge_and_unload() for a plain T5."
+        )
 
 
 def import_peft() -> ModuleType:

@@ -111,7 +111,8 @@ class Adapter(Method):
     library = "scratch"
 
     def __post_init__(self) -> None:
-        require_positive_int("The adapter's bottleneck", self.bottleneck)
+        width = require_positive_int("The adapter's bottleneck", self.bottleneck)
+        object.__setattr__(self, "bottleneck", width)  # frozen from here on
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
         """Replace each feed-forward layer by an `AdaptedLayerFF`; return the model and the names.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from peft_scratch.errors import UserError
 from peft_scratch.files import write_atomically
-from peft_scratch.methods.parameters import is_own
+from peft_scratch.methods.parameters import is_own, plain_name
 
 # What the dimensions of an entry are called, by the end of its key.
 _DIMENSIONS = {
@@ -35,7 +35,8 @@ def save_delta(model: nn.Module, path: str | Path, declared: Callable[[str], boo
     The file is written beside its place and then moved there, so that there is never half a file.
 
     Args:
-        model: a model with a method in it.
+        model: a model with a method in it. Names are those in the model itself, whatever wraps it (compile,
+            DataParallel, DistributedDataParallel).
         path: the file; its folder is made if need be.
         declared: which parameters to save, by name. A library's model needs `method.declares`.
 
@@ -46,14 +47,19 @@ def save_delta(model: nn.Module, path: str | Path, declared: Callable[[str], boo
     tensors = {
         # A clone, since torch.save would write the whole storage that a view looks into.
         name: p.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
-        for name, p in model.named_parameters()
-        if declared(name)
+        for name, p in declared_parameters(model, declared).items()
     }
     if not tensors:
         raise UserError(
             f"The model has no parameters of a method to save in {path}; apply a method to it first."
         )
     write_atomically(path, serialised(tensors))
+
+
+def declared_parameters(model: nn.Module, declared: Callable[[str], bool]) -> dict[str, nn.Parameter]:
+    """The declared parameters of `model`, under the names that they have without a wrapper around it."""
+    named = ((plain_name(name), p) for name, p in model.named_parameters())
+    return {name: p for name, p in named if declared(name)}
 
 
 def serialised(content: object) -> memoryview:
@@ -168,28 +174,37 @@ def copy_delta(
     declared: Callable[[str], bool] = is_own,
 ) -> None:
     """As `load_delta`, with the entries read already; `path` is what messages call their file."""
-    entries = {key: value for key, value in entries.items() if declared(key)}
-    own = {name: p for name, p in model.named_parameters() if declared(name)}
+    found = {plain_name(key): value for key, value in entries.items()}
+    entries = {key: value for key, value in found.items() if declared(key)}
+    own = declared_parameters(model, declared)
     if not own:
         raise UserError(
             f"The model has no parameters of a method to load {path} into; apply a method to it first."
         )
     if any(getattr(module, "merged", False) for module in model.modules()):
         raise UserError(f"The model's LoRA update is merged; call unmerge(model) before loading {path}.")
-    if difference := first_difference(entries, own):
+    if difference := first_difference(entries, own, found):
         raise UserError(f"{path} does not fit the model: {difference}.")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(entries[name])
 
 
-def first_difference(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
-    """The first thing in which a file and a model differ, in words; None if they fit."""
+def first_difference(
+    entries: Mapping[str, Tensor], own: Mapping[str, Tensor], found: Mapping[str, Tensor] | None = None
+) -> str | None:
+    """The first thing in which a file and a model differ, in words; None if they fit.
+
+    Args:
+        entries: of the file, those that a method declares.
+        own: the model's.
+        found: all entries of the file, where there are others: what is named where one is missing.
+    """
     unexpected = next((key for key in entries if key not in own), None)
     for name, parameter in own.items():
         if name not in entries:
-            instead = f" (it has {unexpected} instead)" if unexpected else ""
-            return f"the file lacks the entry {name}{instead}"
+            instead = unexpected or next((key for key in found or () if key not in own), None)
+            return f"the file lacks the entry {name}" + (f" (it has {instead} instead)" if instead else "")
         got, expected = tuple(entries[name].shape), tuple(parameter.shape)
         if got != expected:
             return f"{_difference_in_shape(name, got, expected)}, at {name}"

@@ -11,10 +11,12 @@ import copy
 
 import torch
 from torch import nn
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import PretrainedConfig, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
-from peft_scratch.methods.method import Tuned
+from peft_scratch.methods.method import BASE_CLASS, Tuned
+from peft_scratch.methods.parameters import unwrapped
+from peft_scratch.methods.t5 import config_as_built
 
 
 def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
@@ -28,20 +30,26 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
         The base in evaluation mode, on the tuned model's device.
 
     Raises:
-        UserError: the weights of the base were trained themselves, or are merged with an update.
+        UserError: the weights of the base were trained themselves, or are merged with an update, or the
+            method is not in the model any more.
     """
-    model = tuned.model
+    model, method = unwrapped(tuned.model), tuned.method
     if any(getattr(module, "merged", False) for module in model.modules()):
         raise UserError("The model's LoRA update is merged into the base; unmerge it before taking it out.")
+    if not any(map(method.declares, dict(model.named_parameters()))):
+        raise UserError(
+            f"{method!r} is not in the model any more, and what it left in the base is unknown; load a fresh "
+            "base model instead."
+        )
     with torch.device("meta"):  # allocates nothing: every parameter is replaced below
-        base = T5ForConditionalGeneration(_plain_config(model.config))
-    frozen = {tuned.method.base_name(name): p for name, p in model.named_parameters() if not p.requires_grad}
+        base = getattr(model, BASE_CLASS)(_plain_config(model))
+    frozen = {method.base_name(name): p for name, p in model.named_parameters() if not p.requires_grad}
     # By identity, so that tensors which are tied (T5's embedding and its output layer) stay tied.
     found = {}
     for name, p in base.named_parameters():
         if name not in frozen or frozen[name].shape != p.shape:
             raise UserError(
-                f"{tuned.method!r} cannot be taken out: the base's parameter {name} is not frozen in the "
+                f"{method!r} cannot be taken out: the base's parameter {name} is not frozen in the "
                 "model; load a fresh base model instead."
             )
         found[id(p)] = nn.Parameter(frozen[name].detach())
@@ -52,7 +60,8 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
     return base.eval()
 
 
-def _plain_config(config: T5Config) -> T5Config:
-    """`config` without what a library has written into it."""
-    known = T5Config().to_dict()
-    return T5Config.from_dict({name: value for name, value in config.to_dict().items() if name in known})
+def _plain_config(model: nn.Module) -> PretrainedConfig:
+    """The model's configuration without what a library has written into it."""
+    config_class = getattr(model, BASE_CLASS).config_class
+    known, there = config_class().to_dict(), config_as_built(model).to_dict()
+    return config_class.from_dict({name: value for name, value in there.items() if name in known})

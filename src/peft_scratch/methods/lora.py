@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from peft_scratch.errors import UserError
 from peft_scratch.methods.derivation import Derivation, letters, step, total
 from peft_scratch.methods.injection import find_in_blocks, last_part, refuse_second_injection, replace
-from peft_scratch.methods.method import Method, require_positive_int
+from peft_scratch.methods.method import Method, method_in, require_positive_int
 from peft_scratch.methods.parameters import is_own
 
 # 1. The maths
@@ -130,6 +131,20 @@ class LoRALinear(nn.Linear):
             self.weight.copy_(self.weight_before_merge)
             self.weight_before_merge = None
 
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        """As every layer's; while merged, with a B of zero, so that no one adds the update a second time."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.merged:
+            destination[f"{prefix}sharif_llm_B"] = torch.zeros_like(self.sharif_llm_B)
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        """As every layer's; into W, A and B, whether or not they are merged at the moment."""
+        merged = self.merged
+        self.unmerge()
+        super()._load_from_state_dict(*args, **kwargs)
+        if merged:
+            self.merge()
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rank={self.rank}, scaling={self.scaling}"
 
@@ -156,11 +171,15 @@ class LoRA(Method):
     library = "scratch"
 
     def __post_init__(self) -> None:
-        require_positive_int("LoRA's rank", self.rank)
-        if not 0 < self.alpha < math.inf:
+        rank = require_positive_int("LoRA's rank", self.rank)
+        if not isinstance(self.alpha, Real) or not 0 < self.alpha < math.inf:
             raise UserError(f"LoRA's alpha has to be a positive number, not {self.alpha!r}.")
+        alpha = self.alpha if isinstance(self.alpha, (int, float)) else float(self.alpha)  # NumPy's
         if isinstance(self.targets, str) or not self.targets:
             raise UserError(f"LoRA's targets are a tuple of names such as ('q', 'v'), not {self.targets!r}.")
+        object.__setattr__(self, "rank", rank)  # frozen from here on
+        object.__setattr__(self, "alpha", alpha)
+        object.__setattr__(self, "targets", tuple(self.targets))
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
         """Replace each target by a `LoRALinear` on the same weight; return the model and the names.
@@ -221,11 +240,12 @@ def _listed(names: list[str]) -> str:
 def merge(model: nn.Module) -> None:
     """Merge every LoRA update of `model` into its weight. Merging twice is merging once.
 
-    While merged, `model.state_dict()` has the merged weights, ready for use without this package
-    (ignore A and B there); `save_delta` saves A and B as ever.
+    While merged, `model.state_dict()` has the merged weights and a B of zero: it is the same model wherever
+    it is loaded, with this package or without (which passes over A and B), and `save_pretrained` writes an
+    ordinary T5. `save_delta` saves A and B as ever.
 
     Raises:
-        UserError: the model has no LoRA layer.
+        UserError: the model has no LoRA layer from scratch; the message says what it has.
     """
     for layer in _lora_layers(model):
         layer.merge()
@@ -235,7 +255,7 @@ def unmerge(model: nn.Module) -> None:
     """Take every LoRA update of `model` out of its weight, which is then W again to the last bit.
 
     Raises:
-        UserError: the model has no LoRA layer.
+        UserError: the model has no LoRA layer from scratch; the message says what it has.
     """
     for layer in _lora_layers(model):
         layer.unmerge()
@@ -244,5 +264,9 @@ def unmerge(model: nn.Module) -> None:
 def _lora_layers(model: nn.Module) -> list[LoRALinear]:
     layers = [module for module in model.modules() if isinstance(module, LoRALinear)]
     if not layers:
-        raise UserError("This model has no LoRA layer to merge; apply LoRA() to it first.")
+        there = method_in(model)
+        if there is None:
+            raise UserError("This model has no LoRA layer to merge; apply LoRA() to it first.")
+        instead = "call its own merge_and_unload()" if there.kind == "lora" else "only LoRA can be merged"
+        raise UserError(f"This model has no LoRA layer from scratch to merge, but {there!r}: {instead}.")
     return layers

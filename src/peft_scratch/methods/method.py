@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from numbers import Integral
 
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods.derivation import Derivation
-from peft_scratch.methods.parameters import count_parameters, freeze_all_but, trainable_names
+from peft_scratch.methods.parameters import count_parameters, freeze_all_but, trainable_names, unwrapped
+from peft_scratch.methods.recomputing import let_gradients_pass
+from peft_scratch.methods.t5 import config_as_built, require_t5
 
 # Set on a model once a method is in it: a second injection would stack two deltas unnoticed.
 _MARK = "_peft_scratch_method"
+#: Set beside it: the model's class, which a library may replace by one of its own.
+BASE_CLASS = "_peft_scratch_base_class"
 
 
 @dataclass(frozen=True)
@@ -77,29 +82,45 @@ class Method(ABC):
         return asdict(self)  # type: ignore[call-overload]
 
 
-def require_positive_int(what: str, value: object) -> None:
-    """Raise a UserError unless `value`, a hyperparameter called `what`, is a whole number above zero."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+def method_in(model: nn.Module) -> Method | None:
+    """The method that `apply` has put into `model`, which may be in a wrapper; None if there is none."""
+    return getattr(unwrapped(model), _MARK, None)
+
+
+def require_positive_int(what: str, value: object) -> int:
+    """`value`, a hyperparameter called `what`, as Python's own whole number; NumPy's are taken too.
+
+    Raises:
+        UserError: it is no whole number, or is below one.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise UserError(f"{what} has to be a whole number of at least 1, not {value!r}.")
+    return int(value)
 
 
 def apply(method: Method, model: T5ForConditionalGeneration) -> Tuned:
     """Inject `method` into `model`, freeze the rest, and check what trains against the hand count.
 
     Raises:
-        UserError: `model` has a method in it already, or nothing matches the method's targets.
+        UserError: `model` is no T5, is in a wrapper, or has a method in it already, or nothing matches the
+            method's targets; it is as it was then.
         AssertionError: what trains is not what the formula says; a defect, never a user's mistake.
     """
-    if (before := getattr(model, _MARK, None)) is not None:
+    if not isinstance(method, Method):
+        raise UserError(f"apply takes a method, such as LoRA(rank=8), then a model, not {method!r} first.")
+    if isinstance(model, nn.Module) and (before := method_in(model)) is not None:
         raise UserError(
             f"This model already has {before!r} in it; load a fresh base model before applying {method!r}."
         )
-    whole_before = count_parameters(model)
+    if method.kind != "full":
+        require_t5(model, method)
+    base_class, whole_before = type(model), count_parameters(model)
     tuned, places = method.inject(model)
-    model.__dict__[_MARK] = method
+    model.__dict__.update({_MARK: method, BASE_CLASS: base_class})
     if method.kind != "full":
         freeze_all_but(tuned, method.declares)
-        expected = method.added_parameters(model.config)
+        let_gradients_pass(model)
+        expected = method.added_parameters(config_as_built(model))
         trains = count_parameters(tuned, trainable_only=True)
         added = count_parameters(tuned) - whole_before
         assert trains == added == expected, (

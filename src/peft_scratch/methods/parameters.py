@@ -1,4 +1,4 @@
-"""Freezing and counting, for any method: everything here goes by parameter names alone."""
+"""Freezing, counting and naming, for any method: everything here goes by parameter names alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,30 @@ OWN = "sharif_llm"
 def is_own(name: str) -> bool:
     """Whether the parameter called `name` was added by one of the methods from scratch."""
     return OWN in name
+
+
+# What torch's wrappers put into the names: DataParallel and DistributedDataParallel, `compile`, FSDP, and
+# torch's wrapper for checkpointing. The first stands only in front, where no T5 has a part of that name.
+_IN_FRONT = ("module", "_orig_mod")
+_ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+def plain_name(name: str) -> str:
+    """`name` of a parameter without what wrappers have added to it, such as `module.` or `_orig_mod.`"""
+    parts = name.split(".")
+    while parts[0] in _IN_FRONT:
+        parts = parts[1:]
+    return ".".join(part for part in parts if part not in _ANYWHERE)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside torch's wrappers: DataParallel, DistributedDataParallel, FSDP, `torch.compile`."""
+    while True:
+        inner = model.__dict__.get("_modules", {})
+        found = [inner[part] for part in ("module", *_ANYWHERE) if part in inner]
+        if len(inner) != 1 or not found:
+            return model
+        model = found[0]
 
 
 def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:

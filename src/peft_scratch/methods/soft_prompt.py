@@ -10,6 +10,7 @@ Letters: B batch, T tokens, D width (`d_model`), N prompt rows, V vocabulary.
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +24,7 @@ from peft_scratch.methods.derivation import Derivation, letters, step
 from peft_scratch.methods.injection import refuse_second_injection
 from peft_scratch.methods.method import Method, require_positive_int
 from peft_scratch.methods.parameters import is_own
+from peft_scratch.methods.t5 import stacks
 
 # 0. How the rows start. Every initialiser has one signature, so that any of them, or one of your
 #    own, can be handed to `SoftPrompt`: (embedding (V, D), n, generator) -> rows (n, D).
@@ -116,11 +118,30 @@ class PromptedEmbedding(nn.Embedding):
     its attention mask would be N columns short. `prepend_prompt` adds them one step earlier.
     """
 
-    def __init__(self, table: nn.Embedding, rows: Tensor) -> None:
+    def __init__(self, table: nn.Embedding, rows: PromptRows) -> None:
         # "meta" allocates nothing: the weight is the base's own, not a second one.
         super().__init__(table.num_embeddings, table.embedding_dim, table.padding_idx, device="meta")
         self.weight = table.weight  # (V, D)
-        self.sharif_llm_soft_prompts = PromptRows(rows)
+        self.sharif_llm_soft_prompts = rows
+        self.train(table.training)
+
+
+class SetPromptedEmbedding:
+    """What `encoder.set_input_embeddings` becomes: the rows stay, beside whatever table takes the place.
+
+    transformers calls it for a new vocabulary: `resize_token_embeddings`, `set_input_embeddings`. It refers
+    to the encoder weakly, so that a model that nobody holds any more is freed at once.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self._encoder = weakref.ref(encoder)
+
+    def __call__(self, table: nn.Embedding) -> None:
+        encoder = self._encoder()
+        encoder.embed_tokens = PromptedEmbedding(table, encoder.embed_tokens.sharif_llm_soft_prompts)
+
+    def __reduce__(self) -> tuple:
+        return SetPromptedEmbedding, (self._encoder(),)
 
 
 def prepend_prompt(encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -136,8 +157,12 @@ def prepend_prompt(encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple
     if (ids is None) == (embedded is None):
         return None  # none or both: T5 says itself what is wrong
     table = encoder.embed_tokens
+    if (prompt := getattr(table, "sharif_llm_soft_prompts", None)) is None:
+        raise UserError(
+            "The encoder's embed_tokens was replaced, and the soft prompt in it is lost: replace it with "
+            "model.set_input_embeddings, which keeps the prompt."
+        )
     embedded = table(ids) if embedded is None else embedded  # (B, T, D)
-    prompt = table.sharif_llm_soft_prompts
     inputs["inputs_embeds"] = prompt(embedded)  # (B, N + T, D)
     if (mask := inputs.get("attention_mask")) is not None:
         inputs["attention_mask"] = _lengthen(mask, len(prompt.prompt_emb))  # (B, N + T)
@@ -182,10 +207,11 @@ class SoftPrompt(Method):
     library = "scratch"
 
     def __post_init__(self) -> None:
-        require_positive_int("The soft prompt's number of rows", self.virtual_tokens)
+        rows = require_positive_int("The soft prompt's number of rows", self.virtual_tokens)
+        object.__setattr__(self, "virtual_tokens", rows)  # frozen from here on
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
-        """Put the rows beside the encoder's embedding, and hook encoder and decoder.
+        """Put the rows beside the encoder's embedding, and hook encoder and, if there is one, decoder.
 
         Raises:
             UserError: the initialiser cannot give that many rows, or the model carries a method already.
@@ -197,12 +223,13 @@ class SoftPrompt(Method):
             raise UserError(
                 f"The initialiser returned rows of shape {tuple(rows.shape)}; it has to be {shape}."
             )
-        model.encoder.embed_tokens = PromptedEmbedding(table, rows)
-        model.encoder.embed_tokens.train(table.training)
+        model.encoder.embed_tokens = PromptedEmbedding(table, PromptRows(rows))
+        model.encoder.set_input_embeddings = SetPromptedEmbedding(model.encoder)
         model.encoder.register_forward_pre_hook(prepend_prompt, with_kwargs=True)
-        model.decoder.register_forward_pre_hook(
-            partial(lengthen_cross_attention_mask, rows=self.virtual_tokens), with_kwargs=True
-        )
+        if "decoder" in stacks(model):  # an encoder alone returns its N + T rows to the caller
+            model.decoder.register_forward_pre_hook(
+                partial(lengthen_cross_attention_mask, rows=self.virtual_tokens), with_kwargs=True
+            )
         return model, ["encoder.embed_tokens"]
 
     def declares(self, name: str) -> bool:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -28,10 +30,18 @@ def cpu_kernels(model: nn.Module) -> Iterator[None]:
     """Within it, `model`, with whatever method in it, uses the cheaper computation wherever there is one.
 
     Only calls are redirected: no module, parameter or hook is added, and afterwards `model` is as before.
+    Within it already, as a block under gradient checkpointing is at first, it changes nothing.
     """
-    swapped = []
+    if model in _within:
+        yield
+        return
+    swapped, checkpointed = [], []
+    _within.add(model)
     try:
         for module in model.modules():
+            if getattr(module, "gradient_checkpointing", False):
+                checkpointed.append((module, module._gradient_checkpointing_func))
+                module._gradient_checkpointing_func = partial(_checkpoint, model, checkpointed[-1][1])
             if "forward" in vars(module):  # someone else's, as of Accelerate: leave it
                 continue
             if type(module) is nn.Dropout:
@@ -45,8 +55,34 @@ def cpu_kernels(model: nn.Module) -> Iterator[None]:
             swapped.append(module)
         yield
     finally:
+        _within.remove(model)
         for module in swapped:
             del module.forward
+        for module, function in checkpointed:
+            module._gradient_checkpointing_func = function
+
+
+#: The models that are within `cpu_kernels` at the moment.
+_within: WeakSet[nn.Module] = WeakSet()
+
+
+def _checkpoint(
+    model: nn.Module, checkpoint: Callable[..., Any], block: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """`checkpoint(block, ...)` with the block run within `cpu_kernels` in the backward pass, too.
+
+    It would draw other dropout than the first one otherwise, and so give the gradients of another pass. Of
+    torch's two ways, it is always the one that is not reentrant: the other sums gradients in another order,
+    which shows in bfloat16.
+    """
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with cpu_kernels(model):
+            return block(*args, **kwargs)
+
+    if "use_reentrant" in getattr(checkpoint, "keywords", {}):  # as transformers binds it
+        kwargs["use_reentrant"] = False
+    return checkpoint(run, *args, **kwargs)
 
 
 # Dropout

@@ -1,0 +1,76 @@
+"""What the methods take for a T5: its stacks of blocks and its sizes as built; and what they refuse."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+from transformers import PretrainedConfig
+
+from peft_scratch.errors import UserError
+from peft_scratch.methods.parameters import unwrapped
+
+#: What a T5 is made of, at its top level. Whatever else is there is a head of its own.
+_PARTS = ("shared", "encoder", "decoder", "lm_head")
+
+
+def stacks(model: nn.Module) -> dict[str, nn.Module]:
+    """The model's stacks of blocks, `encoder` and, unless it is an encoder alone, `decoder`."""
+    found = {name: getattr(model, name, None) for name in ("encoder", "decoder")}
+    return {name: stack for name, stack in found.items() if isinstance(stack, nn.Module)}
+
+
+def config_as_built(model: nn.Module) -> PretrainedConfig:
+    """A copy of the model's configuration, with the numbers of layers that the model really has.
+
+    An encoder alone (of umT5, say) may still be called an encoder and decoder there, and whoever cut layers
+    off may have left their number as it was.
+    """
+    config, found = copy.deepcopy(model.config), stacks(model)
+    config.is_encoder_decoder = "decoder" in found
+    config.num_layers = len(found["encoder"].block)
+    if "decoder" in found:
+        config.num_decoder_layers = len(found["decoder"].block)
+    return config
+
+
+def require_t5(model: object, method: object) -> None:
+    """Raise a UserError unless `method` can be put into `model`; nothing is changed.
+
+    T5, T5 v1.1, flan-T5, mT5, umT5, LongT5 and ByT5 are taken, and the encoder of each.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"{method!r} goes into a model, not into {model!r}: load one with "
+            "T5ForConditionalGeneration.from_pretrained first."
+        )
+    name = type(model).__name__
+    if (inner := unwrapped(model)) is not model:
+        raise UserError(
+            f"The model is in a wrapper, a {name} around a {type(inner).__name__}: apply {method!r} to the "
+            "model itself, then wrap the model that it returns."
+        )
+    children = {child for child, _ in model.named_children()}
+    blocks = [block for stack in stacks(model).values() for block in getattr(stack, "block", ())]
+    if "encoder" not in children or not blocks or not all(map(_is_t5_block, blocks)):
+        raise UserError(
+            f"{method!r} goes into a T5 (T5, flan-T5, mT5, umT5, LongT5, ByT5) or into the encoder of one; "
+            f"this is a {name}, made of {', '.join(sorted(children)) or 'nothing'}."
+        )
+    if heads := sorted({name.partition(".")[0] for name, _ in model.named_parameters()} - set(_PARTS)):
+        raise UserError(
+            f"This {name} has a part of its own, {', '.join(heads)}, that {method!r} would freeze untrained; "
+            "load the weights as a T5ForConditionalGeneration or a T5EncoderModel."
+        )
+    if getattr(model.config, "pruned_heads", None):
+        raise UserError("Attention heads of this model were pruned: load a fresh base model.")
+    for parameter_name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            raise UserError(
+                f"This {name} is quantised (its {parameter_name} is {parameter.dtype}): load it without "
+                "quantisation, in float32, bfloat16 or float16."
+            )
+
+
+def _is_t5_block(block: nn.Module) -> bool:
+    return hasattr(block, "layer") and hasattr(block.layer[-1], "DenseReluDense")
