@@ -28,12 +28,14 @@ class History:
         best_state: the trainable tensors after the best epoch.
         micro_batch: how many reviews of a batch go through the model at once: all, unless memory ran out;
             0 before the first epoch.
+        loss_scale: the state of float16's `LossScale` after the last epoch; empty in other precisions.
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
     curve: list[tuple[float, float]] = field(default_factory=list)
     best_state: dict[str, Tensor] = field(default_factory=dict)
     micro_batch: int = 0
+    loss_scale: dict[str, Any] = field(default_factory=dict)
 
     @property
     def best(self) -> int:

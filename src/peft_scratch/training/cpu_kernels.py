@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.t5.modeling_t5 import T5Attention, T5LayerNorm
 
+from peft_scratch.training.gpu_attention import fused_attention
+
 # Bits of a number that decides on one element; four such numbers come of one draw of 64 bits.
 BITS = 15
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -276,8 +278,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, p: float) -> Tensor
     Returns:
         `(B, H, T, K)`.
     """
+    if torch.is_autocast_enabled(q.device.type):  # a library's update may have widened q or v
+        q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
     if not q.is_cpu:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p, scale=1.0)
+        return fused_attention(q, k, v, bias, p)
+    bias = bias.to(q.dtype)
     flat_q, flat_k, flat_v, flat_bias = (x.flatten(0, 1) for x in (q, k, v, bias))
     if p:
         mixed = _Attention.apply(flat_q, flat_k, flat_v, flat_bias, p)

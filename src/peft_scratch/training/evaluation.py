@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from peft_scratch.assignment import LABEL_WORDS, MAX_LENGTH
 from peft_scratch.data.batches import Collator, make_loader
+from peft_scratch.training.float16 import IN_FLOAT32, Float16Failed
 from peft_scratch.training.progress import progress
 from peft_scratch.training.recipe import Recipe
 
@@ -82,11 +83,29 @@ def predict(
     """Have `model` (prepared by `accelerator`) judge every review of `collator`.
 
     The predictions are those of greedy generation of at most `MAX_LENGTH` tokens, which `recipe` may have
-    replaced by something cheaper (see `scored_predictions`).
+    replaced by something cheaper (see `scored_predictions`). Where float16 gives numbers that are not
+    finite, all of them are made in float32.
 
     Args:
         title: names the work in its progress bar.
     """
+    try:
+        return _predict(model, collator, tokenizer, accelerator, batch_size, recipe)
+    except Float16Failed:
+        accelerator.print("float16 gave numbers that are not finite: this evaluation is done in float32")
+        in_float32 = recipe.in_float32()
+        in_float32.cast_frozen(model)
+        return _predict(model, collator, tokenizer, accelerator, batch_size, in_float32)
+
+
+def _predict(
+    model: nn.Module,
+    collator: Collator,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+    batch_size: int,
+    recipe: Recipe,
+) -> Predictions:
     lengths = [len(row) for row in collator.inputs]
     loader = make_loader(
         recipe.evaluation_batches(lengths, batch_size * accelerator.num_processes), collator, accelerator
@@ -127,6 +146,8 @@ def scored_predictions(
 
     decoder_ids = torch.full_like(batch["input_ids"][:, :1], model.config.decoder_start_token_id)  # (B, 1)
     out = model(**inputs, decoder_input_ids=decoder_ids, use_cache=True)
+    if out.logits.dtype == torch.float16 and not out.logits.isfinite().all():
+        raise Float16Failed(f"float16 gave logits that are not finite: {IN_FLOAT32}.")
     encoded = out.encoder_last_hidden_state  # (B, T, D), or longer by a prompt's rows
     word = out.logits[:, -1].argmax(-1)  # (B,)
     settled = torch.isin(word, first) if all(len(target) == 2 for target in targets) else word < 0
