@@ -253,6 +253,27 @@ def base(
     pretrain(seconds, output or OFFLINE_BASE)
 
 
+def publish(
+    output: Annotated[
+        Path | None, typer.Option(help="Output folder of the offline run; out/offline by default.")
+    ] = None,
+) -> None:
+    """Put a finished offline run into the repository.
+
+    For maintainers. Notebooks, report, weights and the README's numbers become those of that run. The
+    report is made again from the results, so that it names nobody.
+    """
+    from peft_scratch.assignment import PROFILES
+    from peft_scratch.publish import publish
+
+    def make_report(folder: Path) -> None:
+        tables("offline", folder)
+        report("offline", folder)
+
+    for path in publish(output or PROFILES["offline"].output, make_report):
+        typer.echo(path)
+
+
 def _seconds(budget: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
     if match is None or float(match[1]) == 0:
@@ -313,6 +334,7 @@ for command, line in {
     exactness.parameters: "Derive and count what each method adds to any T5.",
     exactness.convert: "Convert weight files to library folders and back.",
     base: "Pre-train the offline base model, or resume doing so.",
+    publish: "Put a finished offline run into the repository.",
 }.items():
     app.command(short_help=line)(command)
 

@@ -22,7 +22,7 @@ from transformers import T5Config, T5ForConditionalGeneration, T5TokenizerFast
 
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
-from peft_scratch.paths import OFFLINE_BASE, ROOT
+from peft_scratch.paths import BUILD, OFFLINE_BASE
 from peft_scratch.pretraining.card import RECORD, write_card
 from peft_scratch.pretraining.corpus import Corpus, Sources, tokenizer_texts, training_sources
 from peft_scratch.pretraining.embeddings import minilm_embeddings
@@ -32,7 +32,7 @@ from peft_scratch.pretraining.tokenizer import VOCABULARY, train_tokenizer
 from peft_scratch.training.device import bfloat16_on_cpu
 
 #: Where the checkpoint of a run under way is kept, for resuming.
-WORK = ROOT / "runs" / "base"
+WORK = BUILD / "base"
 CHECKPOINT_SECONDS = 300.0
 CURVE_POINTS = 200
 
