@@ -17,8 +17,9 @@ from typer.core import TyperGroup
 from peft_scratch import __version__
 from peft_scratch.assignment import RUNS, find_profile, find_run
 from peft_scratch.console import make_printable
-from peft_scratch.errors import UserError
+from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
+from peft_scratch.home import do_without_home
 from peft_scratch.submission import commands as submission
 
 # What the machine refuses, as opposed to what the kit does wrong.
@@ -37,6 +38,10 @@ class _Sentences(TyperGroup):
             if str(missing.name).startswith("peft_scratch"):
                 raise
             _stop(f"The package {missing.name!r} is not installed: run `make run`, which installs it.", 2)
+        except ImportError as problem:
+            if (mistake := replaced_package(problem)) is None:
+                raise
+            _stop(str(mistake), 2)
         except OSError as problem:
             if problem.errno not in _REFUSALS:
                 raise
@@ -124,6 +129,10 @@ def run(
     elif changes:
         raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
     else:
+        from peft_scratch.experiments.profile_choice import choose_profile
+        from peft_scratch.experiments.ready import check_packages
+
+        check_packages(choose_profile(profile).profile)
         notebooks(profile, seed, output, recipe)
         tables(profile, output)
         report(profile, output, name, number)
@@ -342,6 +351,7 @@ for command, line in {
 def main() -> None:
     """The command `peft-scratch`."""
     make_printable()
+    do_without_home()
     app()
 
 

@@ -16,13 +16,14 @@ from papermill.exceptions import PapermillExecutionError
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.profile_choice import choose_profile
 from peft_scratch.files import write_atomically
+from peft_scratch.home import home
 from peft_scratch.paths import ROOT
 from peft_scratch.training.recipe import find_recipe
 
 # What a cell prints may name a file of this machine; a notebook is read on others.
 _ELSEWHERE = [
     (re.compile(re.escape(f"{ROOT}/")), ""),
-    (re.compile(re.escape(f"{Path.home()}/")), "~/"),
+    *([(re.compile(re.escape(f"{home()}/")), "~/")] if home() else []),
     (re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "<cell>"),
 ]
 _INJECTED = "injected-parameters"

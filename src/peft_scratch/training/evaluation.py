@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,8 @@ class Predictions:
     def score(self, rows: Sequence[bool] | None = None) -> dict[str, float]:
         """`accuracy` and `malformed`, each a share of 1, over the reviews where `rows` is true."""
         keep = np.ones(len(self.labels), bool) if rows is None else np.asarray(rows, bool)
-        return LabelWordAccuracy(keep_in_memory=True).compute(
+        # It keeps nothing, yet it makes a folder: not in the user's cache, which may not be writable.
+        return LabelWordAccuracy(keep_in_memory=True, cache_dir=tempfile.gettempdir()).compute(
             predictions=np.asarray(self.predictions)[keep], references=np.asarray(self.labels)[keep]
         )
 
