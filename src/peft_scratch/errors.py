@@ -31,6 +31,6 @@ def replaced_package(problem: ImportError) -> UserError | None:
     found = _REPLACED.search(str(problem))
     return found and UserError(
         f"{found[2]} does not work with the installed transformers, which needs {found[1]}; a later "
-        f'installation has replaced it: run `pip install "{found[1]}"`, restart the notebook\'s kernel if there '
-        "is one, and try again."
+        f'installation has replaced it: run `pip install "{found[1]}"`, restart the notebook\'s kernel if '
+        "there is one, and try again."
     )

@@ -1,4 +1,4 @@
-"""Machines that lack a home folder, a user's name, a cache or a package: it works, or is said at the start."""
+"""Machines that lack a home folder, a user, a cache or a package: it works, or is said at the start."""
 
 import importlib.util
 import os
