@@ -8,6 +8,9 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+# Before torch is loaded, so that two test processes leave each other the cores.
+import peft_scratch  # noqa: F401, I001
+
 import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration

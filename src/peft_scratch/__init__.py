@@ -12,8 +12,13 @@ What is named here is imported when it is first used, so `import peft_scratch` i
 import warnings
 from importlib import import_module
 
+from peft_scratch.threads import let_idle_threads_sleep
+
 # tqdm says so when Jupyter has no widgets; text bars are what is wanted here anyway.
 warnings.filterwarnings("ignore", message="IProgress not found")
+
+# Here, since whatever starts with the kit passes by here before torch is loaded.
+let_idle_threads_sleep()
 
 __version__ = "0.1.0"
 

@@ -9,18 +9,23 @@ import errno
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from peft_scratch import __version__
+from peft_scratch.app import cli_ask
 from peft_scratch.assignment import RUNS, find_profile, find_run
 from peft_scratch.console import make_printable
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
+from peft_scratch.experiments import cli_sweep
 from peft_scratch.home import do_without_home
 from peft_scratch.submission import commands as submission
+
+if TYPE_CHECKING:
+    from peft_scratch.experiments.jobs import Engine
 
 # What the machine refuses, as opposed to what the kit does wrong.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -81,6 +86,7 @@ Profile = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, data order and dropout.")]
+Seeds = Annotated[str, typer.Option(help="Several seeds, such as 0-4; the first one's numbers are the ten.")]
 Recipe = Annotated[
     str, typer.Option(help="fast; or reference, which trains and evaluates as the course's notebooks do.")
 ]
@@ -110,6 +116,11 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="NAME=NUMBER", help="Change a constant; may be repeated."),
     ] = None,
+    seeds: Seeds = "",
+    engine: cli_sweep.EngineName = "here",
+    address: cli_sweep.Address = None,
+    gpus_per_run: cli_sweep.GpusPerRun = 0,
+    cpus_per_run: cli_sweep.CpusPerRun = 1,
     name: Name = "",
     number: Number = "",
 ) -> None:
@@ -124,7 +135,17 @@ def run(
     chosen = list(RUNS) if run_ids == ["all"] else run_ids or []
     for run_id in chosen:
         find_run(run_id)
-    if chosen:
+    if seeds or engine != "here":
+        from peft_scratch.experiments.jobs import Engine
+
+        where = Engine(engine, address, gpus_per_run, cpus_per_run)
+        if not chosen:  # the notebooks train the first seed's ten, the others follow
+            notebooks(profile, int(re.match(r"\d*", seeds)[0] or seed), output, recipe)
+        _train_many(chosen or list(RUNS), changes, profile, seeds or str(seed), output, recipe, where)
+        if not chosen:
+            tables(profile, output)
+            report(profile, output, name, number)
+    elif chosen:
         _train(chosen, changes, profile, seed, output, recipe)
     elif changes:
         raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
@@ -160,6 +181,23 @@ def _train(
             f"best epoch {_percent(accuracy.best)}, last {_percent(accuracy.last)}, "
             f"validation-chosen {_percent(accuracy.validation_chosen)}"
         )
+
+
+def _train_many(
+    chosen: list[str],
+    changes: dict[str, int | float],
+    profile: str,
+    seeds: str,
+    output: Path | None,
+    recipe: str,
+    engine: Engine,
+) -> None:
+    """Train every run with every seed; what is finished already is found on disk."""
+    from peft_scratch.experiments.jobs import jobs_of, seeds_of
+
+    jobs = jobs_of(chosen, seeds_of(seeds), profile, output, recipe, [changes])
+    for job, result in engine.train(jobs):
+        _say(f"{job}: best epoch {_percent(result.accuracy.best)}, last {_percent(result.accuracy.last)}")
 
 
 def notebooks(
@@ -334,9 +372,12 @@ for command, line in {
     run: "Train the runs named; without a name, all of it.",
     notebooks: "Execute the five notebooks, which train the ten runs.",
     baselines: "Measure what the ten numbers are compared with.",
+    cli_sweep.sweep: "Train a run with every combination of some settings.",
     claims: "Train on 256 reviews with three seeds, to see overfitting.",
     tables: "Make the tables from the results that are there.",
     report: "Make the report from the results that are there.",
+    cli_ask.ask: "Ask the base and every trained model for their opinion.",
+    cli_ask.app: "Open a page to try the trained models.",
     submission.submit: "Check your files and pack the three to hand in.",
     submission.check: "Check submissions against the assignment.",
     exactness.parity: "Compare the methods with the libraries, to the last bit.",

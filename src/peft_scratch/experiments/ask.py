@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 BASE = "Base, not tuned"
 NEITHER = "neither"
 
+#: Into how many parts a long text is cut for occlusion: each is one more text to judge.
+OCCLUDED_PARTS = 48
+
 #: Below this share of letters of the Latin script, a text is remarked on as not English.
 LATIN_SHARE = 0.5
 
@@ -127,6 +130,30 @@ class Panel:
             with self._lock:
                 columns = [self._opinions(title, part) for title in self.models]
             yield from map(list, zip(*columns, strict=True))
+
+    def occlusion(self, title: str, text: str) -> list[tuple[str, float]]:
+        """How much each word of `text` carries the opinion of the model called `title`, by leaving it out.
+
+        Occlusion (Zeiler and Fergus 2014, section 4.2, there for patches of a picture): the model judges the
+        text without the word; the number is by how much its lean towards `positive` falls. A positive number
+        is a word that speaks for `positive`. Words that say it only together are missed.
+
+        Args:
+            text: of its words, those that the model reads are left out in turn, in at most
+                `OCCLUDED_PARTS` parts of equal size.
+
+        Returns:
+            Each part's words and its number, from -1 to 1.
+        """
+        words = clean(text).split()[: self.session.profile.max_tokens]
+        size = -(-len(words) // OCCLUDED_PARTS) or 1
+        parts = [words[start : start + size] for start in range(0, len(words), size)]
+        if not parts:
+            return []
+        without = [" ".join(words[: i * size] + words[(i + 1) * size :]) for i in range(len(parts))]
+        with self._lock:
+            whole, *others = self._opinions(title, [" ".join(words), *without])
+        return [(" ".join(part), whole.lean - other.lean) for part, other in zip(parts, others, strict=True)]
 
     def remarks(self, text: str) -> list[str]:
         """See `remarks`, for the model that reads least."""
@@ -251,3 +278,22 @@ def panel_of(session: Session, files: Sequence[Path] = ()) -> Panel:
             "give a weight file."
         )
     return Panel(session, members)
+
+
+def opinions_on(session: Session, text: str) -> list[Opinion]:
+    """What the base and every run that is trained say of `text`; remarks on the text are printed.
+
+    The models are put together once, and again when another run has been trained.
+
+    Raises:
+        UserError: nothing is trained yet.
+    """
+    runs = [result for result in session.results().values() if isinstance(result, RunResult)]
+    trained = tuple(sorted(f"{run.id} {run.fingerprint}" for run in runs))
+    if session.panel is None or session.panel[0] != trained:
+        session.panel = trained, panel_of(session)
+    panel = session.panel[1]
+    for remark in panel.remarks(text):
+        print(f"note: {remark}")
+    (opinions,) = panel.ask([text])
+    return opinions

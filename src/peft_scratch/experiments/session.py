@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import torch
@@ -36,6 +36,9 @@ from peft_scratch.training.device import memory_of
 from peft_scratch.training.evaluation import Predictions, predict
 from peft_scratch.training.recipe import Recipe, find_recipe
 from peft_scratch.wording import duration
+
+if TYPE_CHECKING:
+    from peft_scratch.experiments.ask import Opinion, Panel
 
 # Twice the batch of training fits wherever training fits: nothing is kept for a backward pass.
 EVALUATION_FACTOR = 2
@@ -67,6 +70,7 @@ class Session:
     recipe: Recipe
     extra_seed: bool = False
     base_knowledge: float | None = None  # measured once, by the first run that is trained
+    panel: tuple[tuple[str, ...], Panel] | None = None
     _tokens: dict[tuple[str, int, str], list[list[int]]] = field(default_factory=dict)
 
     @classmethod
@@ -188,6 +192,16 @@ class Session:
     def train(self, prepared: PreparedRun) -> RunResult:
         """`prepared.train()`: train the run, or resume it where it stopped, and return its result."""
         return prepared.train()
+
+    def ask(self, text: str) -> list[Opinion]:
+        """What the base and every run that is trained say of `text`; see `ask.Panel`.
+
+        Raises:
+            UserError: nothing is trained yet.
+        """
+        from peft_scratch.experiments.ask import opinions_on
+
+        return opinions_on(self, text)
 
     def predict(
         self, model: torch.nn.Module, collator: Collator, batch_size: int, *, scoring: bool | None = None
