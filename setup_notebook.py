@@ -80,5 +80,5 @@ def _pip(*arguments: str | Path) -> None:
     if done.returncode:
         print(done.stdout, done.stderr, sep="\n")
         raise SetupStopped(
-            "pip could not install the packages above: mend what it says and run this cell again."
+            "pip could not install the packages above: fix what it reports and run this cell again."
         )

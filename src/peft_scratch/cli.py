@@ -56,7 +56,7 @@ class _Sentences(TyperGroup):
                 2,
             )
         except KeyboardInterrupt:
-            _stop("Interrupted: finished epochs are kept, and the same command goes on from there.", 130)
+            _stop("Interrupted: finished epochs are kept; run the same command again to continue.", 130)
 
 
 def _stop(sentence: str, status: int) -> NoReturn:
@@ -72,7 +72,7 @@ def _say(text: str) -> None:
 
 
 def _known_profile(name: str) -> str:
-    """`name`, if it is a profile's: said before torch is imported, which takes seconds."""
+    """Return `name`, or refuse an unknown profile before torch is imported, which takes seconds."""
     if name != "auto":
         find_profile(name)
     return name

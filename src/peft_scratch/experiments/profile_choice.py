@@ -18,7 +18,7 @@ class ProfileChoice:
 
 
 def choose_profile(name: str = "auto") -> ProfileChoice:
-    """The profile called `name`; for `auto`, `course` where a GPU is seen and the Hub answers.
+    """The profile called `name`; for `auto`, `course` if there is a GPU and the Hub can be reached.
 
     Raises:
         UserError: there is no profile of that name.
@@ -26,10 +26,12 @@ def choose_profile(name: str = "auto") -> ProfileChoice:
     if name != "auto":
         return ProfileChoice(find_profile(name), "it was asked for")
     if not torch.cuda.is_available():
-        return ProfileChoice(PROFILES["offline"], "no GPU is seen")
+        return ProfileChoice(PROFILES["offline"], "no GPU was found")
     if not _hub_answers():
-        return ProfileChoice(PROFILES["offline"], "a GPU is seen but the Hugging Face Hub does not answer")
-    return ProfileChoice(PROFILES["course"], "a GPU is seen and the Hugging Face Hub answers")
+        return ProfileChoice(
+            PROFILES["offline"], "a GPU was found but the Hugging Face Hub cannot be reached"
+        )
+    return ProfileChoice(PROFILES["course"], "a GPU was found and the Hugging Face Hub can be reached")
 
 
 def _hub_answers() -> bool:

@@ -55,10 +55,10 @@ class Recipe:
     learning_rate: float = 0.015  # before each tensor's own scale
     warmup: float = 0.03  # shares of the budget
     decay_from: float = 0.3
-    sequences: int = 32  # unlabelled pieces a step
+    sequences: int = 32  # unlabelled pieces per step
     continued: float = 0.2  # share of those to be continued; spans of the others are corrupted
-    labelled_tokens: int = 2048  # supervised input tokens a step
-    # What they are: labelled sentences, and parts of sentences and of reviews that the teacher judged.
+    labelled_tokens: int = 2048  # supervised input tokens per step
+    # What they are: labelled sentences, and parts of sentences and of reviews that the teacher labelled.
     shares: tuple[tuple[str, float], ...] = (("sentences", 0.15), ("phrases", 0.2), ("windows", 0.65))
     teacher_epochs: int = 4
     judged_windows: int = 80_000
@@ -117,7 +117,7 @@ def pretrain(
 
     Args:
         sources: texts other than the training parts of the offline split.
-        workers: processes of one thread each that share every step; one a core unless said. On a
+        workers: processes of one thread each that share every step; by default one per core. On a
             machine that does other work as well they lose far less than threads that wait for one
             another within each operation.
         stop_after: leave off, checkpointed, after so many seconds of this call.
@@ -274,7 +274,7 @@ def _prepare(recipe: Recipe, sources: Sources, work: Path) -> Corpus:
 
 
 def _judge(recipe: Recipe, corpus: Corpus, sources: Sources, kept: Path) -> None:
-    """Have the teacher judge what the corpus draws; its scores are kept in `kept` for a resumed run."""
+    """Have the teacher label what the corpus draws; its scores are kept in `kept` for a resumed run."""
     rng = np.random.default_rng(recipe.seed)
     windows = corpus.draw_windows(rng, recipe.judged_windows)
     phrases = corpus.draw_phrases(rng, recipe.judged_phrases)

@@ -29,7 +29,7 @@ RECIPE = RECIPES["fast"]
 def measure(base: Path = OFFLINE_BASE, output: Path = BUILD / "base-scores") -> dict[str, float]:
     """Accuracy in percent, by name: without tuning, with each method, and from random weights.
 
-    Every tuned figure is that of the last epoch. A measurement that was interrupted goes on with
+    Every tuned figure is that of the last epoch. An interrupted measurement continues with
     the first run that is not finished.
     """
     scores = {"sentences_zero_shot": _sentences(base)}

@@ -80,7 +80,7 @@ def predict(
     batch_size: int,
     recipe: Recipe,
 ) -> Predictions:
-    """Have `model` (prepared by `accelerator`) judge every review of `collator`.
+    """Have `model` (prepared by `accelerator`) predict every review of `collator`.
 
     The predictions are those of greedy generation of at most `MAX_LENGTH` tokens, which `recipe` may have
     replaced by something cheaper (see `scored_predictions`).
@@ -103,7 +103,7 @@ def predict(
                 predictions = generated_predictions(whole, inputs, tokenizer)
             said[batch["index"].cpu()] = predictions.cpu()
     model.train(training)
-    # Malformed, which is what stands where another process judged, is less than a label.
+    # Malformed, the value where another process made the prediction, is less than a label.
     said = accelerator.gather(said[None].to(accelerator.device)).max(0).values.cpu()  # (processes, N) -> (N)
     return Predictions(said.tolist(), list(collator.labels))
 
