@@ -21,11 +21,11 @@ def pack_submission(output: Path, name: str, number: str, language: str = "") ->
     from peft_scratch.reporting.inputs import read
     from peft_scratch.reporting.report import build
     from peft_scratch.submission.findings import READY
-    from peft_scratch.submission.pack import pack
+    from peft_scratch.submission.pack import pack_checked
 
     folder = output / "report"
     inputs = read(folder, ROOT / "report" / "exactness.json", OFFLINE_BASE / "pretraining.json")
     for file, content in build(inputs, Student(name, number)).items():
         write_atomically(folder / file, content)
-    files, checked = pack(number, name, output)
-    return files, checked.verdict != READY
+    packed = pack_checked(output, number, name)
+    return packed.files, packed.checked.verdict != READY
