@@ -85,5 +85,5 @@ def test_each_of_them_would_be_found(code):
 
 def test_all_sources_are_looked_at():
     names = {path.name for path in SOURCES}
-    assert {"training.py", "checkpoint.py", "setup_notebook.py", "05_lora.ipynb"} <= names
+    assert {"trainer.py", "checkpoint.py", "setup_notebook.py", "05_lora.ipynb"} <= names
     assert len(NOTEBOOKS) == 5

@@ -1,7 +1,8 @@
-"""The commands `check` and `submit`. Imports stand inside them: torch alone takes seconds."""
+"""The commands `check` and `submit`. Imports stand inside them, so that help is quick."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -19,34 +20,69 @@ def check(
         bool,
         typer.Option("--deep", help="Also load the weights into their base and measure the accuracy again."),
     ] = False,
-    csv: Annotated[Path | None, typer.Option(help="Also write a table with a row a submission.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write a table with a row per student.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Also write an HTML page to read.")] = None,
+    feedback: Annotated[Path | None, typer.Option(help="Folder for a text file per student.")] = None,
+    class_list: Annotated[
+        Path | None, typer.Option(help="CSV with student numbers and names: who is missing is said.")
+    ] = None,
+    deadline: Annotated[
+        datetime | None,
+        typer.Option(help="Files changed after it are called late: 2026-11-20 23:59:00, say."),
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="How many submissions at a time.")] = None,
 ) -> None:
     """Check what is handed in against the assignment, line by line.
 
     Nothing in a submission is executed. A folder is one submission; files are put together by the student
-    number they begin with. One submission gets a checklist, several a line each.
+    number they begin with; a folder of several students is a class. One submission gets a checklist, several
+    a line each, and all pairs are compared for copies. Each is read in a process of its own.
 
     Exit status 0: everything is ready to be handed in. 1: something is not ready, or is an offline run, which
-    is a rehearsal and not a hand-in. 2: the command was not understood.
+    is a rehearsal and not a submission. 2: the command was not understood.
     """
+    from tqdm import tqdm
+
     from peft_scratch.errors import UserError
     from peft_scratch.files import write_atomically
-    from peft_scratch.submission.check import check_safely, submissions, table
-    from peft_scratch.submission.findings import READY, printable
+    from peft_scratch.submission import marking
+    from peft_scratch.submission.findings import READY, Checked, printable
+    from peft_scratch.submission.page import page as page_of
+    from peft_scratch.submission.pool import check_all
+    from peft_scratch.submission.students import read_class_list, submissions
 
-    found, others = submissions(paths)
-    for path in others:
+    listed = read_class_list(class_list) if class_list else None
+    groups, others = submissions(paths)
+    for path in others[:20]:
         typer.echo(f"{printable(str(path))} is no file of a submission and is passed over.", err=True)
-    if not found:
+    if not groups:
         raise UserError("There is no submission among these paths: give folders, or zip files and PDFs.")
-    many = []
-    for group in found:
-        one = check_safely(group, deep)
-        many.append(one)
-        for line in one.lines() if len(found) == 1 else [f"{printable(one.name)}: {one.sentence}"]:
-            typer.echo(line)
-    if csv is not None:
-        write_atomically(csv, table(many).to_csv(index=False))
+    table = marking.Table(csv) if csv else None
+    done: dict[int, Checked] = {}
+    bar = tqdm(total=len(groups), unit="submission", disable=None if len(groups) > 1 else True)
+    with bar:
+        for n, one in check_all(groups, deep, processes):
+            done[n] = one
+            if table:
+                table.add(one)
+            bar.update()
+            with bar.external_write_mode():
+                for line in one.lines() if len(groups) == 1 else [f"{printable(one.name)}: {one.sentence}"]:
+                    typer.echo(line)
+    many = [done[n] for n in sorted(done)]
+    rows = marking.students(many, listed, deadline)
+    for pair in marking.mark_copies(rows):
+        first, second = rows[pair.first].title, rows[pair.second].title
+        typer.echo(f"copy? {first} and {second}: {printable(pair.text)}")
+    for row in rows if listed else []:
+        if row.checked is None:
+            typer.echo(f"{row.title}: {marking.MISSING}")
+    if table:
+        table.finish(rows)
+    if page:
+        write_atomically(page, page_of(rows))
+    if feedback:
+        marking.write_feedback(feedback, rows)
     raise typer.Exit(int(any(one.verdict != READY for one in many)))
 
 
@@ -55,26 +91,31 @@ def submit(
     name: Annotated[str, typer.Option(help="The student's name.")],
     output: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder with notebooks, weights and report; by default the course profile's, if it was run."
-        ),
+        typer.Option(help="Folder of the run; by default that of the course profile, if it was run."),
     ] = None,
+    any_number: Annotated[
+        bool,
+        typer.Option("--any-number", help="The student number is right, though it has not 8 to 10 digits."),
+    ] = False,
 ) -> None:
-    """Check notebooks, weights and report, and pack them into the three files that are handed in.
+    """Check notebooks, weights and report of a run, and pack them into the three files that are handed in.
 
     They go to `submission` in the same folder. An offline run is packed too, but as a rehearsal, and its
     files say so in their names.
     """
-    from peft_scratch.assignment import REPORT
-    from peft_scratch.submission.findings import NOTE, READY
-    from peft_scratch.submission.pack import pack
+    from peft_scratch.assignment import FILES
+    from peft_scratch.paths import shown
+    from peft_scratch.submission.findings import LOOK, READY
+    from peft_scratch.submission.pack import pack_checked
 
-    written, checked = pack(number, name, output)
-    for path in written:
+    packed = pack_checked(output, number, name, any_number)
+    typer.echo(f"Packed the run in {shown(packed.folder)}:", err=True)
+    for path in packed.files:
         typer.echo(path)
-    for found in checked.of(REPORT, NOTE):
-        typer.echo(found, err=True)
-    if checked.verdict != READY:
+    for found in packed.checked.marked(LOOK):
+        if found.item != FILES:
+            typer.echo(found, err=True)
+    if packed.checked.verdict != READY:
         typer.echo(
-            "Mind: an offline run is a rehearsal and not a hand-in; do not hand these files in.", err=True
+            "Note: an offline run is a rehearsal and not a submission; do not hand these files in.", err=True
         )

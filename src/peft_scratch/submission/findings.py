@@ -1,4 +1,8 @@
-"""What a check finds, and how it is said."""
+"""What a check finds, and how it is said.
+
+There are three kinds and they are never mixed. An error is shown by evidence. A point to look at is something
+that the reader does not understand or that only a person can decide; it costs nothing. The third is right.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,11 @@ from dataclasses import dataclass, field
 from peft_scratch.assignment import ALL_POINTS, PARTS
 from peft_scratch.wording import counted
 
-OK, NOTE, FAULT = "✓", "!", "✗"
-READY, REHEARSAL, NOT_READY = "ready", "rehearsal", "not ready"
+OK, LOOK, ERROR = "✓", "!", "✗"
+READY, REHEARSAL, NOT_READY, UNREAD = "ready", "rehearsal", "not ready", "not read"
+
+#: Longest text of one finding, and most findings of one code that are shown: names in an archive can be huge.
+_LONGEST, _MOST_ALIKE = 400, 12
 
 
 @dataclass(frozen=True)
@@ -16,36 +23,36 @@ class Finding:
     """One line of a checklist.
 
     Attributes:
-        item: the part of the hand-in, a key of `ITEMS`.
-        mark: ✓ right, ! to be looked at, ✗ wrong.
+        item: the part of the submission, a key of `PARTS`.
+        mark: ✓ right, ! to be looked at, ✗ error.
         code: a short name of what was found, for programs.
         text: what is right or wrong.
-        mend: what to do about it.
+        fix: what to do about it.
     """
 
     item: int
     mark: str
     code: str
     text: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.mark} {printable(self.text)}" + (f": {printable(self.mend)}" if self.mend else "")
+        return f"{self.mark} {printable(self.text)}" + (f": {printable(self.fix)}" if self.fix else "")
 
 
 def ok(item: int, code: str, text: str) -> Finding:
     """Something is as it should be."""
-    return Finding(item, OK, code, text)
+    return Finding(item, OK, code, _clipped(text))
 
 
-def note(item: int, code: str, text: str, mend: str = "") -> Finding:
-    """Something that somebody should look at, and that keeps nobody from handing in."""
-    return Finding(item, NOTE, code, text, mend)
+def look(item: int, code: str, text: str, fix: str = "") -> Finding:
+    """Something that a person should look at. It stops nobody from handing in and costs no point."""
+    return Finding(item, LOOK, code, _clipped(text), fix)
 
 
-def fault(item: int, code: str, text: str, mend: str) -> Finding:
-    """Something that has to be mended."""
-    return Finding(item, FAULT, code, text, mend)
+def error(item: int, code: str, text: str, fix: str) -> Finding:
+    """Something that is wrong, shown by evidence."""
+    return Finding(item, ERROR, code, _clipped(text), fix)
 
 
 @dataclass
@@ -57,14 +64,22 @@ class Checked:
         profile: `course`, or the profile of a rehearsal.
         findings: in the order they were made.
         numbers: the accuracies in %, by run; a run whose number was not found is not in it.
+        curves: the test accuracy in % after each epoch, by run, where the notebook shows it.
         student: number and name, as the files' names give them.
+        handed_in: when the newest of its files was last changed, in seconds since 1970; 0 if unknown.
+        traces: what copies are found by, for `copies.find`; None if it was not asked for.
+        unread: whether the check ended before anything was known.
     """
 
     name: str
     profile: str = "course"
     findings: list[Finding] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
     student: tuple[str, str] = ("", "")
+    handed_in: float = 0.0
+    traces: object = None
+    unread: bool = False
 
     def of(self, item: int, mark: str | None = None) -> list[Finding]:
         """The findings of an item, of one mark or of all."""
@@ -76,38 +91,64 @@ class Checked:
 
     @property
     def verdict(self) -> str:
-        if self.marked(FAULT):
+        if self.unread:
+            return UNREAD
+        if self.marked(ERROR):
             return NOT_READY
         return READY if self.profile == "course" else REHEARSAL
 
     @property
-    def points_without_fault(self) -> int:
-        """The shares of the items that nothing is wrong with; no mark, since nobody has read a line yet."""
-        return sum(item.points for key, item in PARTS.items() if not self.of(key, FAULT))
+    def points_without_error(self) -> int:
+        """The points of the parts that have no error. It is no mark: nobody has read a line yet."""
+        if self.unread:
+            return 0
+        return sum(item.points for key, item in PARTS.items() if not self.of(key, ERROR))
 
     def lines(self) -> list[str]:
-        """The checklist as text: the items with their shares, a line a finding, the verdict last."""
+        """The checklist as text: the parts with their points, a line per finding, the verdict last."""
         said = [printable(self.name)]
         for key, item in PARTS.items():
-            share = f" ({item.points} of {ALL_POINTS})" if item.points else ""
-            said += [f"{item.title}{share}", *(f"  {found}" for found in self.of(key))]
+            points = f" ({item.points} of {ALL_POINTS})" if item.points else ""
+            said += [f"{item.title}{points}", *(f"  {found}" for found in shown(self.of(key)))]
         return [*said, self.sentence]
 
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        faults, notes = len(self.marked(FAULT)), len(self.marked(NOTE))
-        how_many = f"{counted(faults, 'fault')}, {counted(notes, 'point')} to look at"
-        rehearsal = f"an offline run (profile {printable(self.profile)}) is a rehearsal and not a hand-in"
+        errors, looks = len(self.marked(ERROR)), len(self.marked(LOOK))
+        how_many = f"{counted(errors, 'error')}, {counted(looks, 'point')} to look at"
+        rehearsal = f"an offline run (profile {printable(self.profile)}) is a rehearsal and not a submission"
         return {
             READY: f"READY to hand in: {how_many}.",
+            UNREAD: "NOT READ: look by hand.",
             REHEARSAL: f"REHEARSAL: {how_many}; but {rehearsal}.",
-            NOT_READY: f"NOT READY: {how_many}; items without a fault are worth "
-            f"{self.points_without_fault} of {ALL_POINTS}"
+            NOT_READY: f"NOT READY: {how_many}; the parts without an error are worth "
+            f"{self.points_without_error} of {ALL_POINTS}"
             + (f"; and {rehearsal}." if self.profile != "course" else "."),
         }[self.verdict]
 
 
+def shown(findings: list[Finding]) -> list[Finding]:
+    """`findings` without the many of one code: an archive can hold a thousand stray files."""
+    kept: list[Finding] = []
+    alike: dict[tuple[int, str, str], int] = {}
+    for one in findings:
+        key = (one.item, one.mark, one.code)
+        alike[key] = alike.get(key, 0) + 1
+        if alike[key] <= _MOST_ALIKE:
+            kept.append(one)
+    for (item, mark, code), number in alike.items():
+        if number > _MOST_ALIKE:
+            kept.append(Finding(item, mark, code, f"and {number - _MOST_ALIKE:,} more of this kind"))
+    return kept
+
+
+def _clipped(text: str) -> str:
+    """`text`, or its beginning and end where a name in it has no end."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 80]} […] {text[-70:]}"
+
+
 def printable(text: str) -> str:
-    """`text` without what could play tricks on a terminal or a table; Persian's joiners stay."""
+    """`text` without what could play tricks on a terminal or a table, and not endless; joiners stay."""
+    text = _clipped(text)
     return "".join(c if c.isprintable() or c in "\u200c\u200d" else "�" for c in text)

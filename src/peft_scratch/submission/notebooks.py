@@ -1,355 +1,348 @@
-"""A notebook as a submission holds it: which of the five it is, whether it was executed, what it found.
+"""The notebooks of a submission: which of the five each is, whether it was executed, the numbers it found.
 
-It is read as JSON and never executed. The kit's own notebooks say their numbers in tables that are read
-exactly; in anybody else's, accuracies are looked for as best one can.
+This kit's own notebooks display their results for programs. The main road is the notebooks of the course,
+completed: there the outputs are read (`outputs.py`), and each number is given to its run by evidence
+(`attribution.py`). What is not understood is said to be so, and is no error.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
-import warnings
-from dataclasses import dataclass, field
-from typing import Any
 
-import nbformat
-
-from peft_scratch.assignment import FAR_OUTSIDE, FILES, PRINT_A_COUNT, RUNS, SEED_SPREAD, Run, points_outside
+from peft_scratch.assignment import FILES, PRINT_A_COUNT, RUNS, Run
+from peft_scratch.submission import own_notebooks
 from peft_scratch.submission.archive import File
-from peft_scratch.submission.contract import base_name_of, fitted
-from peft_scratch.submission.findings import Finding, fault, note, ok
+from peft_scratch.submission.attribution import Found, Measured, attribute, size_by_count
+from peft_scratch.submission.book import Notebook, compared
+from peft_scratch.submission.cells import Cell, NotANotebook, read_cells
+from peft_scratch.submission.findings import ERROR, Finding, error, look, ok
+from peft_scratch.submission.outputs import BEST, TABLE, Seen, shows_any_number
+from peft_scratch.submission.sizes import sizes_of
+from peft_scratch.submission.source import LIBRARY_MODULES, literal_numbers
+from peft_scratch.wording import counted
 
-# A progress bar goes back to the start of its line, and so does what is printed after it.
-_OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
 _AGAIN = "restart the kernel, run all cells from the top, and save"
-_PROFILE = re.compile(r"^profile +(\w+), because ", re.MULTILINE)
-_EPOCH = re.compile(r"^epoch (\d+)/(\d+): .*?test accuracy (\d+\.\d) %", re.MULTILINE)
-_COUNT = re.compile(r"number of parameters\W{1,5}(\d[\d,_]{0,30})", re.IGNORECASE)
-_ACCURACY = re.compile(
-    r"(.{0,12})acc(?:uracy)?\b[^\w\n]{0,6}(?:is |of |= )?(\d{1,3}(?:\.\d+)?)\s?(%?)", re.IGNORECASE
+_RUN_AND_SAVE = "run the cells that train and print it, and save the notebook with its outputs"
+
+# What a notebook is about, by the words that it repeats.
+_ABOUT = {
+    5: re.compile(r"(?<![a-z])lora", re.IGNORECASE),
+    2: re.compile(r"soft_?\s?prompt|prompt_(?:emb|tuning)|soft_token", re.IGNORECASE),
+    3: re.compile(r"adapter|bottleneck", re.IGNORECASE),
+}
+_ADAPTER_HUB = re.compile(
+    r"SeqBn|PfeifferConfig|HoulsbyConfig|AdapterTrainer|AdapterConfig|\badapters\.init|train_adapter|add_adapter"
 )
-_OF_TRAINING = re.compile(r"train\w*\W*$", re.IGNORECASE)
-# What a notebook is about, by the words that its code repeats.
-_ABOUT = (
-    (5, re.compile(r"(?<![a-z])lora", re.IGNORECASE)),
-    (2, re.compile(r"soft_?prompt|prompt_(?:emb|tuning)", re.IGNORECASE)),
-    (3, re.compile(r"adapter", re.IGNORECASE)),
-)
-_ADAPTER_HUB = re.compile(r"SeqBn|\badapters\.|(?:from|import) adapters\b|train_adapter")
+_OWN_ADAPTER = re.compile(r"class \w*(?:adapter|bottleneck)\w*\s*\(\s*(?:\w+\.)*Module", re.IGNORECASE)
 _NAMED = (
-    (re.compile(r"(?:^|\D)0?([1-5])(?:\D|$)"), None),
+    (re.compile(r"adapter[\s_-]*(?:hub|lib)", re.IGNORECASE), 4),
+    (re.compile(r"(?:^|\D)0?([1-5])(?=\D|$)"), None),
     *((re.compile(word, re.IGNORECASE), n) for word, n in (("lora", 5), ("prompt", 2), ("hub|lib", 4))),
     *((re.compile(word, re.IGNORECASE), n) for word, n in (("adapter", 3), ("full|fine", 1))),
 )
 
 
-@dataclass
-class Notebook:
-    """One notebook of a submission.
-
-    Attributes:
-        number: which of the five, 1 to 5.
-        file: where it was found.
-        cells: the cells with code in them, blank ones left out.
-        profile: which profile of the kit ran it; `None` if it is not the kit's.
-        numbers: the accuracies in %, by run; a run whose number was not found is not in it.
-    """
-
-    number: int
-    file: File
-    cells: list[Any]
-    profile: str | None = None
-    numbers: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def runs(self) -> list[Run]:
-        """The runs whose numbers it has to give."""
-        return [run for run in RUNS.values() if run.notebook == self.number]
-
-    @functools.cached_property
-    def texts(self) -> list[str]:
-        """What each cell put out, as text."""
-        return [_text(cell) for cell in self.cells]
-
-
 def examine(files: list[File]) -> tuple[dict[int, Notebook], list[Finding]]:
     """The notebooks among `files` by their number, and what is to be said of each and of those missing."""
+    read, findings = _read(files)
     notebooks: dict[int, Notebook] = {}
-    findings: list[Finding] = []
-    for file in files:
-        cells = _read(file)
-        if isinstance(cells, str):
-            number = _named(file.name)
-            findings.append(
-                fault(
-                    number or FILES,
-                    "notebook-damaged",
-                    f"{file.where} is not a valid notebook ({cells})",
-                    "open it in Jupyter and save it again",
-                )
+    for notebook in read:
+        findings += _choose(notebooks, notebook)
+    said: list[Finding] = []
+    for notebook in notebooks.values():
+        named = named_number(notebook.file.name)
+        if named not in (None, notebook.number):
+            text = (
+                f"{notebook.file.where} is named as notebook {named}, but its code is that of notebook "
+                f"{notebook.number}"
             )
-            continue
-        number = _number(file, cells)
-        if number in notebooks:
-            other = notebooks[number].file.where
-            findings.append(
-                fault(
-                    number,
-                    "notebook-twice",
-                    f"{file.where} and {other} are both notebook {number}, by what their code is about",
-                    "hand in one of each",
-                )
-            )
-            continue
-        notebook = notebooks[number] = Notebook(number, file, cells)
-        if (named := _named(file.name)) not in (None, number):
-            findings.append(
-                note(
-                    number,
-                    "notebook-name",
-                    f"{file.where} is named as notebook {named}, but its code is that of notebook {number}",
-                    "see whether two were mixed up",
-                )
-            )
-        findings += [*_execution(notebook), *_numbers(notebook), *_counts(notebook)]
+            said.append(look(notebook.number, "notebook-name", text, "see whether two were mixed up"))
+        said += own_notebooks.examine(notebook) if own_notebooks.is_own(notebook) else _examine(notebook)
+        said += _execution(notebook, any(one.mark == ERROR for one in said if one.item == notebook.number))
+    findings += said
     damaged = {found.item for found in findings if found.code == "notebook-damaged"}
     for number in range(1, 6):
         if number not in notebooks and number not in damaged:
-            findings.append(
-                fault(number, "notebook-missing", f"notebook {number} is missing", "execute it and add it")
-            )
+            findings.append(_absent(number, notebooks))
     return notebooks, findings
 
 
-def _read(file: File) -> list[Any] | str:
-    """The cells with code, or why the file is no notebook."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of cells without a name, say: they do no harm
-            notebook = nbformat.v4.reads(file.data.decode("utf-8"))
-            nbformat.validate(notebook)
-            return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    except Exception as problem:  # JSON, encoding, form, depth: each has its own
-        first, _, _ = str(problem).strip().partition("\n")
-        return f"{type(problem).__name__}: {first[:200]}"
+def _absent(number: int, notebooks: dict[int, Notebook]) -> Finding:
+    runs = [run.id for run in RUNS.values() if run.notebook == number]
+    if all(any(run in other.numbers for other in notebooks.values()) for run in runs):
+        return look(number, "notebook-elsewhere", f"notebook {number} is part of another notebook", "")
+    return error(number, "notebook-missing", f"notebook {number} is missing", "execute it and add it")
 
 
-def _number(file: File, cells: list[Any]) -> int:
-    """Which of the five it is: by the runs that the kit's code prepares, else by what the code is about."""
-    code = "\n".join(cell.source for cell in cells)
-    for run in RUNS.values():
-        if f'prepare("{run.id}")' in code:
-            return run.notebook
-    said = {number: len(about.findall(code)) for number, about in _ABOUT}
+def _read(files: list[File]) -> tuple[list[Notebook], list[Finding]]:
+    read, findings = [], []
+    for file in files:
+        try:
+            cells = read_cells(file.data)
+        except NotANotebook as problem:
+            text = f"{file.where} is not a notebook that can be read: {problem}"
+            item = named_number(file.name) or FILES
+            fix = "open it where it was made, run it and save it again"
+            findings.append(error(item, "notebook-damaged", text, fix))
+            continue
+        read.append(Notebook(_number(file, cells), file, cells))
+    return read, findings
+
+
+def _choose(notebooks: dict[int, Notebook], notebook: Notebook) -> list[Finding]:
+    """Take `notebook` in; of two of the same number, the one with more outputs."""
+    other = notebooks.get(notebook.number)
+    if other is None:
+        notebooks[notebook.number] = notebook
+        return []
+    first, second = sorted((other, notebook), key=lambda n: -sum(bool(c.outputs) for c in n.code))
+    notebooks[notebook.number] = first
+    text = f"{other.file.where} and {notebook.file.where} are both notebook {notebook.number}"
+    if other.file.data == notebook.file.data and named_number(other.file.name) == named_number(
+        notebook.file.name
+    ):
+        return [look(notebook.number, "notebook-same", f"{text} and are the same", "hand in one")]
+    if named_number(second.file.name) not in (None, notebook.number) or other.file.data == notebook.file.data:
+        text += ", by what their code is about"
+        return [error(notebook.number, "notebook-twice", text, "hand in one of each")]
+    text += f"; {first.file.where} has more outputs and was read"
+    return [look(notebook.number, "notebook-more", text, "hand in one of each")]
+
+
+# Which of the five
+
+
+def _number(file: File, cells: list[Cell]) -> int:
+    """Which of the five it is: by this kit's results, else by name and content together."""
+    code = "\n".join(cell.source for cell in cells if cell.kind == "code")
+    if (own := own_notebooks.number_of(cells, code)) is not None:
+        return own
+    named = named_number(file.name)
+    everything = code + "\n".join(cell.source for cell in cells if cell.kind == "markdown")
+    said = {number: len(about.findall(everything)) for number, about in _ABOUT.items()}
     most = max(said, key=lambda number: said[number])
     if said[most] < 2:
-        return _named(file.name) or 1
-    return 4 if most == 3 and _ADAPTER_HUB.search(code) else most
+        return named or 1
+    hub, own_class = bool(_ADAPTER_HUB.search(code)), bool(_OWN_ADAPTER.search(code))
+    if most == 3 and hub != own_class:
+        most = 4 if hub else 3
+    elif most == 3:
+        most = named if named in (3, 4) else 3
+    if named is None or named == most:
+        return most
+    if {named, most} == {3, 4}:
+        return most if hub != own_class else named
+    # A name is believed unless the content speaks much more of another method.
+    return named if said.get(3 if named == 4 else named, 4) * 2 >= said[most] else most
 
 
-def _named(name: str) -> int | None:
-    """Which of the five the file's name says it is."""
-    stem = re.sub(r"\d{5,}", "", name.rpartition(".")[0])  # a student's number is no notebook's
+def named_number(name: str) -> int | None:
+    """Which of the five a file's name says it is.
+
+    >>> named_number("04_AdapterHub (1).ipynb"), named_number("02_Soft Prompt.ipynb")
+    (4, 2)
+    """
+    stem = re.sub(r"\(\d+\)|\d{5,}|(?i:hw|homework|part|تمرین)[\s_-]*\d+", "", name.rpartition(".")[0])
     for pattern, number in _NAMED:
         if found := pattern.search(stem):
             return number or int(found[1])
     return None
 
 
-def _text(cell: Any) -> str:
-    said = []
-    for output in cell.outputs:
-        data = output.get("data", {})
-        # A table has both forms; a page of HTML has the words between its tags.
-        shown = data.get("text/markdown") or data.get("text/plain") or ""
-        if shown.startswith("<IPython") and "text/html" in data:
-            shown = re.sub(r"<[^<>]*>", " ", data["text/html"])
-        said.append(output.get("text") or shown)
-    text = "\n".join(part for part in said if isinstance(part, str))
-    return _OVERWRITTEN.sub("", text)
+# Executed?
 
 
-def _execution(notebook: Notebook) -> list[Finding]:
-    """Every cell executed, in order, without an error."""
-    number, where, cells = notebook.number, notebook.file.where, notebook.cells
+def _execution(notebook: Notebook, has_error: bool) -> list[Finding]:
+    """A cell with outputs was executed; the order of the counts is a remark and no error."""
+    number, where, cells = notebook.number, notebook.file.where, notebook.code
+    own = notebook.profile is not None
     if not cells:
-        mend = "hand in the executed notebook"
-        return [fault(number, "notebook-empty", f"{where} has no code in it", mend)]
-    found = []
-    counts = [cell.execution_count for cell in cells]
-    if None in counts:
-        cell = counts.index(None)
-        found.append(
-            fault(
-                number,
-                "not-executed",
-                f"{where}: not executed are {counts.count(None)} of {len(cells)} code cells, the first is "
-                f"`{_first_line(cells[cell])}`",
-                _AGAIN,
-            )
-        )
-    elif counts != list(range(1, len(cells) + 1)):
-        cell = next(i for i, count in enumerate(counts) if count != i + 1)
-        found.append(
-            fault(
-                number,
-                "out-of-order",
-                f"{where} was not executed from top to bottom: code cell {cell + 1}, "
-                f"`{_first_line(cells[cell])}`, was run as number {counts[cell]}",
-                _AGAIN,
-            )
-        )
-    errors = [(cell, output) for cell in cells for output in cell.outputs if output.output_type == "error"]
-    for cell, output in errors[:1]:
-        found.append(
-            fault(
-                number,
-                "error-output",
-                f"{where}: the cell `{_first_line(cell)}` ended with {output.get('ename', 'an error')}",
-                f"mend it, then {_AGAIN}",
-            )
-        )
-    return found or [ok(number, "executed", f"{where}: {len(cells)} code cells, executed in order, no error")]
-
-
-def _first_line(cell: Any) -> str:
-    return cell.source.strip().splitlines()[0][:60]
-
-
-# The numbers
-
-
-def _numbers(notebook: Notebook) -> list[Finding]:
-    text = "\n".join(notebook.texts)
-    if found := _PROFILE.search(text):
-        notebook.profile = found[1]
-        return [said for run in notebook.runs for said in _number_of_ours(notebook, run, text)]
-    return _numbers_of_others(notebook)
-
-
-def _number_of_ours(notebook: Notebook, run: Run, text: str) -> list[Finding]:
-    """The number as the kit's tables have it, against the log of its training and the honest runs."""
-    number, where = notebook.number, notebook.file.where
-    rows = re.findall(
-        rf"^\| {re.escape(run.title)} \| (?:{run.notebook} \| )?(\d+\.\d)\b", text, re.MULTILINE
-    )
-    if not rows:
-        return [_missing(notebook, run)]
-    said = float(rows[-1])
-    notebook.numbers[run.id] = said
-    if len(set(rows)) > 1:
-        text = f"{where}: {run.title} is {' and '.join(sorted(set(rows)))} % in different tables"
-        return [fault(number, "number-differs", text, _AGAIN)]
-    if (logged := _logged(notebook, run)) not in (None, said):
-        text = f"{where}: {run.title} is {said} % in the table, but {logged} % in the log of its training"
-        return [fault(number, "number-differs", text, _AGAIN)]
-    return [judged(number, run.id, said, where, notebook.profile)]
-
-
-def _logged(notebook: Notebook, run: Run) -> float | None:
-    """The best epoch by what was printed while the run trained; `None` unless each epoch is there."""
-    for cell, text in zip(notebook.cells, notebook.texts, strict=True):
-        if f'"{run.id}"' in cell.source and "train(" in cell.source:
-            epochs = _EPOCH.findall(text)
-            if epochs and len(epochs) == int(epochs[0][1]):
-                return max(float(accuracy) for _, _, accuracy in epochs)
-    return None
-
-
-def _numbers_of_others(notebook: Notebook) -> list[Finding]:
-    """The best accuracy of each cell, dealt out to the runs so that they fit their bands best."""
-    best = [value for text in notebook.texts if (value := max(_accuracies(text), default=None)) is not None]
-    runs = notebook.runs
-    if not best:
-        return [_missing(notebook, run) for run in runs]
-    # No notebook has more runs than three; of many cells the last ones are those that train.
-    ways = itertools.permutations([*best[-8:], *[None] * (len(runs) - 1)], len(runs))
-    dealt = min(ways, key=lambda way: sum(_misfit(*pair) for pair in zip(runs, way, strict=True)))
-    found = []
-    for run, value in zip(runs, dealt, strict=True):
-        if value is None or points_outside(run.id, value) > FAR_OUTSIDE:
-            seen = ", ".join(f"{value:.1f}" for value in best)
-            found.append(
-                note(
-                    notebook.number,
-                    "number-not-found",
-                    f"{notebook.file.where}: no accuracy that {run.title} could have; there are {seen} %",
-                    "look by hand",
-                )
-            )
-        else:
-            notebook.numbers[run.id] = round(value, 1)
-            found.append(judged(notebook.number, run.id, round(value, 1), notebook.file.where, "course"))
-    return found
-
-
-def _accuracies(text: str) -> list[float]:
-    """Whatever looks like an accuracy above chance, in %, but for those on the training reviews."""
-    values = []
-    for before, value, percent in _ACCURACY.findall(text):
-        share = float(value) if percent or float(value) > 1 else 100 * float(value)
-        if 50 < share < 100 and not _OF_TRAINING.search(before):
-            values.append(share)
-    return values
-
-
-def _misfit(run: Run, value: float | None) -> float:
-    low, high = run.published
-    # Within its band a value is best in the middle; a run without one is worse than any near miss.
-    return 10.0 if value is None else points_outside(run.id, value) + 0.01 * abs(value - (low + high) / 2)
-
-
-def _missing(notebook: Notebook, run: Run) -> Finding:
-    return fault(
-        notebook.number,
-        "number-missing",
-        f"{notebook.file.where}: the accuracy of {run.title} is not in the outputs",
-        _AGAIN,
-    )
-
-
-def judged(item: int, run_id: str, percent: float, where: str, profile: str | None) -> Finding:
-    """A number held against the honest runs of the course's constants; other profiles have none."""
-    said = f"{where}: {RUNS[run_id].title} is {percent:.1f} %"
-    if profile != "course":
-        return ok(item, "number", f"{said} (profile {profile}, for which there is no band)")
-    low, high = RUNS[run_id].published
-    outside = points_outside(run_id, percent)
-    if outside <= SEED_SPREAD:
-        return ok(item, "number", f"{said}, as honest runs are ({low} to {high})")
-    text = f"{said}; honest runs of the course's constants gave {low} to {high}"
-    if outside <= FAR_OUTSIDE:
-        return note(item, "number-unusual", text, "another seed moves it by some 0.3: look for the reason")
-    return fault(item, "number-out-of-band", text, "see which constant, base or split was another one")
-
-
-# The counts
-
-
-def _counts(notebook: Notebook) -> list[Finding]:
-    """`Number of parameters: …` against the formula."""
-    number, where = notebook.number, notebook.file.where
-    base = base_name_of(notebook.profile or "course")
-    right = {run.title: fitted(run.id, base).whole for run in notebook.runs}
-    printed = [int(re.sub(r"\D", "", count)) for text in notebook.texts for count in _COUNT.findall(text)]
-    wrong = [count for count in printed if count not in right.values()]
-    first = next(iter(right.values()))
-    if wrong:
-        text = f"{where} prints {wrong[0]:,} parameters; it should be {_alternatives(right)}"
-        mend = "count the whole model, and see what the method was put into"
-        # A library may well count otherwise than the course does; from scratch nothing may.
         return [
-            (note if first in printed else fault)(number, "count-wrong", text, mend),
+            error(number, "notebook-empty", f"{where} has no code in it", "hand in the executed notebook")
         ]
-    if number in PRINT_A_COUNT and first not in printed:
-        text = f"{where} does not print `Number of parameters: {first:,}`"
-        return [fault(number, "count-missing", text, "print the whole model's count with the method in it")]
-    return [ok(number, "count", f"{where}: {first:,} parameters")] if printed else []
+    idle = [cell for cell in cells if not cell.executed]
+    # Counts that are missing beside outputs say nothing: such a notebook was put together from two.
+    reliable = not any(cell.outputs and cell.count is None for cell in cells)
+    found = []
+    if len(idle) == len(cells):
+        text = f"{where} was not executed: no code cell has a count or an output"
+        return [error(number, "not-executed", text, _AGAIN)]
+    if idle and reliable:
+        text = (
+            f"{where}: {len(idle)} of {len(cells)} code cells were not executed, the first is "
+            f"`{idle[0].first_line}`"
+        )
+        say = error if has_error else look
+        found.append(
+            say(number, "not-executed", text, "run these cells, or delete them if they are not needed")
+        )
+    counts = [(cell.count, cell) for cell in cells if cell.count is not None]
+    found += _order(number, where, counts)
+    errors = [(cell, output) for cell in cells for output in cell.outputs if output.error]
+    for cell, output in errors[:1]:
+        text = f"{where}: the cell `{cell.first_line}` ended with {output.error}"
+        say = error if own or has_error else look
+        found.append(say(number, "error-output", text, f"fix it, then {_AGAIN}"))
+    if found:
+        return found
+    return [ok(number, "executed", f"{where}: {len(cells)} code cells, executed in order, no error")]
 
 
-def _alternatives(right: dict[str, int]) -> str:
-    titles: dict[int, str] = {}
-    for title, count in right.items():
-        titles.setdefault(count, title)
-    return " or ".join(f"{count:,} ({title})" for count, title in titles.items())
+def _order(number: int, where: str, counts: list[tuple[int, Cell]]) -> list[Finding]:
+    back = [(n, cell) for (before, _), (n, cell) in itertools.pairwise(counts) if n <= before]
+    if back:
+        named = ", ".join(f"`{cell.first_line}` (as number {n})" for n, cell in back[:3])
+        text = f"{where}: {counted(len(back), 'cell')} ran out of order: {named}"
+        return [look(number, "out-of-order", text, "see whether the numbers are of the code that is shown")]
+    before, gaps = 0, []
+    for n, cell in counts:
+        if n != before + 1:
+            gaps.append((n, cell))
+        before = n
+    if gaps:
+        named = ", ".join(f"before `{cell.first_line}` (number {n})" for n, cell in gaps[:3])
+        text = f"{where} was executed from top to bottom, some cells more than once or since deleted: {named}"
+        return [look(number, "run-again", text, "see whether the numbers are of the code that is shown")]
+    return []
+
+
+# The numbers of a foreign notebook
+
+
+def _examine(notebook: Notebook) -> list[Finding]:
+    found = attribute(notebook.cells, notebook.number)
+    runs = notebook.runs
+    if notebook.number in (3, 4):  # a library part may stand in notebook 3
+        others = [run for run in RUNS.values() if run.kind == "adapter" and run not in runs]
+        runs = [*runs, *(run for run in others if any(one.run is run for one in found.measured))]
+    findings = []
+    for run in runs:
+        mine = [one for one in found.measured if one.run is run]
+        findings += _number_of(notebook, run, mine, found) if mine else [_not_found(notebook, run, found)]
+    return [*findings, *_counts(notebook, found), *_libraries(notebook, found)]
+
+
+def _number_of(notebook: Notebook, run: Run, mine: list[Measured], found: Found) -> list[Finding]:
+    where = notebook.file.where
+    strongest = max(one.seen.strength for one in mine)
+    chosen = [one for one in mine if one.seen.strength == strongest][-1]
+    value = round(chosen.seen.value, 1)
+    notebook.numbers[run.id] = value
+    curves = [one.seen for one in mine if one.seen.strength == TABLE or len(one.seen.curve) > 1]
+    if curves:
+        notebook.curves[run.id] = curves[-1].curve
+    findings = [*_doubts(notebook, run, chosen, mine, curves), *_typed(notebook, run, chosen, curves, found)]
+    return findings or [compared(run.notebook, run.id, value, where, "course")]
+
+
+def _doubts(
+    notebook: Notebook, run: Run, chosen: Measured, mine: list[Measured], curves: list[Seen]
+) -> list[Finding]:
+    """The number against the table of its epochs, and against other values of the same run."""
+    where, value = notebook.file.where, chosen.seen.value
+    best = {round(one.seen.value, 1) for one in mine if one.seen.strength == BEST}
+    if chosen.seen.strength == BEST and len(best) > 1:
+        others = ", ".join(f"{other:.1f}" for other in sorted(best))
+        text = (
+            f"{where}: {run.title} is printed more than once, {others} %; the last, {value:.1f} %, was taken"
+        )
+        return [look(run.notebook, "number-twice", text, "see which one the report should have")]
+    if chosen.seen.strength == BEST and curves and abs(max(curves[-1].curve) - value) > 0.1001:
+        text = (
+            f"{where}: {run.title} is printed as {value:.1f} %, but the best epoch of its table is "
+            f"{max(curves[-1].curve):.1f} %"
+        )
+        return [look(run.notebook, "number-differs", text, "see which run each is of")]
+    return []
+
+
+def _typed(notebook: Notebook, run: Run, chosen: Measured, curves: list[Seen], found: Found) -> list[Finding]:
+    """Whether the number stands in the code that prints it."""
+    cell = notebook.cells[chosen.cell]
+    text = chosen.seen.text
+    if len(text) < 4 or text not in literal_numbers(cell.source) or (found.trains and curves):
+        return []
+    training = "and the notebook has no training" if not found.trains else "and no epochs of it are shown"
+    value = f"{chosen.seen.value:.1f} %"
+    said = f"{notebook.file.where}: the {value} of {run.title} is typed into the code, {training}"
+    return [look(run.notebook, "number-typed", said, "ask how it was measured")]
+
+
+def _not_found(notebook: Notebook, run: Run, found: Found) -> Finding:
+    """Why there is no number: nobody could find one, or only this reader could not."""
+    number, where = run.notebook, notebook.file.where
+    unsettled = [one for one in found.measured if one.run is None]
+    if unsettled:
+        values = ", ".join(f"{one.seen.value:.1f}" for one in unsettled[:6])
+        why = next((f" ({one.contradiction})" for one in unsettled if one.contradiction), "")
+        text = f"{where}: which accuracy is that of {run.title} was not understood; there are {values} %{why}"
+        return look(number, "number-not-assigned", text, "look by hand")
+    cells = notebook.cells
+    library = [cells[at] for at in found.library_cells]
+    counts = all(cell.count is not None for cell in cells if cell.outputs)
+    if run.library not in ("none", "scratch") and library and counts and not any(c.executed for c in library):
+        text = f"{where}: the library part was not executed, so there is no accuracy of {run.title}"
+        return error(number, "number-missing", text, _RUN_AND_SAVE)
+    if not shows_any_number(cells):
+        text = f"{where}: no output holds an accuracy, so there is none of {run.title}"
+        return error(number, "number-missing", text, _RUN_AND_SAVE)
+    text = f"{where}: the accuracy of {run.title} was not found in the outputs by this reader"
+    return look(number, "number-not-found", text, "look by hand")
+
+
+# Counts and libraries
+
+
+def _counts(notebook: Notebook, found: Found) -> list[Finding]:
+    """`Number of parameters: …`: the whole model, or the trained part alone."""
+    number, where = notebook.number, notebook.file.where
+    first = notebook.runs[0]
+    sizes = sizes_of(first.id, "course")
+    counts = [int(seen.value) for seen in found.counts]
+    if sizes.whole in counts:
+        return [ok(number, "count", f"{where}: {sizes.whole:,} parameters")]
+    if sizes.added and sizes.added in counts:
+        return [
+            ok(number, "count", f"{where}: {sizes.added:,} parameters, the trained part of {sizes.whole:,}")
+        ]
+    if number not in PRINT_A_COUNT:
+        return []
+    if not counts:
+        text = f"{where}: no `Number of parameters: {sizes.whole:,}` was found"
+        return [look(number, "count-missing", text, "look by hand for the whole model's count")]
+    right = {sizes_of(run.id, "course").whole for run in notebook.runs}
+    right |= {sizes_of(run.id, "course").added for run in notebook.runs}
+    others = [count for count in counts if count not in right]
+    if not others:
+        return []
+    text = f"{where} prints {others[0]:,} parameters; {first.title} has {sizes.whole:,}"
+    if number in (2, 3, 5) and (size := size_by_count(others[0], first.kind)) is not None:
+        return [
+            error(
+                number,
+                "count-wrong",
+                f"{text}: it is the count of size {size:g}",
+                "train it at the size asked for",
+            )
+        ]
+    return [look(number, "count-unknown", text, "see what is counted")]
+
+
+def _libraries(notebook: Notebook, found: Found) -> list[Finding]:
+    """A part from scratch that imports or calls the library."""
+    number, where = notebook.number, notebook.file.where
+    imported = sorted(found.imports & LIBRARY_MODULES)
+    if (
+        number == 3
+        and imported
+        and not any(run.notebook == 4 and run.id in notebook.numbers for run in RUNS.values())
+    ):
+        text = f"{where} imports {', '.join(imported)}, though its adapter is to be from scratch"
+        return [look(number, "scratch-imports", text, "see that the library does not train the number")]
+    if number in (2, 5) and found.library_cells:
+        scratch = [one.cell for one in found.measured if one.run is not None and one.run.library == "scratch"]
+        if scratch and min(found.library_cells) < min(scratch):
+            text = f"{where}: a library is called above the number from scratch"
+            return [look(number, "scratch-imports", text, "see that the library does not train that number")]
+    return []

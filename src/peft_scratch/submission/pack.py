@@ -6,48 +6,70 @@ import io
 import re
 import unicodedata
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from peft_scratch.assignment import PROFILES, WEIGHT_FILES
 from peft_scratch.errors import UserError
 from peft_scratch.files import write_atomically
+from peft_scratch.paths import shown
 from peft_scratch.submission.archive import File, gather
 from peft_scratch.submission.check import inspect
-from peft_scratch.submission.contract import REHEARSAL, file_names
-from peft_scratch.submission.findings import FAULT, Checked
+from peft_scratch.submission.findings import ERROR, Checked
+from peft_scratch.submission.names import LONGEST, REHEARSAL, SHORTEST, file_names, western_digits
 from peft_scratch.wording import counted
 
 # The earliest date that a zip can hold: a real one would change the bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
+#: Digits that a student number usually has.
+_USUAL = (8, 9, 10)
+#: Longest name of a file that every system takes, in bytes, without the ending.
+_LONGEST_NAME = 150
 
 
-def pack(number: str, name: str, folder: Path | None = None) -> tuple[list[Path], Checked]:
-    """Check the folder that the kit worked in, and pack it for handing in; an offline run as a rehearsal.
+@dataclass(frozen=True)
+class Packed:
+    """What was packed: the run's folder, the three files, and their checklist."""
 
-    Args:
-        number, name: the student's.
-        folder: holds `notebooks`, `weights` and `report/report.pdf`, and gets `submission`. By default that
-            of the course profile if it has been run, else the project's.
+    folder: Path
+    files: list[Path]
+    checked: Checked
+
+
+def pack(output: Path | None, number: str, name: str, any_number: bool = False) -> list[Path]:
+    """Check the run in `output` and pack it for handing in; see `pack_checked`.
 
     Returns:
-        The three files, and the checklist.
+        The three files: notebooks, weights, report.
+    """
+    return pack_checked(output, number, name, any_number).files
+
+
+def pack_checked(output: Path | None, number: str, name: str, any_number: bool = False) -> Packed:
+    """Check the run in a folder and pack it for handing in; an offline run as a rehearsal.
+
+    Args:
+        output: the folder of a run, with `notebooks`, `weights`, `report/report.pdf`; it gets `submission`.
+            By default that of the course profile if it has been run, else that of the offline profile.
+        number, name: the student's.
+        any_number: take a student number of an unusual length.
 
     Raises:
-        UserError: number or name cannot be in a file's name, there is no report, or the check found a fault.
+        UserError: number or name cannot be in a file's name, there is no report, or the check found an error.
     """
-    number, name = _checked_number(number), _checked_name(name)
-    folder = folder or _worked_in()
+    number, name = checked_number(number, any_number), checked_name(name)
+    folder = output or _worked_in()
     if not (folder / "report" / "report.pdf").is_file():
-        raise UserError(f"There is no report/report.pdf in {folder}: run `make report` first.")
+        raise UserError(f"There is no report/report.pdf in {shown(folder)}: run `make report` first.")
     gathered = gather([folder])
     checked = inspect(gathered, student=(number, name))
-    if faults := checked.marked(FAULT):
+    if errors := checked.marked(ERROR):
         raise UserError(
-            f"Nothing was packed, for {counted(len(faults), 'fault')}; the first: "
-            f"{faults[0].text}. `peft-scratch check {folder}` lists all and how to mend them."
+            f"Nothing was packed, for {counted(len(errors), 'error')}; the first: "
+            f"{errors[0].text}. `peft-scratch check {shown(folder)}` lists all and how to fix them."
         )
     prefix = REHEARSAL if checked.profile != "course" else ""
-    (report,) = gathered.of(".pdf")
+    report = gathered.of(".pdf")[0]
     contents = (
         zipped(gathered.of(".ipynb")),
         zipped([file for file in gathered.of(".pt") if file.name in WEIGHT_FILES]),
@@ -58,7 +80,16 @@ def pack(number: str, name: str, folder: Path | None = None) -> tuple[list[Path]
         path = folder / "submission" / f"{prefix}{file_name}"
         write_atomically(path, content)
         written.append(path)
-    return written, checked
+    _remove_others(folder / "submission", written)
+    return Packed(folder, written, checked)
+
+
+def _remove_others(folder: Path, written: list[Path]) -> None:
+    """Remove what an earlier run left under another name: only what this command writes, by name."""
+    for path in folder.iterdir():
+        made = re.fullmatch(rf"({REHEARSAL})?\d+_.+(_notebooks\.zip|_weights\.zip|\.pdf)", path.name)
+        if made and path not in written:
+            path.unlink()
 
 
 def zipped(files: list[File]) -> bytes:
@@ -81,15 +112,36 @@ def _worked_in() -> Path:
     return course if (course / "notebooks").is_dir() else PROFILES["offline"].output
 
 
-def _checked_number(number: str) -> str:
-    number = number.strip()
-    if not re.fullmatch(r"\d{4,12}", number):
-        raise UserError(f"A student number is 4 to 12 digits, not {number!r}: give --number 400123456, say.")
-    return "".join(str(unicodedata.digit(digit)) for digit in number)  # Persian digits too
+def checked_number(number: str, any_number: bool = False) -> str:
+    """A student number with its digits as ASCII.
+
+    Raises:
+        UserError: it is no number, or of an unusual length and `any_number` is not set.
+    """
+    number = western_digits(number.strip())
+    if not re.fullmatch(rf"\d{{{SHORTEST},{LONGEST}}}", number, re.ASCII):
+        raise UserError(
+            f"A student number is {SHORTEST} to {LONGEST} digits, not {number[:40]!r}: say --number 40012345."
+        )
+    if len(number) not in _USUAL and not any_number:
+        raise UserError(
+            f"The student number {number} has {len(number)} digits, where 8 to 10 are usual: correct it, or "
+            "give --any-number if it is right."
+        )
+    return number
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """A name as files have it, with underscores for spaces.
+
+    Raises:
+        UserError: it cannot be a file's name.
+    """
     name = re.sub(r"\s+", "_", unicodedata.normalize("NFC", name).strip())
-    if not re.fullmatch(r"[^\W\d_][\w\u200c.'-]{0,79}", name):
-        raise UserError(f"A name is made of letters, not {name!r}: give --name 'Ada Lovelace', say.")
+    if not re.fullmatch(r"[^\W\d_][\w\u200c.'()-]*", name):
+        raise UserError(f"A name is made of letters, not {name[:80]!r}: give --name 'Ada Lovelace', say.")
+    if len(name) > 80 or len(name.encode()) > _LONGEST_NAME:
+        raise UserError(
+            f"The name {name[:30]!r}… is too long for a file's name: give at most 80 letters, or fewer."
+        )
     return name

@@ -1,0 +1,56 @@
+"""One notebook of a submission, and its numbers beside the published ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from peft_scratch.assignment import FAR_OUTSIDE, RUNS, SEED_SPREAD, Run, points_outside
+from peft_scratch.submission.archive import File
+from peft_scratch.submission.cells import Cell
+from peft_scratch.submission.findings import Finding, look, ok
+
+
+@dataclass
+class Notebook:
+    """One notebook of a submission.
+
+    Attributes:
+        number: which of the five, 1 to 5.
+        file: where it was found.
+        cells: its cells with something in them.
+        profile: which profile of the kit ran it; `None` if it is not the kit's.
+        numbers: the accuracies in %, by run; a run whose number was not found is not in it.
+        curves: the accuracy after each epoch in %, by run, where a table or a log shows it.
+    """
+
+    number: int
+    file: File
+    cells: list[Cell]
+    profile: str | None = None
+    numbers: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def code(self) -> list[Cell]:
+        """The cells with code."""
+        return [cell for cell in self.cells if cell.kind == "code"]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs whose numbers it has to give."""
+        return [run for run in RUNS.values() if run.notebook == self.number]
+
+
+def compared(item: int, run_id: str, percent: float, where: str, profile: str | None) -> Finding:
+    """A number beside the published runs of the course's constants; other profiles have none."""
+    said = f"{where}: {RUNS[run_id].title} is {percent:.1f} %"
+    if profile != "course":
+        return ok(item, "number", f"{said} (profile {profile}, for which nothing is published)")
+    low, high = RUNS[run_id].published
+    outside = points_outside(run_id, percent)
+    if outside <= SEED_SPREAD:
+        return ok(item, "number", f"{said}; published runs gave {low} to {high}")
+    text = f"{said}; published runs of the course's constants gave {low} to {high}"
+    if outside <= FAR_OUTSIDE:
+        return look(item, "number-unusual", text, "another seed moves it by some 0.3: look for the reason")
+    return look(item, "number-out-of-band", text, "see which constant, base or split was another one")

@@ -1,0 +1,292 @@
+"""A table to mark from: per student and part of the assignment what is there, and points that are proposed.
+
+The points are a proposal for a person who reads on. What is shown to be wrong costs its part; what the reader
+does not understand costs nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from peft_scratch.assignment import ALL_POINTS, FILES, PARTS, PRINT_A_COUNT, REPORT, RUNS
+from peft_scratch.errors import UserError
+from peft_scratch.files import write_atomically
+from peft_scratch.submission.copies import Pair, Traces, find
+from peft_scratch.submission.findings import ERROR, LOOK, OK, UNREAD, Checked, Finding, printable
+from peft_scratch.submission.students import ClassList
+
+MISSING = "nothing handed in"
+#: What the components of a part weigh: a number, a weight file, a printed count.
+_NUMBER, _WEIGHTS, _COUNT = 3, 2, 1
+#: Of the report: that it can be read, its numbers, the table of counts, the calculation.
+_READABLE, _NUMBERS, _COUNTS, _CALCULATION = 2, 8, 2, 3
+#: Errors of a weight file that leave the tensors usable.
+_OF_FORM = ("weights-name", "weights-type", "weights-surplus")
+_NO_REPORT = ("report-missing", "report-no-pdf", "report-locked", "report-damaged", "report-empty")
+_IDLE = "was not executed: no code cell"
+
+
+@dataclass
+class Student:
+    """A row: one student's submission, with what concerns only whoever marks it.
+
+    Attributes:
+        checked: the checklist; None if nothing was handed in.
+        number, name: by the files' names, else by the class list.
+        remarks: late, double, not on the class list.
+        copies: of whom it is a copy, or who copied it.
+    """
+
+    checked: Checked | None
+    number: str = ""
+    name: str = ""
+    remarks: list[str] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Number and name, or the submission's own name."""
+        own = " ".join(part for part in (self.number, self.name) if part)
+        return printable(own or Path(self.checked.name if self.checked else "").name)
+
+
+def proposed(checked: Checked, part: int) -> float | None:
+    """Points between none and all of a part, in halves; None where nothing was read, or it has no points."""
+    if checked.unread or not PARTS[part].points:
+        return None
+    share = _report_share(checked) if part == REPORT else _notebook_share(checked, part)
+    return round(2 * share * PARTS[part].points) / 2
+
+
+def _notebook_share(checked: Checked, part: int) -> float:
+    errors = checked.of(part, ERROR)
+    codes = {one.code for one in errors}
+    idle = any(one.code == "not-executed" and _IDLE in one.text for one in errors)
+    nothing = bool(codes & {"notebook-missing", "notebook-damaged", "notebook-empty"}) or idle
+    earned = total = 0.0
+    for run in RUNS.values():
+        if run.notebook != part:
+            continue
+        total += _NUMBER
+        denied = any(one.code == "number-missing" and run.title in one.text for one in errors)
+        earned += 0 if denied or (nothing and run.id not in checked.numbers) else _NUMBER
+        if run.weight_file:
+            total += _WEIGHTS
+            wrong = {
+                code
+                for code in codes
+                if code.startswith("weights-") or code in ("pickled-code", "not-reproducible")
+            }
+            earned += _WEIGHTS * (0 if wrong - set(_OF_FORM) else 0.5 if wrong else 1)
+    if part in PRINT_A_COUNT:
+        total += _COUNT
+        earned += 0 if nothing or any(code.startswith("count-") for code in codes) else _COUNT
+    return earned / total
+
+
+def _report_share(checked: Checked) -> float:
+    errors = [one.code for one in checked.of(REPORT, ERROR)]
+    if any(code in _NO_REPORT for code in errors):
+        return 0.0
+    wrong = sum(2 if code == "report-swapped" else 1 for code in errors if code.startswith("report-"))
+    numbers = _NUMBERS * max(1 - wrong / len(RUNS), 0)
+    return (_READABLE + numbers + _COUNTS + _CALCULATION) / (_READABLE + _NUMBERS + _COUNTS + _CALCULATION)
+
+
+def total(checked: Checked) -> float | None:
+    """The proposed points of all parts; None where nothing was read."""
+    points = [proposed(checked, part) for part in PARTS if PARTS[part].points]
+    return None if None in points else sum(one for one in points if one is not None)
+
+
+# One row per student
+
+
+def students(
+    many: Iterable[Checked], class_list: ClassList | None, deadline: datetime | None
+) -> list[Student]:
+    """One row per student: of double submissions the newest; those of the class list who are missing last."""
+    rows: dict[str, Student] = {}
+    for n, checked in enumerate(many):
+        number, name = checked.student
+        key = number or f"?{n}"
+        row = Student(checked, number, name)
+        if deadline is not None and checked.handed_in > deadline.timestamp():
+            changed = datetime.fromtimestamp(checked.handed_in)
+            row.remarks.append(f"late by the date of its files: {changed:%Y-%m-%d %H:%M}")
+        if key in rows:
+            row = _newer(rows[key], row)
+        rows[key] = row
+    for row in rows.values():
+        if class_list is not None:
+            if row.number in class_list.names:
+                row.name = class_list.names[row.number] or row.name
+            else:
+                row.remarks.append("not on the class list")
+    if class_list is not None:
+        absent = [(number, name) for number, name in class_list.names.items() if number not in rows]
+        rows |= {number: Student(None, number, name) for number, name in absent}
+    return list(rows.values())
+
+
+def _newer(one: Student, other: Student) -> Student:
+    first, second = sorted((one, other), key=lambda row: row.checked.handed_in if row.checked else 0)
+    name = Path(first.checked.name).name if first.checked else ""
+    second.remarks = [
+        *first.remarks,
+        *second.remarks,
+        f"handed in more than once: {printable(name)} is older",
+    ]
+    return second
+
+
+def mark_copies(rows: list[Student]) -> list[Pair]:
+    """Compare all pairs of submissions, and say it in the rows of both."""
+    traces = [row.checked.traces if row.checked else None for row in rows]
+    pairs = find([one if isinstance(one, Traces) else None for one in traces])
+    for pair in pairs:
+        for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
+            rows[one].copies.append(f"{rows[other].title}: {pair.text}")
+    return pairs
+
+
+# The table
+
+
+def columns() -> list[str]:
+    """The columns of the table."""
+    parts = [
+        name for part in PARTS if PARTS[part].points for name in (_column(part), f"{_column(part)}_points")
+    ]
+    return [
+        *("student_number", "student_name", "verdict", "points_proposed", "remarks", "copies", "submission"),
+        *("profile", "errors", "to_look_at", "points_without_error", "files", *parts, *RUNS),
+        *("what_is_wrong", "what_to_look_at"),
+    ]
+
+
+def row_of(student: Student) -> dict[str, Any]:
+    """A row of the table, for a spreadsheet."""
+    checked = student.checked
+    row: dict[str, Any] = {
+        "student_number": student.number,
+        "student_name": student.name,
+        "remarks": "; ".join(student.remarks),
+        "copies": "; ".join(student.copies),
+    }
+    if checked is None:
+        row |= {"verdict": MISSING, "points_proposed": 0}
+        return {name: _cell(row.get(name, "")) for name in columns()}
+    row |= {
+        "verdict": checked.verdict,
+        "submission": checked.name,
+        "profile": checked.profile,
+        "points_proposed": total(checked),
+        "errors": len(checked.marked(ERROR)),
+        "to_look_at": len(checked.marked(LOOK)),
+        "points_without_error": checked.points_without_error,
+        "what_is_wrong": _texts(checked.marked(ERROR)),
+        "what_to_look_at": _texts(checked.marked(LOOK)),
+    }
+    for part in PARTS:
+        codes = dict.fromkeys(found.code for mark in (ERROR, LOOK) for found in checked.of(part, mark))
+        nothing = "ok" if checked.verdict != UNREAD else "not read"
+        row[_column(part)] = " ".join(codes) or nothing
+        row[f"{_column(part)}_points"] = proposed(checked, part)
+    row |= {name: checked.numbers.get(name) for name in RUNS}
+    return {name: _cell(row.get(name)) for name in columns()}
+
+
+def _texts(findings: list[Finding]) -> str:
+    text = "; ".join(found.text for found in findings[:40])
+    return (
+        text if len(text) < 20_000 else f"{text[:20_000]} […]"
+    )  # a cell of a spreadsheet holds 32,767 letters
+
+
+def _column(part: int) -> str:
+    return {FILES: "files"}.get(part) or (f"notebook_{part}" if part in range(1, 6) else "report")
+
+
+def _cell(value: Any) -> Any:
+    """A spreadsheet takes a text that begins like a formula for one, and would run it."""
+    if not isinstance(value, str):
+        return "" if value is None else value
+    value = "".join(c if c.isprintable() or c in "\u200c\u200d" else "�" for c in value)
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+class Table:
+    """The table as a file, written row by row, so that a run that is stopped keeps what it had.
+
+    UTF-8 with a byte order mark: without it Excel reads Persian names as Latin-1.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: TextIO = path.open("w", encoding="utf-8-sig", newline="")
+        except OSError as problem:
+            raise UserError(f"{path} cannot be written ({problem.strerror}): give another file.") from problem
+        self._writer = csv.DictWriter(self._file, columns())
+        self._writer.writeheader()
+        self._file.flush()
+
+    def add(self, checked: Checked) -> None:
+        """Write the row of one submission."""
+        self._writer.writerow(row_of(Student(checked, *checked.student)))
+        self._file.flush()
+
+    def finish(self, rows: list[Student]) -> None:
+        """Write all rows again, with what only the whole class tells: copies, double and missing ones."""
+        self._file.close()
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns())
+        writer.writeheader()
+        writer.writerows(map(row_of, rows))
+        write_atomically(self._path, text.getvalue().encode("utf-8-sig"))
+
+
+# For the student
+
+
+def feedback(student: Student) -> str:
+    """What a student is told: the checklist, without anything about others and without points."""
+    checked = student.checked
+    if checked is None:
+        return f"{student.title}\n\nNothing was handed in.\n"
+    said = [student.title, ""]
+    heads = {
+        ERROR: "To be corrected",
+        LOOK: "Not understood by the reader, or to be looked at by a person",
+        OK: "Right",
+    }
+    for part, item in PARTS.items():
+        found = checked.of(part)
+        if not found:
+            continue
+        points = f" ({item.points} of {ALL_POINTS} points)" if item.points else ""
+        said += [f"{item.title}{points}", "-" * len(item.title)]
+        for mark, head in heads.items():
+            lines = [str(one) for one in found if one.mark == mark]
+            said += [f"{head}:", *(f"  {line}" for line in lines)] if lines else []
+        said.append("")
+    return "\n".join(said) + "\n"
+
+
+def write_feedback(folder: Path, rows: list[Student]) -> None:
+    """A text file per student."""
+    taken: set[str] = set()
+    for student in rows:
+        stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in student.title)[:80] or "submission"
+        while stem.casefold() in taken:
+            stem += "_2"
+        taken.add(stem.casefold())
+        write_atomically(folder / f"{stem}.txt", feedback(student))

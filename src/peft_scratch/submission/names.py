@@ -1,0 +1,91 @@
+"""Names of students and of the files that they hand in: one student however the name is typed."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+#: Before the names of what was packed from an offline run.
+REHEARSAL = "REHEARSAL_"
+
+#: Digits of a student number.
+SHORTEST, LONGEST = 4, 12
+
+_KIND = (
+    r"(?:note_?books?|codes?|weights?|models?|reports?|files?|pdf|zip|final|hw\d*|homework\d*|ca\d*|\(?\d\)?"
+    r"|v\d|copy|گزارش|کد|وزن\w*)"
+)
+_PARTS = r"[\s_.,+()\[\]-]+"
+#: Arabic letters that look as Persian ones do, and what is not seen at all.
+_LETTERS = str.maketrans(
+    {
+        "ي": "ی",
+        "ى": "ی",
+        "ئ": "ی",
+        "ك": "ک",
+        "ة": "ه",
+        "ۀ": "ه",
+        "أ": "ا",
+        "إ": "ا",
+        "آ": "ا",
+        "ٱ": "ا",
+        "ؤ": "و",
+    }
+)
+_INVISIBLE = re.compile(r"[\u064b-\u065f\u0670\u0640\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+class Name(NamedTuple):
+    """Student number and name, as a file's name gives them, folded so that equal students are equal."""
+
+    number: str
+    name: str
+
+
+def western_digits(text: str) -> str:
+    """The digits of any script as ASCII: Persian keyboards write Persian ones."""
+    return "".join(str(unicodedata.digit(c)) if c.isdecimal() else c for c in text)
+
+
+def folded(name: str) -> str:
+    """A name for comparison: case, spaces, joiners, Arabic and Persian yeh and kaf make no difference."""
+    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", name)).translate(_LETTERS)
+    return " ".join(part for part in re.split(_PARTS, plain.casefold()) if part)
+
+
+def read_name(file_name: str) -> Name | None:
+    """The number and name in `{STD_Number}_{Name}…`, without what says which of the three files it is.
+
+    >>> read_name("REHEARSAL_400123456_Ada_Lovelace_notebooks.zip")
+    Name(number='400123456', name='ada lovelace')
+    """
+    stem = unicodedata.normalize("NFKC", file_name.removeprefix(REHEARSAL)).rpartition(".")[0]
+    found = re.fullmatch(rf"\W{{0,3}}(\d{{{SHORTEST},{LONGEST}}})[\s_.-]+(\S.*)", stem, re.DOTALL)
+    if found is None:
+        return None
+    parts = folded(found[2][:400]).split(" ")
+    while parts and re.fullmatch(_KIND, parts[-1]):
+        parts.pop()
+    number = western_digits(found[1])
+    return Name(number, " ".join(parts)) if any(any(c.isalpha() for c in part) for part in parts) else None
+
+
+def number_in(name: str) -> str:
+    """The student number somewhere in a name of a file or folder; empty if there is none."""
+    plain = western_digits(unicodedata.normalize("NFKC", name[:1000]))
+    found = re.findall(rf"(?<!\d)\d{{{SHORTEST + 2},{LONGEST}}}(?!\d)", plain)
+    return found[0] if found else ""
+
+
+def stem_of(file_name: str) -> str:
+    """What the files of one student share where no number is given: the name without its kind and ending."""
+    parts = folded(file_name.rpartition(".")[0]).split(" ")
+    kept = [part for part in parts if not re.fullmatch(_KIND, part)]
+    return " ".join(kept)
+
+
+def file_names(number: str, name: str) -> tuple[str, str, str]:
+    """The names of the three files: notebooks, weights, report."""
+    stem = f"{number}_{name}"
+    return f"{stem}_notebooks.zip", f"{stem}_weights.zip", f"{stem}.pdf"

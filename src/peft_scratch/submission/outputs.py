@@ -1,0 +1,260 @@
+"""Accuracies and parameter counts that a foreign notebook printed, each with what its own line says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from peft_scratch.submission.cells import Cell, Output
+from peft_scratch.submission.numerals import percent_of, percentages, unwrapped
+from peft_scratch.submission.source import SIZE_NAMES
+
+#: From best to least: a line that says it is the best, a table of epochs, single lines.
+BEST, TABLE, LINE = 3, 2, 1
+
+_COUNT = re.compile(
+    r"(?:number of (?:\w+ ){0,2}param\w*|n_?params?|num_?(?:\w+_)?param\w*|param\w* count"
+    r"|total param\w*|تعداد پارامتر\S*)"
+    r"[^\d\n]{0,30}(\d[\d,_]{0,18})",
+    re.IGNORECASE,
+)
+_PEFT_COUNT = re.compile(
+    r"trainable params:\s*([\d,]{1,18})\s*\|\|\s*all params:\s*([\d,]{1,18})", re.IGNORECASE
+)
+_DELTA_COUNT = re.compile(r"Delta Parameter Ratio:?\s*(\d{1,12})\s*/\s*(\d{1,12})", re.IGNORECASE)
+_METRIC = re.compile(
+    r"acc(?:uracy|uracies|urac)?(?![a-z])|p(?:re|er)form\w*|\bscore\b|دقت|صحت|عملکرد", re.IGNORECASE
+)
+_IS_BEST = re.compile(r"best|highest|\bmax|final_?best|بهترین|بیشترین", re.IGNORECASE)
+_OF_TRAINING = re.compile(r"train(?:ing)?[\s_/:.'\"-]*$|آموزش[\s:]*$", re.IGNORECASE)
+_OTHER_METRIC = re.compile(
+    r"loss|time|lr\b|learning|seconds|perplexity|f1|precision|recall|epochs?\b", re.IGNORECASE
+)
+_EPOCH = re.compile(r"epochs?\W{0,4}(\d{1,4})", re.IGNORECASE)
+_LIST = re.compile(r"[\[(]((?:\s*\d[\d.]*\s*,){1,60}\s*\d[\d.]*\s*,?\s*)[\])]")
+_SIZE_IN_LINE = re.compile(
+    r"(?<![A-Za-z_])([A-Za-z]\w{0,40})\s*(?:=|:|\bis\b|\bof\b)?\s*(?<![\d.])(\d{1,3})(?!\d|\s?%|[.,]\d)",
+    re.IGNORECASE,
+)
+_LIBRARY_IN_LINE = re.compile(r"library|\bpeft\b|opendelta|adapter_?hub|کتابخانه", re.IGNORECASE)
+_SCRATCH_IN_LINE = re.compile(r"scratch|از صفر|from zero|manual|custom", re.IGNORECASE)
+#: A classifier of two classes is above chance, and never right on everything.
+_CHANCE, _PERFECT = 50.0, 99.5
+
+
+@dataclass
+class Seen:
+    """One thing seen in the outputs.
+
+    Attributes:
+        what: `accuracy` or `count`.
+        value: in %, or the number of parameters.
+        strength: BEST, TABLE or LINE, of an accuracy.
+        curve: the accuracy after each epoch, in %.
+        size, library: what the line itself says: the size, and whether a library is meant; None if nothing.
+        text: the number as it is printed.
+        cell: the index of the cell.
+    """
+
+    what: str
+    value: float
+    strength: int = 0
+    curve: list[float] = field(default_factory=list)
+    size: float | None = None
+    library: bool | None = None
+    text: str = ""
+    cell: int = -1
+    #: Of an accuracy: the count that is printed with it, where that is plain.
+    beside: Seen | None = None
+
+
+def seen_in(cell: Cell, kind: str) -> list[Seen]:
+    """What the outputs of a cell show, in their order."""
+    seen: list[Seen] = []
+    for output in cell.outputs:
+        table = _table(output)
+        if table is not None:
+            seen.append(table)
+        seen += _lines(output, kind, in_table=table is not None)
+        if not seen and output.is_value and table is None:
+            seen += _value(cell, output)
+    return _joined(seen)
+
+
+def shows_any_number(cells: list[Cell]) -> bool:
+    """Whether the outputs hold anything that a person could find to be an accuracy."""
+    for cell in cells:
+        for output in cell.outputs:
+            if output.picture or any(_plausible(value) for value, *_ in percentages(unwrapped(output.text))):
+                return True
+            if any(
+                _plausible(value) for row in output.rows for part in row for value, *_ in percentages(part)
+            ):
+                return True
+    return False
+
+
+# Tables
+
+
+def _table(output: Output) -> Seen | None:
+    if len(output.rows) < 2:
+        return None
+    header_at = next(
+        (n for n, row in enumerate(output.rows[:3]) if any(_METRIC.search(c) for c in row)), None
+    )
+    if header_at is None:
+        return None
+    header = output.rows[header_at]
+    column = _column(header)
+    if column is None:
+        return None
+    from_right = len(header) - column
+    values = []
+    for row in output.rows[header_at + 1 :]:
+        if len(row) >= from_right:
+            number = _only_number(row[-from_right])
+            if number is not None:
+                values.append(number)
+    if not values or max(values) < _CHANCE:
+        return None
+    return Seen("accuracy", max(values), TABLE, values)
+
+
+def _column(header: list[str]) -> int | None:
+    """The column of the test accuracy: what says so, else the only accuracy that is not of training."""
+    measured = [n for n, name in enumerate(header) if _METRIC.search(name) and "train" not in name.lower()]
+    for word in ("test", "valid", "val", "eval", "dev"):
+        for n in measured:
+            if word in header[n].lower():
+                return n
+    return measured[0] if measured else None
+
+
+def _only_number(text: str) -> float | None:
+    found = list(percentages(unwrapped(text)))
+    if len(found) != 1:
+        return None
+    value, _, _, decimal = found[0]
+    return value if decimal or value > 1 else None
+
+
+# Lines
+
+
+def _lines(output: Output, kind: str, in_table: bool) -> Iterator[Seen]:
+    for line in output.text[:200_000].splitlines():
+        if not line.strip() or not any(c.isdigit() for c in line):
+            continue
+        line = unwrapped(line[:2_000])
+        yield from _counts(line)
+        if not in_table or _IS_BEST.search(line):
+            yield from _accuracies(line, kind)
+
+
+def _counts(line: str) -> Iterator[Seen]:
+    if found := _PEFT_COUNT.search(line) or _DELTA_COUNT.search(line):
+        trained, whole = (int(number.replace(",", "")) for number in found.groups())
+        # The trained part is what says the size; the whole is what the assignment asks for.
+        yield Seen("count", trained, text=f"{trained:,} of {whole:,}")
+        return
+    for found in _COUNT.finditer(line):
+        digits = re.sub(r"\D", "", found[1])
+        yield Seen("count", int(digits), text=found[1])
+
+
+def _accuracies(line: str, kind: str) -> Iterator[Seen]:
+    """At most one accuracy per line, but for a list: a line is about one measurement."""
+    size, bare = _size_in(line, kind)
+    library = True if _LIBRARY_IN_LINE.search(line) else False if _SCRATCH_IN_LINE.search(line) else None
+    best = bool(_IS_BEST.search(line))
+    epoch = _EPOCH.search(line)
+    strength = BEST if best else LINE
+    for found in _METRIC.finditer(bare):
+        if _OF_TRAINING.search(bare[max(found.start() - 14, 0) : found.start()]):
+            continue
+        after = bare[found.end() : found.end() + 160]
+        if listed := _LIST.match(after.lstrip(" :=\"'")):
+            values = [value for value, *_ in percentages(listed[1].replace(",", " "))]
+            if values and max(values) > _CHANCE:
+                yield Seen("accuracy", max(values), TABLE, values, size, library)
+            continue
+        number = _number_after(after, best)
+        if number is None:
+            continue
+        value, text = number
+        seen = Seen("accuracy", value, strength, [] if best else [value], size, library, text)
+        seen.cell = -int(epoch[1]) - 1 if epoch and not best else -1  # the epoch, until it is joined
+        yield seen
+        return
+    before = re.search(r"(\d{1,3})[.,](\d{1,6})\s*(%?)\s+(?:\w+\s+)?(?:acc|دقت)", bare, re.IGNORECASE)
+    # `Best: %88.8`, `r = 1: 88.8 %`: the per-cent sign stands for the word.
+    alone = re.search(r"(?:%\s?(\d\d)[.,](\d{1,6})|(?<![\d.,])(\d\d)[.,](\d{1,6})\s?%)", bare)
+    if before or (alone and (best or size is not None) and not _OTHER_METRIC.search(bare)):
+        parts = [part for part in (before or alone).groups() if part and part != "%"]  # type: ignore[union-attr]
+        value = percent_of(parts[0], ".", parts[1], alone is not None or before[3] == "%")  # type: ignore[index]
+        if value is not None and _plausible(value):
+            yield Seen("accuracy", value, strength, [], size, library, ".".join(parts))
+
+
+def _number_after(after: str, best: bool) -> tuple[float, str] | None:
+    """The first number after the word that can be its value, in %, and as it is printed."""
+    for value, start, end, decimal in percentages(after):
+        gap = after[:start]
+        if len(gap) > 60 or _METRIC.search(gap) or (_OTHER_METRIC.search(gap) and not best):
+            return None
+        if _plausible(value) and (decimal or "%" in after[max(start - 2, 0) : end + 1]):
+            return value, after[start:end].strip(" %")
+    return None
+
+
+def _size_in(line: str, kind: str) -> tuple[float | None, str]:
+    """The size that a line names, such as `rank = 1`, and the line without it."""
+    if kind not in SIZE_NAMES:
+        return None, line
+    pattern = SIZE_NAMES[kind]
+    sizes = {int(found[2]) for found in _SIZE_IN_LINE.finditer(line) if pattern.fullmatch(found[1])}
+    bare = _SIZE_IN_LINE.sub(lambda found: " " if pattern.fullmatch(found[1]) else found[0], line)
+    return (float(sizes.pop()) if len(sizes) == 1 else None), bare
+
+
+def _value(cell: Cell, output: Output) -> Iterator[Seen]:
+    """The value of a cell's last line, where that line is about an accuracy."""
+    last = next((line for line in reversed(cell.source.splitlines()) if line.strip()), "")
+    if not (_METRIC.search(last) or _IS_BEST.search(last)) or re.search(r"train_?acc", last, re.IGNORECASE):
+        return
+    text = unwrapped(output.text).strip()
+    number = _only_number(text) if len(text) < 60 else None
+    if number is not None and _plausible(number):
+        yield Seen(
+            "accuracy", number, BEST if re.search(r"best|max", last, re.IGNORECASE) else LINE, text=text
+        )
+
+
+def _plausible(value: float) -> bool:
+    return _CHANCE < value < _PERFECT
+
+
+def _joined(seen: list[Seen]) -> list[Seen]:
+    """Single lines of one training are one curve; a new first epoch, or a best, begins another."""
+    joined: list[Seen] = []
+    epoch = 0
+    for one in seen:
+        said = -one.cell - 1 if one.cell < -1 else 0
+        one.cell = -1
+        before = joined[-1] if joined else None
+        if (
+            one.strength == LINE
+            and before is not None
+            and before.strength == LINE
+            and (one.size, one.library) == (before.size, before.library)
+            and not (said and epoch and said <= epoch)
+        ):
+            before.curve = [*before.curve, *one.curve]
+            if one.value > before.value:
+                before.value, before.text = one.value, one.text
+        else:
+            joined.append(one)
+        epoch = said
+    return joined

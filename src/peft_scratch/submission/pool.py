@@ -1,0 +1,115 @@
+"""Each submission in a process of its own, with limits on time and memory.
+
+The processes come from a fork server that has imported what they need. A process that takes too long or too
+much memory ends, and its submission gets a row that says so; the others go on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import TimeoutError
+from pathlib import Path
+
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from peft_scratch.assignment import FILES
+from peft_scratch.submission.findings import Checked, look
+from peft_scratch.submission.students import Group
+
+#: What one submission may take: seconds, and bytes of memory.
+SECONDS, MEMORY = 25.0, 1000 * 2**20
+#: With the weights measured, which takes torch and minutes.
+_SECONDS_DEEP = 4 * 3600.0
+_PRELOADED = ["peft_scratch.submission.check", "huggingface_hub"]
+
+
+def check_all(
+    groups: list[Group],
+    deep: bool = False,
+    processes: int | None = None,
+    work: Callable[..., Checked] | None = None,
+) -> Iterator[tuple[int, Checked]]:
+    """The checklists of all submissions, each with its index in `groups`, as they are finished.
+
+    Args:
+        deep: also reproduce the numbers from the weights.
+        processes: how many at a time; by default one per core, of at most four.
+        work: what is done in the process; `check` by default.
+    """
+    processes = processes or min(os.cpu_count() or 1, 4)
+    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    if sys.platform != "win32":
+        context.set_forkserver_preload(_PRELOADED)
+    seconds = _SECONDS_DEEP if deep else SECONDS
+    threads = {name: os.environ.get(name) for name in _THREADS}
+    os.environ |= dict.fromkeys(_THREADS, "1")  # or each process reserves memory for many
+    try:
+        pool = ProcessPool(
+            processes, max_tasks=1, context=context, initializer=_limit, initargs=[None if deep else MEMORY]
+        )
+        with pool:
+            futures: dict[int, ProcessFuture] = {
+                n: pool.schedule(work or _check, args=[[str(p) for p in group.paths], deep], timeout=seconds)
+                for n, group in enumerate(groups)
+            }
+            yield from _finished(futures, groups, seconds)
+    finally:
+        for name, value in threads.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def _finished(
+    futures: dict[int, ProcessFuture], groups: list[Group], seconds: float
+) -> Iterator[tuple[int, Checked]]:
+    from concurrent.futures import as_completed
+
+    index = {future: n for n, future in futures.items()}
+    for future in as_completed(futures.values()):
+        n = index[future]
+        try:
+            checked = future.result()
+        except TimeoutError:
+            checked = _failed(
+                groups[n], "took-too-long", f"the check was stopped after {seconds:.0f} seconds"
+            )
+        except MemoryError:
+            checked = _failed(
+                groups[n], "too-much", f"the check needs more than {MEMORY // 2**20:,} MB of memory"
+            )
+        except ProcessExpired:
+            checked = _failed(groups[n], "check-died", "the process of the check ended before it was done")
+        except Exception as problem:
+            checked = _failed(
+                groups[n], "check-failed", f"the check itself failed ({type(problem).__name__})"
+            )
+        checked.student = (checked.student[0] or groups[n].number, checked.student[1])
+        yield n, checked
+
+
+def _failed(group: Group, code: str, text: str) -> Checked:
+    """A row for what could not be read: nothing is known of it, so nothing is called wrong."""
+    name = str(group.paths[0])
+    return Checked(
+        name, findings=[look(FILES, code, text, "look by hand")], student=(group.number, ""), unread=True
+    )
+
+
+def _limit(memory: int | None) -> None:
+    """Limit this process's memory where the system can (Linux); elsewhere the limits on files have to do."""
+    if memory is None or not sys.platform.startswith("linux"):
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+
+
+def _check(paths: list[str], deep: bool) -> Checked:
+    from peft_scratch.submission.check import check
+
+    return check([Path(path) for path in paths], deep, traces=True)

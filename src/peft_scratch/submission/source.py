@@ -1,0 +1,370 @@
+"""What the code of a foreign notebook says about its runs: constants set, libraries called, loops over sizes.
+
+The code is parsed, never executed. Assignments of numbers are followed through names and calls of functions
+that the notebook defines, as far as that takes no more than arithmetic.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import operator
+import re
+import warnings
+from dataclasses import dataclass, field
+
+#: What a size is called, by kind of method.
+SIZE_NAMES = {
+    "lora": re.compile(r"(?:.*_)?(?:lora_?)?(?:rank|ranks|r|lora_r|lora_dim)(?:_\w*)?", re.IGNORECASE),
+    "soft_prompt": re.compile(
+        r".*(?:soft_?prompt|soft_?token|virtual_?token|prompt_?token|prompt_?len|prompt_?size|n_?prompt|n_?tokens).*|n",
+        re.IGNORECASE,
+    ),
+    "adapter": re.compile(
+        r".*bottleneck.*|.*reduction_?factor.*|adapter_?(?:size|dim|hidden)\w*|b", re.IGNORECASE
+    ),
+}
+#: Calls that build a model with a library, by the last part of their names.
+_LIBRARY_CALLS = {
+    "lora": {
+        "LoraConfig",
+        "LoRAConfig",
+        "get_peft_model",
+        "LoraModel",
+        "inject_adapter_in_model",
+        "PeftModelForSeq2SeqLM",
+    },
+    "soft_prompt": {"SoftPromptModel", "PromptTuningConfig", "get_peft_model", "PromptEmbedding"},
+    "adapter": {
+        *("add_adapter", "train_adapter", "AdapterTrainer", "PfeifferConfig", "SeqBnConfig", "BnConfig"),
+        *("DoubleSeqBnConfig", "HoulsbyConfig", "AdapterConfig", "AdapterModel", "Seq2SeqAdapterTrainer"),
+        *("AutoAdapterModel", "T5AdapterModel", "set_active_adapters", "BottleneckAdapter"),
+    },
+}
+#: Modules of the libraries, whose import in a part from scratch is worth a look.
+LIBRARY_MODULES = {"peft", "opendelta", "adapters", "loralib"}
+_TRAINS = re.compile(
+    r"\.backward\(|optimizer\.step|optim\w*\.step|trainer\.train\(|\.fit\(|Trainer\(|\btrain_?\w*\("
+)
+_OPERATIONS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
+_LARGEST_SOURCE, _MOST_STEPS, _DEEPEST = 200_000, 40_000, 5
+#: d_model of t5-small, where a notebook computes with it.
+_D_MODEL = 512
+
+
+@dataclass
+class Event:
+    """Something that a cell does before its outputs.
+
+    Attributes:
+        what: `size`, `sizes` (a loop over several), `library`, `scratch`.
+        values: the sizes.
+        by: the call or name that says so, for messages.
+    """
+
+    what: str
+    values: tuple[float, ...] = ()
+    by: str = ""
+
+
+@dataclass
+class CodeReader:
+    """Reads the cells of one notebook in their order.
+
+    Attributes:
+        kind: the kind of method that the notebook is about: `lora`, `soft_prompt` or `adapter`.
+        imports: modules that the cells import.
+        trains: whether any cell trains a model.
+    """
+
+    kind: str
+    imports: set[str] = field(default_factory=set)
+    trains: bool = False
+    _names: dict[str, object] = field(default_factory=dict)
+    _functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=dict)
+    _classes: dict[str, ast.ClassDef] = field(default_factory=dict)
+    _events: list[Event] = field(default_factory=list)
+    _steps: int = 0
+
+    def read(self, source: str) -> list[Event]:
+        """The events of a cell."""
+        self._events = []
+        self._steps = 0
+        if len(source) > _LARGEST_SOURCE:
+            return []
+        self.trains |= bool(_TRAINS.search(source))
+        plain = _without_magics(source)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                body = ast.parse(plain).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            self._read_lines(plain)
+            return self._events
+        with contextlib.suppress(_Enough, RecursionError):
+            self._walk(body, self._names, 0)
+        return self._events
+
+    def _read_lines(self, source: str) -> None:
+        """What cannot be parsed as a whole is read line by line."""
+        for line in source.splitlines()[:2_000]:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    body = ast.parse(line.strip()).body
+                self._walk(body, self._names, 0)
+            except (SyntaxError, ValueError, RecursionError, MemoryError, _Enough):
+                continue
+
+    # Statements
+
+    def _walk(self, body: list[ast.stmt], names: dict[str, object], depth: int) -> None:
+        for statement in body:
+            self._step()
+            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                self._functions[statement.name] = statement
+            elif isinstance(statement, ast.ClassDef):
+                self._classes[statement.name] = statement
+            elif isinstance(statement, (ast.Import, ast.ImportFrom)):
+                modules = (
+                    [a.name for a in statement.names]
+                    if isinstance(statement, ast.Import)
+                    else [statement.module]
+                )
+                self.imports |= {str(module).partition(".")[0] for module in modules}
+            elif isinstance(statement, (ast.For, ast.AsyncFor)):
+                self._loop(statement, names, depth)
+            elif isinstance(statement, (ast.If, ast.While)):
+                self._calls(statement.test, names, depth)
+                self._walk([*statement.body, *statement.orelse], names, depth)
+            elif isinstance(statement, (ast.With, ast.AsyncWith)):
+                for item in statement.items:
+                    self._calls(item.context_expr, names, depth)
+                self._walk(statement.body, names, depth)
+            elif isinstance(statement, ast.Try):
+                handlers = [line for handler in statement.handlers for line in handler.body]
+                self._walk(
+                    [*statement.body, *handlers, *statement.orelse, *statement.finalbody], names, depth
+                )
+            else:
+                self._simple(statement, names, depth)
+
+    def _simple(self, statement: ast.stmt, names: dict[str, object], depth: int) -> None:
+        self._calls(statement, names, depth)
+        if isinstance(statement, ast.Assign):
+            targets, value = statement.targets, statement.value
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            targets, value = [statement.target], statement.value
+        else:
+            return
+        for target in targets:
+            pairs = [(target, value)]
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                pairs = list(zip(target.elts, value.elts, strict=False))
+            for one, expression in pairs:
+                name = (
+                    one.id
+                    if isinstance(one, ast.Name)
+                    else one.attr
+                    if isinstance(one, ast.Attribute)
+                    else ""
+                )
+                got = self._value(expression, names)
+                if isinstance(one, ast.Name):
+                    names[name] = got
+                if got is not None:
+                    self._size(name, got, f"{name} = {_shown(got)}")
+
+    def _loop(self, loop: ast.For | ast.AsyncFor, names: dict[str, object], depth: int) -> None:
+        self._calls(loop.iter, names, depth)
+        values = self._value(loop.iter, names)
+        name = loop.target.id if isinstance(loop.target, ast.Name) else ""
+        if isinstance(values, tuple) and values and name:
+            names[name] = values[0]
+            before = len(self._events)
+            self._walk(loop.body, names, depth)
+            said = self._events[before:]
+            takes = [event for event in said if event.what == "size"]
+            if self._is_size(name) or takes:
+                self._events[before:] = [event for event in said if event.what != "size"]
+                made = [self._as_size(name, value) for value in values]
+                self._events.append(Event("sizes", tuple(made), f"the loop over {name}"))
+            return
+        self._walk(loop.body, names, depth)
+
+    # Calls
+
+    def _calls(self, node: ast.AST, names: dict[str, object], depth: int) -> None:
+        for inner in _outside_functions(node):
+            self._step()
+            if isinstance(inner, ast.Call):
+                self._call(inner, names, depth)
+
+    def _call(self, call: ast.Call, names: dict[str, object], depth: int) -> None:
+        full = _dotted(call.func)
+        last = full.rpartition(".")[2]
+        if last in self._classes:
+            self._own_class(call, self._classes[last], names)
+        elif full in self._functions and depth < _DEEPEST:
+            function = self._functions[full]
+            local = dict(names) | self._bound(function, call, names)
+            for name, value in list(local.items()):
+                if value is not None and name in {a.arg for a in function.args.args} and self._is_size(name):
+                    self._size(name, value, f"{name} = {_shown(value)}")
+            self._walk(function.body, local, depth + 1)
+        elif last in _LIBRARY_CALLS.get(self.kind, ()) or full == "adapters.init":
+            self._events.append(Event("library", (), last))
+            self._keywords(call, names, last)
+        elif full == "AdapterConfig.load" or (last == "load" and "AdapterConfig" in full):
+            self._events.append(Event("library", (), full))
+            self._keywords(call, names, full)
+        else:
+            self._keywords(call, names, last)
+
+    def _own_class(self, call: ast.Call, made: ast.ClassDef, names: dict[str, object]) -> None:
+        """The notebook's own layer: this is a part from scratch, unless the class is no module."""
+        bases = " ".join(_dotted(base) for base in made.bases)
+        word = {"lora": "lora|low_?rank", "soft_prompt": "prompt", "adapter": "adapter|bottleneck"}[self.kind]
+        if "Module" in bases and re.search(word, made.name, re.IGNORECASE):
+            self._events.append(Event("scratch", (), made.name))
+        init = next((f for f in made.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
+        if init is not None:
+            for name, value in self._bound(init, call, names, skip=1).items():
+                if value is not None and self._is_size(name):
+                    self._size(name, value, f"{made.name}({name}={_shown(value)})")
+
+    def _bound(
+        self,
+        function: ast.FunctionDef | ast.AsyncFunctionDef,
+        call: ast.Call,
+        names: dict[str, object],
+        skip: int = 0,
+    ) -> dict[str, object]:
+        arguments = [argument.arg for argument in function.args.args][skip:]
+        bound: dict[str, object] = {}
+        defaults = function.args.defaults
+        for name, default in zip(
+            arguments[len(arguments) - len(defaults) :] if defaults else [], defaults, strict=False
+        ):
+            bound[name] = self._value(default, names)
+        bound |= {name: self._value(value, names) for name, value in zip(arguments, call.args, strict=False)}
+        bound |= {word.arg: self._value(word.value, names) for word in call.keywords if word.arg}
+        return bound
+
+    def _keywords(self, call: ast.Call, names: dict[str, object], callee: str) -> None:
+        for word in call.keywords:
+            value = self._value(word.value, names) if word.arg else None
+            if word.arg and value is not None:
+                self._size(word.arg, value, f"{callee}({word.arg}={_shown(value)})")
+
+    # Sizes
+
+    def _is_size(self, name: str) -> bool:
+        return bool(SIZE_NAMES[self.kind].fullmatch(name))
+
+    def _as_size(self, name: str, value: object) -> float:
+        number = float(value) if isinstance(value, (int, float)) else 0.0
+        return _D_MODEL / number if "reduction" in name.lower() and number else number
+
+    def _size(self, name: str, value: object, by: str) -> None:
+        if isinstance(value, (int, float)) and self._is_size(name):
+            size = self._as_size(name, value)
+            if 1 <= size <= 512:
+                self._events.append(Event("size", (size,), by))
+
+    # Values
+
+    def _value(self, node: ast.AST | None, names: dict[str, object]) -> object:
+        """A number, a tuple of numbers, or None for whatever takes more than arithmetic."""
+        self._step()
+        if isinstance(node, ast.Constant):
+            number = isinstance(node.value, (int, float)) and not isinstance(node.value, bool)
+            return node.value if number and abs(node.value) < 1e9 else None
+        if isinstance(node, ast.Name):
+            return names.get(node.id)
+        if isinstance(node, ast.Attribute):
+            return _D_MODEL if node.attr in ("d_model", "hidden_size") else None
+        if isinstance(node, (ast.List, ast.Tuple)):
+            values = tuple(self._value(one, names) for one in node.elts[:20])
+            return values if values and all(isinstance(one, (int, float)) for one in values) else None
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
+            left, right = self._value(node.left, names), self._value(node.right, names)
+            if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+                try:
+                    result = _OPERATIONS[type(node.op)](left, right)
+                except (ZeroDivisionError, OverflowError):
+                    return None
+                return result if abs(result) < 1e12 else None
+        if isinstance(node, ast.Call) and _dotted(node.func) in ("int", "float", "round") and node.args:
+            return self._value(node.args[0], names)
+        return None
+
+    def _step(self) -> None:
+        self._steps += 1
+        if self._steps > _MOST_STEPS:
+            raise _Enough
+
+
+class _Enough(Exception):
+    """The cell is larger than anything a student writes."""
+
+
+def literal_numbers(source: str) -> str:
+    """The strings and numbers in a cell's print calls and assignments: what could have been printed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(_without_magics(source[:_LARGEST_SOURCE]))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _dotted(n.func) in ("print", "display")]
+    said = [n.value for call in calls for n in ast.walk(call) if isinstance(n, ast.Constant)]
+    assigned = [n.value for n in ast.walk(tree) if isinstance(n, ast.Assign)]
+    said += [n.value for value in assigned if isinstance(value, ast.Constant) for n in [value]]
+    return " ".join(str(value) for value in said if isinstance(value, (str, int, float)))[:20_000]
+
+
+def _outside_functions(node: ast.AST) -> list[ast.AST]:
+    """The nodes of a statement, without the bodies of functions in it, in the order of the source."""
+    found: list[ast.AST] = []
+    waiting = [node]
+    while waiting:
+        one = waiting.pop()
+        found.append(one)
+        if not isinstance(one, (ast.Lambda, ast.FunctionDef, ast.ClassDef)):
+            waiting.extend(ast.iter_child_nodes(one))
+    found.sort(key=lambda n: (getattr(n, "end_lineno", 0) or 0, getattr(n, "end_col_offset", 0) or 0))
+    return found
+
+
+def _dotted(node: ast.AST) -> str:
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if isinstance(node, ast.Name):
+        parts.append(node.id)
+    return ".".join(reversed(parts))
+
+
+def _without_magics(source: str) -> str:
+    lines = source.expandtabs().splitlines()
+    for at, line in enumerate(lines):
+        bare = line.lstrip()
+        if bare.startswith("%%"):
+            if not re.match(r"%%(time|timeit|capture|prun)\b", bare):
+                return ""
+            lines[at] = ""
+        elif bare.startswith(("%", "!", "?")) or bare.endswith("?"):
+            lines[at] = line[: len(line) - len(bare)] + "pass"
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else "…"

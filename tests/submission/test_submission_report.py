@@ -1,0 +1,206 @@
+"""The report compared run by run: in tables and text, in Persian and English, in any order of digits."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pypdf
+import pytest
+import typst
+
+from peft_scratch.assignment import RUNS
+from peft_scratch.submission import report
+from peft_scratch.submission.archive import File
+from peft_scratch.submission.findings import ERROR, LOOK, OK
+from submission.parts import NUMBERS, pdf
+
+PERSIAN = str.maketrans("0123456789", "۰۱۲۳۴۵۶۷۸۹")
+
+
+def made(source: str) -> bytes:
+    return typst.compile(source.encode())
+
+
+def examine(data: bytes, numbers: dict[str, float] | None = None) -> list:
+    return report.examine(
+        [File("r.pdf", "r.pdf", data)], NUMBERS if numbers is None else numbers, "course", ""
+    )
+
+
+def codes(found: list, mark: str) -> list[str]:
+    return [one.code for one in found if one.mark == mark]
+
+
+def text(found: list, code: str) -> str:
+    return next(one.text for one in found if one.code == code)
+
+
+def written(value: float, form: str) -> str:
+    return {
+        "point": f"{value:.1f}",
+        "comma": f"{value:.1f}".replace(".", ","),
+        "per cent before": f"%{value:.1f}",
+        "two decimals": f"{value:.2f}",
+        "persian": f"{value:.1f}".translate(PERSIAN).replace(".", "٫"),
+        "slash": f"{value:.1f}".translate(PERSIAN).replace(".", "/"),
+    }[form]
+
+
+FORMS = ("point", "comma", "per cent before", "two decimals", "persian", "slash")
+
+
+def long_table(numbers: dict[str, float], form: str = "point") -> str:
+    """One row per run: method, implementation, size, accuracy."""
+    cells = ""
+    for run in RUNS.values():
+        size = next((f"{k} = {v}" for k, v in run.hyperparameters.items() if k != "alpha"), "-")
+        who = {"none": "-", "scratch": "from scratch"}.get(run.library, f"library ({run.library})")
+        value = written(numbers[run.id], form) if run.id in numbers else ""
+        cells += f"[{run.kind.replace('_', ' ')}],[{who}],[{size}],[{value}],\n"
+    return f"= Results\n#table(columns: 4, [Method],[Implementation],[Size],[Accuracy],\n{cells})"
+
+
+def wide_table(numbers: dict[str, float]) -> str:
+    """One row per method, a column per way."""
+    n = numbers
+    rows = (
+        (
+            "Soft prompt N = 10",
+            "N = 1",
+            "prompt_scratch_n10",
+            "prompt_opendelta_n1",
+            "",
+            "prompt_opendelta_n10",
+        ),
+        (
+            "Adapter",
+            "b = 1",
+            "adapter_scratch_b8",
+            "adapter_adapterhub_b1",
+            "b = 8: ",
+            "adapter_adapterhub_b8",
+        ),
+        ("LoRA", "r = 1", "lora_scratch_r8", "lora_peft_r1", "r = 8: ", "lora_peft_r8"),
+    )
+    cells = "".join(
+        f"[{m}],[{n[own]}],[{s}: {n[small]}],[{t}{n[large]}],\n" for m, s, own, small, t, large in rows
+    )
+    head = "[Method],[From scratch],[Library, size 1],[Library, size 8 or 10],"
+    return f"Full fine-tuning reached {n['full']:.1f} %.\n#table(columns: 4, {head}\n{cells})"
+
+
+def prose(numbers: dict[str, float]) -> str:
+    return f"""Full fine-tuning gave {numbers["full"]} %.
+
+The soft prompt from scratch with N=10 gave {numbers["prompt_scratch_n10"]} %, OpenDelta with N=1
+{numbers["prompt_opendelta_n1"]} % and with N=10 {numbers["prompt_opendelta_n10"]} %.
+
+The adapter from scratch (bottleneck = 8) reached {numbers["adapter_scratch_b8"]} %.
+
+With AdapterHub we got {numbers["adapter_adapterhub_b8"]} % for bottleneck = 8 and
+{numbers["adapter_adapterhub_b1"]} % for bottleneck = 1.
+
+LoRA from scratch with r=8: {numbers["lora_scratch_r8"]} %. LoRA with PEFT: r=1: {numbers["lora_peft_r1"]} %,
+r=8: {numbers["lora_peft_r8"]} %."""
+
+
+def persian_table(numbers: dict[str, float]) -> str:
+    kinds = {"full": "تنظیم کامل", "soft_prompt": "پرامپت نرم", "adapter": "آداپتور", "lora": "لورا"}
+    cells = ""
+    for run in RUNS.values():
+        who = {"none": "-", "scratch": "از صفر"}.get(run.library, "کتابخانه")
+        size = next((str(v).translate(PERSIAN) for k, v in run.hyperparameters.items() if k != "alpha"), "-")
+        cells += f"[{kinds[run.kind]}],[{who}],[{size}],[{written(numbers[run.id], 'persian')}],\n"
+    head = '#set text(lang: "fa", dir: rtl, font: "DejaVu Sans")\n'
+    return f"{head}= نتایج\n#table(columns: 4, [روش],[پیاده‌سازی],[اندازه],[دقت],\n{cells})"
+
+
+LAYOUTS = {
+    **{f"long table, {form}": long_table(NUMBERS, form) for form in FORMS},
+    "wide table": wide_table(NUMBERS),
+    "prose": prose(NUMBERS),
+    "persian table": persian_table(NUMBERS),
+}
+
+
+@pytest.mark.parametrize("source", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_right_report_is_right(source):
+    found = examine(made(source))
+    assert codes(found, ERROR) == []
+    assert "report-numbers" in codes(found, OK), [str(one) for one in found]
+
+
+@pytest.mark.parametrize("layout", [long_table, wide_table, prose, persian_table])
+def test_a_number_typed_wrongly_is_named(layout):
+    found = examine(made(layout({**NUMBERS, "prompt_scratch_n10": 87.6})))
+    assert codes(found, ERROR) == ["report-number"]
+    assert re.search(r"87.6( %)? for Soft prompt, from scratch, N = 10", text(found, "report-number"))
+
+
+def test_a_number_rounded_to_a_whole_one_is_named():
+    source = long_table(NUMBERS).replace("[86.6]", "[87]")
+    found = examine(made(source))
+    assert codes(found, ERROR) == ["report-number"]
+    assert "has 87 for Soft prompt, from scratch, N = 10, its notebook has 86.6 %" in text(
+        found, "report-number"
+    )
+
+
+@pytest.mark.parametrize("layout", [long_table, wide_table, prose, persian_table])
+def test_two_numbers_swapped_are_named(layout):
+    adapter, lora = NUMBERS["adapter_scratch_b8"], NUMBERS["lora_scratch_r8"]
+    found = examine(made(layout({**NUMBERS, "adapter_scratch_b8": lora, "lora_scratch_r8": adapter})))
+    assert codes(found, ERROR) == ["report-swapped"]
+    assert "Adapter, from scratch" in text(found, "report-swapped")
+    assert "LoRA, from scratch" in text(found, "report-swapped")
+
+
+def test_an_empty_cell_is_named():
+    numbers = {run: value for run, value in NUMBERS.items() if run != "lora_peft_r1"}
+    found = examine(made(long_table(numbers)))
+    assert codes(found, ERROR) == ["report-number-empty"]
+    assert "LoRA, PEFT, r = 1" in text(found, "report-number-empty")
+
+
+def test_nothing_is_called_right_that_was_not_compared():
+    found = examine(made(long_table({})), numbers={})
+    assert codes(found, ERROR) == [] and "report-numbers" not in codes(found, OK)
+    assert "report-not-compared" in codes(found, LOOK)
+
+
+def test_a_report_that_cannot_be_understood_accuses_nobody():
+    found = examine(made("The results are in the attached figure. We are happy with 73.2 of them."))
+    assert codes(found, ERROR) == []
+    assert codes(found, LOOK).count("report-number-not-found") == len(NUMBERS)
+
+
+def test_other_numbers_of_a_run_are_no_error():
+    more = (
+        "\n\nIn the last epoch LoRA from scratch (r=8) had 88.2 %, in training 95.1; published: 89.1 to 89.5."
+    )
+    assert codes(examine(made(long_table(NUMBERS) + more)), ERROR) == []
+
+
+def test_the_counts_and_the_calculation_are_looked_for():
+    table = "#table(columns: 2, [prompt],[5,120],[adapter],[104,544],[LoRA],[294 912],[full],[60,506,624])"
+    found = examine(made(f"{table}\n\n$12 times (2 times 512 times 8 + 8 + 512) = 104544$"))
+    assert {"report-counts", "report-calculation"} <= set(codes(found, OK))
+    found = examine(made("nothing of it"))
+    assert {"report-count", "report-calculation"} <= set(codes(found, LOOK))
+
+
+def test_a_scan_is_said_to_be_one_and_a_restricted_pdf_is_read():
+    assert codes(examine(pdf([])), LOOK) == ["report-no-text"]
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(made(long_table(NUMBERS))))
+    writer.encrypt("", "owner", algorithm="RC4-128")
+    data = io.BytesIO()
+    writer.write(data)
+    assert "report-numbers" in codes(examine(data.getvalue()), OK)
+
+
+@pytest.mark.parametrize("digits", ["89.9", "9.98"])
+def test_digits_count_in_whatever_order_the_text_layer_has_them(digits):
+    found = examine(pdf([f"Full fine-tuning: {digits}"]), {"full": 89.9})
+    assert codes(found, ERROR) == []
+    assert "report-numbers" in codes(found, OK)
