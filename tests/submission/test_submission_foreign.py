@@ -205,3 +205,10 @@ def test_what_jupyter_opens_is_never_called_damaged(data, why):
 def test_a_notebook_is_known_by_name_and_content_together(name, cells, number):
     found, _ = notebooks.examine([File(name, name, nbformat.writes(foreign(*cells)).encode())])
     assert list(found) == [number]
+
+
+@pytest.mark.parametrize("source", ["max(results['valid_acc'])", "print(max(valid_accs))", "best_acc"])
+def test_a_bare_number_is_read_where_its_cell_is_about_an_accuracy(source):
+    name = "01_Full FineTune.ipynb"
+    assert examine("model = T5()", (source, "0.89988"), name=name)[0] == {"full": 90.0}
+    assert examine("model = T5()", ("losses[-1]", "0.89988"), name=name)[0] == {}

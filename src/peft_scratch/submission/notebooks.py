@@ -284,6 +284,21 @@ def _not_found(notebook: Notebook, run: Run, found: Found) -> Finding:
     if run.library not in ("none", "scratch") and library and counts and not any(c.executed for c in library):
         text = f"{where}: the library part was not executed, so there is no accuracy of {run.title}"
         return error(number, "number-missing", text, _RUN_AND_SAVE)
+    called = (
+        library
+        or found.imports & LIBRARY_MODULES
+        or _ADAPTER_HUB.search("".join(c.source for c in notebook.code))
+    )
+    if run.library not in ("none", "scratch") and not called and found.measured:
+        text = (
+            f"{where}: no library is called, and every accuracy is of another run, so none is of {run.title}"
+        )
+        return error(
+            number,
+            "number-missing",
+            text,
+            "train it with the library, and save the notebook with its outputs",
+        )
     if not shows_any_number(cells):
         text = f"{where}: no output holds an accuracy, so there is none of {run.title}"
         return error(number, "number-missing", text, _RUN_AND_SAVE)

@@ -77,7 +77,7 @@ def seen_in(cell: Cell, kind: str) -> list[Seen]:
         if table is not None:
             seen.append(table)
         seen += _lines(output, kind, in_table=table is not None)
-        if not seen and output.is_value and table is None:
+        if not seen and table is None:
             seen += _value(cell, output)
     return _joined(seen)
 
