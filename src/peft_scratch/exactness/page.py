@@ -60,13 +60,8 @@ def page(results: dict) -> str:
                 f"- {row['ours']} against {row['library']}: {_number(row['logits_in_our_order'])}"
                 for row in others
             ]
-    lines += [
-        "",
-        "## Where the libraries differ",
-        "",
-        "| | library | about | how | where |",
-        "|---|---|---|---|---|",
-    ]
+    lines += ["", "## Where the libraries differ", ""]
+    lines += ["| | library | about | how | where |", "|---|---|---|---|---|"]
     for other in results["differences"]:
         source = f"`{other['package']}` {other['version']}, `{other['file']}`, line {other['line']}"
         cells = (_LIBRARIES[other["kind"]], other["library"], other["about"], other["text"])
