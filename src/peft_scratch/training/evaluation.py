@@ -78,20 +78,24 @@ def predict(
     accelerator: Accelerator,
     batch_size: int,
     recipe: Recipe,
+    title: str = "evaluating",
 ) -> Predictions:
     """Have `model` (prepared by `accelerator`) judge every review of `collator`.
 
     The predictions are those of greedy generation of at most `MAX_LENGTH` tokens, which `recipe` may have
     replaced by something cheaper (see `scored_predictions`). Where float16 gives numbers that are not
     finite, all of them are made in float32.
+
+    Args:
+        title: names the work in its progress bar.
     """
     try:
-        return _predict(model, collator, tokenizer, accelerator, batch_size, recipe)
+        return _predict(model, collator, tokenizer, accelerator, batch_size, recipe, title)
     except Float16Failed:
         accelerator.print("float16 gave numbers that are not finite: this evaluation is done in float32")
         in_float32 = recipe.in_float32()
         in_float32.cast_frozen(model)
-        return _predict(model, collator, tokenizer, accelerator, batch_size, in_float32)
+        return _predict(model, collator, tokenizer, accelerator, batch_size, in_float32, title)
 
 
 def _predict(
@@ -101,6 +105,7 @@ def _predict(
     accelerator: Accelerator,
     batch_size: int,
     recipe: Recipe,
+    title: str,
 ) -> Predictions:
     lengths = [len(row) for row in collator.inputs]
     loader = make_loader(
@@ -109,7 +114,7 @@ def _predict(
     training = model.training
     model.eval()
     said = torch.full((len(lengths),), MALFORMED)
-    bar = progress(loader, "  evaluating", "batch", accelerator.is_main_process)
+    bar = progress(loader, f"  {title}", "batch", accelerator.is_main_process)
     with torch.inference_mode(), recipe.forward_context(model, accelerator.device):
         for batch in bar:
             whole = accelerator.unwrap_model(model)
