@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods.method import BASE_CLASS, Tuned
-from peft_scratch.methods.parameters import unwrapped
+from peft_scratch.methods.parameters import untie, unwrapped
 from peft_scratch.methods.t5 import config_as_built
 
 
@@ -44,6 +44,8 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
     with torch.device("meta"):  # allocates nothing: every parameter is replaced below
         base = getattr(model, BASE_CLASS)(_plain_config(model))
     frozen = {method.base_name(name): p for name, p in model.named_parameters() if not p.requires_grad}
+    if "lm_head.weight" in frozen:  # which transformers 5 ties whatever the configuration says
+        untie(base)
     # By identity, so that tensors which are tied (T5's embedding and its output layer) stay tied.
     found = {}
     for name, p in base.named_parameters():
@@ -63,5 +65,8 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
 def _plain_config(model: nn.Module) -> PretrainedConfig:
     """The model's configuration without what a library has written into it."""
     config_class = getattr(model, BASE_CLASS).config_class
-    known, there = config_class().to_dict(), config_as_built(model).to_dict()
-    return config_class.from_dict({name: value for name, value in there.items() if name in known})
+    known = {*config_class().to_dict(), "decoder_start_token_id"}
+    there = config_as_built(model).to_dict()
+    plain = config_class.from_dict({name: value for name, value in there.items() if name in known})
+    plain._attn_implementation = model.config._attn_implementation  # else it would add up in another order
+    return plain
