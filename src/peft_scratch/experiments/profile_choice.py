@@ -11,10 +11,11 @@ from peft_scratch.assignment import HUB_BASE, PROFILES, Profile, find_profile
 
 @dataclass(frozen=True)
 class ProfileChoice:
-    """A profile, and the sentence that says why it was chosen."""
+    """A profile, the reason why it was chosen in words, and whether the kit chose it itself."""
 
     profile: Profile
     reason: str
+    automatic: bool = False
 
 
 def choose_profile(name: str = "auto") -> ProfileChoice:
@@ -26,10 +27,10 @@ def choose_profile(name: str = "auto") -> ProfileChoice:
     if name != "auto":
         return ProfileChoice(find_profile(name), "it was asked for")
     if not torch.cuda.is_available():
-        return ProfileChoice(PROFILES["offline"], "no GPU is seen")
+        return ProfileChoice(PROFILES["offline"], "no GPU was found", True)
     if not _hub_answers():
-        return ProfileChoice(PROFILES["offline"], "a GPU is seen but the Hugging Face Hub does not answer")
-    return ProfileChoice(PROFILES["course"], "a GPU is seen and the Hugging Face Hub answers")
+        return ProfileChoice(PROFILES["offline"], "the Hugging Face Hub does not answer", True)
+    return ProfileChoice(PROFILES["course"], "a GPU was found and the Hugging Face Hub answers", True)
 
 
 def _hub_answers() -> bool:
