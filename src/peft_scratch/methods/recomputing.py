@@ -19,6 +19,7 @@ def let_gradients_pass(model: nn.Module) -> None:
     caller made come together; a hook on the embedding would miss the latter.
     """
     for stack in stacks(model).values():
+        stack.dropout.before_checkpoints = False
         stack.register_forward_pre_hook(_tell_dropout)
         stack.dropout.register_forward_hook(_require_gradient)
 
@@ -28,7 +29,6 @@ def _tell_dropout(stack: nn.Module, args: tuple) -> None:
 
 
 def _require_gradient(dropout: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-    checkpointed = getattr(dropout, "before_checkpoints", False) and torch.is_grad_enabled()
-    if output.requires_grad or not checkpointed:
+    if output.requires_grad or not (dropout.before_checkpoints and torch.is_grad_enabled()):
         return None
     return output.detach().requires_grad_()  # a new tensor: with dropout at 0 the output is the caller's own
