@@ -21,13 +21,13 @@ PLACE = --profile "$(PROFILE)" $(if $(OUTPUT),--output "$(OUTPUT)")
 TRAINING = $(PLACE) --recipe "$(RECIPE)"
 STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(NUMBER),--number "$(NUMBER)")
 
-.PHONY: help install run test rehearsal browser lint bench notebooks baselines claims tables report submit submission
+.PHONY: help install run test rehearsal colab browser lint bench notebooks baselines claims tables report submit submission
 .PHONY: base publish bundle address lock audit clean
 
 help:  ## list the targets
 	@awk -F ':.*## *' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "  PROFILE=auto|course|offline|smoke  SEED=0  RECIPE=fast|reference  OUTPUT=folder  NAME=\"Ada Lovelace\"  NUMBER=400123456"
+	@echo "  PROFILE=auto|course|quick|offline|smoke  SEED=0  RECIPE=fast|reference  OUTPUT=folder  NAME=\"Ada Lovelace\"  NUMBER=400123456"
 
 install: $(INSTALLED)  ## everything into .venv; TORCH_INDEX=https://download.pytorch.org/whl/cpu: torch's small CPU build
 
@@ -65,15 +65,18 @@ publish: $(INSTALLED)  ## for maintainers: put a finished offline run into repor
 test: lint  ## lint and tests, without network or GPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-rehearsal: $(INSTALLED)  ## the notebooks on the course profile, t5-small's sizes, a few reviews: some minutes
-	$(BIN)/pytest -s tests/rehearsal.py
+rehearsal: $(INSTALLED)  ## the notebooks by hand on the course profile, t5-small's sizes, a few reviews: some minutes
+	$(BIN)/pytest -s tests/end_to_end/rehearsal.py
+
+colab: $(INSTALLED)  ## the five notebooks in copies of Colab's image, each in an environment of its own: some minutes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/end_to_end/colab.py
 
 # Playwright goes into a folder of its own: the kit needs none. It drives a Chromium that is there; none is fetched.
 PLAYWRIGHT := 1.65.2
 browser: $(INSTALLED)  ## the notebooks in JupyterLab in a real Chromium, some minutes; BROWSER=/path/to/chromium
 	test -d build/browser/playwright-$(PLAYWRIGHT).dist-info || \
 		$(BIN)/python -m pip install --quiet --upgrade --target build/browser playwright==$(PLAYWRIGHT)
-	PYTHONPATH=build/browser $(BIN)/python tests/browser.py build/pictures "$(BROWSER)"
+	PYTHONPATH=build/browser $(BIN)/python tests/end_to_end/browser.py build/pictures "$(BROWSER)"
 
 lint: $(INSTALLED)  ## ruff, on the code and the notebooks
 	$(BIN)/ruff check

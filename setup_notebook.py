@@ -1,23 +1,21 @@
-"""Install the kit into the Python that runs a notebook, and leave its torch and its kernel alone.
+"""Add the kit and what it needs to the Python that runs a notebook. Nothing that is installed is changed.
 
-The first cell of every notebook calls `install` where the kit is missing, as in a fresh Colab
-runtime. Standard library only: at that point nothing else can be relied upon.
+The first cell of every notebook calls `install` where the kit is missing, as on a fresh Colab machine.
+Standard library only: at that point nothing else can be relied upon.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-
-# Stay in the version that is there: torch, which is built for the GPU, and what runs the notebook itself,
-# without which, in another version, a Colab runtime may not come back after a restart.
-KEPT = ("torch", "ipykernel", "ipython", "jupyter-client", "prompt-toolkit", "pyzmq", "tornado")
 
 
 class SetupStopped(Exception):
@@ -28,50 +26,79 @@ class SetupStopped(Exception):
 
 
 def install() -> None:
-    """Install requirements and kit with pip, and make the kit importable in this very process.
+    """Add with pip what is missing, and make the kit importable in this very process.
+
+    What is installed stays, version and all: every installed package is a constraint, and a package that is
+    there in a version that the kit does not ask for is left alone and named.
 
     Raises:
-        SetupStopped: pip failed, or it replaced something that this process has imported already,
-            so that the runtime must be restarted.
+        SetupStopped: pip failed.
     """
-    before = _imported()
+    started = time.monotonic()
+    installed = _installed()
+    missing = [line for line in _lines("requirements.txt") if _name(line) not in installed]
+    apart = [line for line in _lines("requirements-no-deps.txt") if _name(line) not in installed]
     with tempfile.TemporaryDirectory() as folder:
         keep = Path(folder) / "keep.txt"
-        keep.write_text(_pins())
-        print("Installing what the notebook needs; this takes a few minutes.", flush=True)
-        _pip("-r", ROOT / "requirements.txt", "-c", keep)
-    _pip("--no-deps", "-r", ROOT / "requirements-no-deps.txt")
+        keep.write_text("".join(f"{name}=={version}\n" for name, version in installed.items()))
+        if missing:
+            _step(f"adding {', '.join(map(_name, missing))}")
+            _pip(*missing, "-c", keep)
+    if apart:
+        _step(f"adding {', '.join(map(_name, apart))}, without what they ask for")
+        _pip("--no-deps", *apart)
+    _step("adding the kit")
     _pip("--no-deps", "-e", ROOT)
     # An editable install is seen by the next process only.
     sys.path.insert(0, str(ROOT / "src"))
     importlib.invalidate_caches()
-    replaced = sorted(name for name, version in before.items() if _version(name) != version)
-    if replaced:
-        raise SetupStopped(
-            f"{', '.join(replaced)} had been imported in another version: restart the runtime (in Colab: "
-            "Runtime > Restart session; in Jupyter: Kernel > Restart Kernel) and run the notebook again "
-            "from its first cell."
-        )
-    print("Ready.")
+    for name, version, wanted in _others(installed):
+        print(f"         {name} {version} stays, though the kit was made for {wanted}")
+    print(f"  ready  after {time.monotonic() - started:.0f} s; nothing that was installed has changed")
 
 
-def _pins() -> str:
-    """Constraints that keep what is installed of `KEPT`."""
-    versions = {name: _version(name) for name in KEPT}
-    return "".join(f"{name}=={version}\n" for name, version in versions.items() if version)
+def _step(what: str) -> None:
+    print(f"  pip    {what}", flush=True)
 
 
-def _version(distribution: str) -> str | None:
+def _lines(requirements: str) -> list[str]:
+    """The requirements in a file, without remarks."""
+    lines = (line.partition(" #")[0].strip() for line in (ROOT / requirements).read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _name(requirement: str) -> str:
+    """The normalised name of the distribution that a requirement asks for."""
+    return _normalised(re.match(r"[\w.-]+", requirement)[0])
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _installed() -> dict[str, str]:
+    """Normalised names of the installed distributions, and their versions."""
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name, version = distribution.metadata["Name"], distribution.version
+        if name and version:  # left-overs of a broken uninstall have neither
+            found.setdefault(_normalised(name), version)  # the first on the path is the one that is imported
+    return found
+
+
+def _others(installed: dict[str, str]) -> list[tuple[str, str, str]]:
+    """What was there in a version that the requirements do not allow: name, version, what they allow."""
     try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _imported() -> dict[str, str | None]:
-    """Installed versions of the distributions of which this process has imported something."""
-    owners = metadata.packages_distributions()
-    return {owner: _version(owner) for module in list(sys.modules) for owner in owners.get(module, ())}
+        from packaging.requirements import Requirement
+    except ImportError:
+        return []
+    wanted = [Requirement(line) for line in _lines("requirements.txt")]
+    return [
+        (r.name, installed[_normalised(r.name)], str(r.specifier))
+        for r in wanted
+        if _normalised(r.name) in installed
+        and not r.specifier.contains(installed[_normalised(r.name)], prereleases=True)
+    ]
 
 
 def _pip(*arguments: str | Path) -> None:
@@ -80,5 +107,5 @@ def _pip(*arguments: str | Path) -> None:
     if done.returncode:
         print(done.stdout, done.stderr, sep="\n")
         raise SetupStopped(
-            "pip could not install the packages above: fix what it reports and run this cell again."
+            "pip could not add the packages above: see what it says, fix that and run this cell again."
         )

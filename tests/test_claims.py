@@ -266,7 +266,7 @@ def test_training_accuracy_is_that_of_training_reviews_half_of_each_label(bench,
     train = bench.reviews.train
     inputs = bench.collator(train, bench.profile.max_tokens).inputs
 
-    def predict(model, collator, batch_size, *, scoring=None):
+    def predict(model, collator, batch_size, *, scoring=None, title=""):
         if scoring is not None:  # the generation pass, on test reviews
             return Predictions([0] * len(collator.labels), collator.labels)
         assert all(row in inputs for row in collator.inputs)

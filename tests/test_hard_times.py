@@ -269,7 +269,7 @@ def test_another_failure_of_the_model_stays_one():
 def test_an_evaluation_that_does_not_fit_takes_smaller_batches(tmp_path, monkeypatch):
     sizes = []
 
-    def limited(model, collator, tokenizer, accelerator, batch_size, recipe):
+    def limited(model, collator, tokenizer, accelerator, batch_size, recipe, title):
         sizes.append(batch_size)
         if batch_size > 6:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

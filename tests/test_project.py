@@ -112,7 +112,7 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
             assert len(text.encode()) <= 9_000
             assert "OWNER" not in text
         for link in re.findall(r'(?:\]\(|src=")([^)"#]+)', text):
-            if not link.startswith("http") and not link.endswith("colab.md"):
+            if not link.startswith("http"):
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
@@ -200,10 +200,21 @@ class TestNotebook:
             "SEED = 0",
             "OUTPUT = None",
             'RECIPE = "fast"',
+            "DRIVE = True",
         ]
 
     def test_the_set_up_cell_comes_first_and_is_everywhere_the_same(self, path):
         assert _code_cells(path)[0]["source"] == _code_cells(NOTEBOOKS[0])[0]["source"]
+
+    def test_colab_opens_it_on_a_gpu_with_the_set_up_folded(self, path):
+        metadata = json.loads(path.read_text())["metadata"]
+        assert (metadata["accelerator"], metadata["colab"]["gpuType"]) == ("GPU", "T4")
+        first = _code_cells(path)[0]
+        assert first["source"][0] == "# @title Set up\n"
+        assert first["metadata"]["cellView"] == "form"
+
+    def test_the_last_cell_hands_in(self, path):
+        assert _code_cells(path)[-1]["source"] == [f"hand_in(session, notebook={int(path.name[:2])})"]
 
     def test_it_was_executed_in_order_and_without_error(self, path):
         cells = _code_cells(path)

@@ -56,8 +56,8 @@ def test_runs_of_one_method_share_a_learning_rate_offline():
     ("gpu", "hub", "profile", "reason"),
     [
         (False, True, "offline", "no GPU was found"),
-        (True, False, "offline", "cannot be reached"),
-        (True, True, "course", "the Hugging Face Hub can be reached"),
+        (True, False, "offline", "does not answer"),
+        (True, True, "course", "the Hugging Face Hub answers"),
     ],
 )
 def test_the_profile_follows_from_the_machine(monkeypatch, gpu, hub, profile, reason):
@@ -83,7 +83,7 @@ def test_without_an_answer_from_the_hub_there_is_no_exception():
     [
         (
             lambda: choose_profile("colab"),
-            "no profile 'colab'; choose one of course, offline, smoke",
+            "no profile 'colab'; choose one of course, quick, offline, smoke",
         ),
         (lambda: find_run("lora"), "no run 'lora'; the ten runs are full, prompt_scratch_n10"),
         (lambda: change(RUNS["lora_peft_r1"], OFFLINE, {"bottleneck": 4}), "has no setting 'bottleneck'"),

@@ -91,6 +91,17 @@ PROFILES = {
             is_assignment=True,
         ),
         Profile(
+            name="quick",
+            base=HUB_BASE,
+            reviews=HUB_REVIEWS,
+            max_tokens=256,
+            train_reviews=2000,
+            test_reviews=1000,
+            epochs=1,
+            batch_size=32,
+            output=output_folder("quick"),
+        ),
+        Profile(
             name="offline",
             max_tokens=192,
             train_reviews=1600,
@@ -149,6 +160,7 @@ class Run:
         published: lowest and highest accuracy, in percent, of three to four published runs of the same
             constants, one seed each.
         weight_file: the file to hand in that the run's best epoch goes to, if any.
+        changes: constants that the user changed, besides the size, with their values.
     """
 
     id: str
@@ -159,16 +171,16 @@ class Run:
     published: tuple[float, float]
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     weight_file: str | None = None
+    changes: tuple[tuple[str, Any], ...] = ()
 
     @property
     def title(self) -> str:
         """The run as tables print it, such as `LoRA, PEFT, r = 8`."""
-        if self.kind not in SIZES:
-            return KIND_NAMES[self.kind]
-        name, letter = SIZES[self.kind]
-        return (
-            f"{KIND_NAMES[self.kind]}, {LIBRARY_NAMES[self.library]}, {letter} = {self.hyperparameters[name]}"
-        )
+        parts = [KIND_NAMES[self.kind]]
+        if self.kind in SIZES:
+            name, letter = SIZES[self.kind]
+            parts += [LIBRARY_NAMES[self.library], f"{letter} = {self.hyperparameters[name]}"]
+        return ", ".join([*parts, *(f"{name} = {value}" for name, value in self.changes)])
 
     def learning_rate_in(self, profile: Profile) -> float:
         """The learning rate in `profile`."""
@@ -268,6 +280,15 @@ PARTS = {
 }
 #: 105: five are a bonus.
 ALL_POINTS = sum(part.points for part in PARTS.values())
+
+#: The notebooks by number, by the names that the kit gives them.
+NOTEBOOKS = {
+    1: "01_full_fine_tuning.ipynb",
+    2: "02_soft_prompt.ipynb",
+    3: "03_adapter.ipynb",
+    4: "04_adapter_library.ipynb",
+    5: "05_lora.ipynb",
+}
 
 #: Notebooks that have to print `Number of parameters: …` of the whole model.
 PRINT_A_COUNT = (1, 2, 3, 5)

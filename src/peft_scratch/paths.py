@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 #: The checkout (or unpacked bundle) that this package is installed from.
@@ -12,6 +13,9 @@ OFFLINE_BASE = ROOT / "weights" / "base"
 
 #: The notebooks as they are opened, and, after `make publish`, with the outputs of the offline run.
 NOTEBOOKS = ROOT / "notebooks"
+
+#: Where Colab mounts Google Drive; a test sets another place.
+DRIVE = Path(os.environ.get("PEFT_SCRATCH_DRIVE", "/content/drive"))
 
 #: Unfinished work of the kit's own (pre-training, benchmarks), which git ignores.
 BUILD = ROOT / "build"

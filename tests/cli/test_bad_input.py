@@ -77,7 +77,7 @@ def test_all_runs_are_looked_at_before_the_first_one_starts(tmp_path):
 @pytest.mark.parametrize("command", [("run", "full"), ("baselines",), ("notebooks",), ("tables",)])
 def test_an_unknown_profile_is_refused(tmp_path, command):
     sentence = _refused(*command, "--profile", "colab", "--output", tmp_path)
-    assert sentence.startswith("There is no profile 'colab'; choose one of course, offline, smoke")
+    assert sentence.startswith("There is no profile 'colab'; choose one of course, quick, offline, smoke")
     assert not _files(tmp_path)
 
 

@@ -1,27 +1,74 @@
-"""How long a run will take on this machine, measured on a few of its own steps before it starts."""
+"""How long runs will take on this machine, measured on a few of their own steps before they start."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from peft_scratch.assignment import find_run
+from peft_scratch.assignment import FROM_SCRATCH, RUNS, Profile, Run
 from peft_scratch.data.batches import Collator, subset
+from peft_scratch.experiments.measurements import GENERATED_REVIEWS, KNOWLEDGE_REVIEWS, base_knowledge
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import apply
+from peft_scratch.training.evaluation import predict
+from peft_scratch.training.recipe import Recipe
 from peft_scratch.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.session import Session
 
-# One step warms up (memory is asked for, kernels are chosen), these are timed.
-TIMED_STEPS = 2
+# The first step warms up (memory is asked for, kernels are chosen), the others are timed: at least one, and
+# no more than fit into some seconds.
+TIMED_STEPS, TIMED_SECONDS = 4, 2.0
 # Evaluations are in larger batches than training.
 EVALUATED_BATCHES = 2
+# Training accuracy, the two of the comparison with generation, and two that end a training.
+_EVALUATIONS_AFTERWARDS = 5
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast this machine is, in seconds.
+
+    Attributes:
+        step: of one training step on a batch, by the kind of method; a library's is taken to be as fast.
+        scored: of the recipe's evaluation of one review.
+        generated: of generating the answer to one review.
+        masked: of one review of the pre-training task, without gradients.
+        collected: of one collection of freed memory, which precedes each evaluation.
+    """
+
+    step: Mapping[str, float]
+    scored: float
+    generated: float
+    masked: float
+    collected: float
+
+    def seconds_of(self, run: Run, profile: Profile, train: int, test: int) -> float:
+        """How long `run` takes, with what is measured after its last epoch.
+
+        Args:
+            train, test: how many reviews there are of each.
+        """
+        step = self.step[run.kind]
+        epoch = math.ceil(train / profile.batch_size) * step + test * self.scored
+        memory = 2 * step
+        passes = 2 if run.kind == "full" else 3  # base, tuned, and with the method off
+        knowledge = passes * min(KNOWLEDGE_REVIEWS, test) * self.masked
+        training_accuracy = min(train, test // 2) * self.scored
+        generation = min(GENERATED_REVIEWS, test) * (self.scored + self.generated)
+        pauses = (profile.epochs + _EVALUATIONS_AFTERWARDS) * self.collected
+        return profile.epochs * epoch + memory + knowledge + training_accuracy + generation + pauses
+
+    def seconds_of_all(self, runs: Iterable[Run], profile: Profile, train: int, test: int) -> float:
+        """How long `runs` take one after the other."""
+        return sum(self.seconds_of(run, profile, train, test) for run in runs)
 
 
 def sample(reviews: int, size: int) -> list[int]:
@@ -29,43 +76,61 @@ def sample(reviews: int, size: int) -> list[int]:
     return np.random.default_rng(0).permutation(reviews)[:size].tolist()
 
 
-def seconds_of_a_run(session: Session) -> float:
-    """What a run of the session's profile will take, by a few steps of LoRA and a small evaluation.
-
-    Checkpoints and what is measured after the last epoch come on top of it.
-    """
+def measure_rates(session: Session) -> Rates:
+    """The rates of this machine in the session's profile and recipe, by a few steps of each method."""
     profile, reviews, size = session.profile, session.reviews, session.profile.batch_size
 
     def some(split: torch.utils.data.Dataset, batches: int) -> Collator:
         return session.collator(split.select(sample(len(split), batches * size)), profile.max_tokens)
 
     training, test = some(reviews.train, 1 + TIMED_STEPS), some(reviews.test, EVALUATED_BATCHES)
+
+    def evaluate(model: torch.nn.Module, recipe: Recipe) -> None:
+        tools = (session.tokenizer, session.accelerator, EVALUATED_BATCHES * size, recipe)
+        predict(model, test, *tools, title="timing evaluation")
+
     with torch.random.fork_rng():  # so that nothing after it comes out otherwise
-        model = session.recipe.cast_frozen(
-            apply(method_of(find_run("lora_scratch_r8")), session.base()).model
-        )
-        trainer = Trainer(
-            model,
-            accelerator=session.accelerator,
-            recipe=session.recipe,
-            learning_rate=1e-4,
-            batch_size=size,
-        )
+        step = {RUNS[name].kind: _seconds_of_a_step(session, RUNS[name], training) for name in FROM_SCRATCH}
+        collected = _timed(session.accelerator.free_memory)
+        model = session.frozen_base().to(session.accelerator.device)
+        evaluate(model, session.recipe)
+        scored = _timed(lambda: evaluate(model, session.recipe))
+        generated = _timed(lambda: evaluate(model, replace(session.recipe, scoring=False)))
+        masked = _timed(lambda: base_knowledge(session, again=True))
+    there = len(test.inputs)
+    held_out = min(KNOWLEDGE_REVIEWS, len(reviews.test))
+    return Rates(step, scored / there, generated / there, masked / held_out, collected)
 
-        def steps(rows: range) -> int:
-            collator = subset(training, rows)
-            batches = session.recipe.training_batches([len(row) for row in collator.inputs], size, seed=0)
-            return len(trainer.train_batches(collator, batches, "timing"))
 
-        there = len(training.inputs)
-        steps(range(min(size, there)))
-        session.predict(trainer.prepared, test, size)
+def _seconds_of_a_step(session: Session, run: Run, training: Collator) -> float:
+    size = session.profile.batch_size
+    model = session.recipe.cast_frozen(apply(method_of(run), session.base()).model)
+    trainer = Trainer(
+        model,
+        accelerator=session.accelerator,
+        recipe=session.recipe,
+        learning_rate=1e-4,
+        batch_size=size,
+    )
+
+    def steps(rows: range) -> int:
+        collator = subset(training, rows)
+        batches = session.recipe.training_batches([len(row) for row in collator.inputs], size, seed=0)
+        return len(trainer.train_batches(collator, batches, f"timing {run.title}"))
+
+    there = len(training.inputs)
+    steps(range(min(size, there)))
+    taken, seconds = 0, 0.0
+    for first in range(size if there > size else 0, there, size):
         started = time.perf_counter()
-        taken = steps(range(size if there > size else 0, there))
-        trained = time.perf_counter()
-        session.predict(trainer.prepared, test, size)
-        evaluated = time.perf_counter()
-        trainer.close()
-    per_epoch = math.ceil(len(reviews.train) / size) * (trained - started) / taken
-    per_evaluation = len(reviews.test) / len(test.inputs) * (evaluated - trained)
-    return profile.epochs * (per_epoch + per_evaluation)
+        taken += steps(range(first, min(first + size, there)))
+        seconds += time.perf_counter() - started
+        if seconds > TIMED_SECONDS:
+            break
+    return seconds / taken
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

@@ -34,6 +34,7 @@ from peft_scratch.errors import UserError
 from peft_scratch.methods import base_of
 from peft_scratch.results import Generation, Knowledge, Memory, RunResult, TrainingAccuracy, read_result
 from peft_scratch.training.checkpoints import History, restore
+from peft_scratch.training.progress import progress
 from peft_scratch.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def measure(
     knowledge = _knowledge(prepared)
     wanted = (profile.test_reviews or len(prepared.session.reviews.test)) // 2
     seen = subset(training, evenly_spaced(len(training.inputs), wanted))
-    accuracy = prepared.predict(seen).score()["accuracy"]
+    accuracy = prepared.predict(seen, title="measuring training accuracy").score()["accuracy"]
     return {
         "memory": memory,
         "knowledge": knowledge,
@@ -101,7 +102,10 @@ def compared_with_generation(prepared: PreparedRun, test: Collator) -> Generatio
     """
     rows = evenly_spaced(len(test.inputs), GENERATED_REVIEWS)
     scored, generated = (
-        prepared.predict(subset(test, rows), scoring=scoring).predictions for scoring in (True, False)
+        prepared.predict(
+            subset(test, rows), scoring=scoring, title=f"comparing with generation: {how}"
+        ).predictions
+        for scoring, how in ((True, "scoring"), (False, "generating"))
     )
     differ = sum(one != other for one, other in zip(scored, generated, strict=True))
     return Generation(reviews=len(rows), of=len(test.inputs), differ=differ)
@@ -133,7 +137,7 @@ def training_memory(trainer: Trainer, collator: Collator) -> Memory:
     batches = LengthGroupedBatches([lengths[i] for i in longest], trainer.batch_size, seed=0)
 
     def step() -> None:
-        trainer.train_batches(collator, batches, "measuring memory")
+        trainer.train_batches(collator, batches, "  measuring memory")
 
     gradients = {}
 
@@ -219,7 +223,7 @@ def _knowledge(prepared: PreparedRun) -> Knowledge:
         off = pretraining_loss(base_of(prepared.tuned).requires_grad_(False), masked, session)
     return Knowledge(
         reviews=len(masked.inputs),
-        base=_base_knowledge(session),
+        base=base_knowledge(session),
         tuned=pretraining_loss(model, masked, session),
         off=off,
     )
@@ -232,9 +236,9 @@ def _masked_reviews_of(session: Session) -> Collator:
     return masked_reviews(texts, session.tokenizer, session.profile.max_tokens)
 
 
-def _base_knowledge(session: Session) -> float:
-    """The same for every run of a session, so it is measured once."""
-    if session.base_knowledge is None:
+def base_knowledge(session: Session, again: bool = False) -> float:
+    """The base's loss of the pre-training task, measured once for all runs of a session, or `again`."""
+    if session.base_knowledge is None or again:
         session.base_knowledge = pretraining_loss(session.frozen_base(), _masked_reviews_of(session), session)
     return session.base_knowledge
 
@@ -269,7 +273,9 @@ def pretraining_loss(model: nn.Module, masked: Collator, session: Session) -> fl
     model.to(device).eval()
     total, tokens = 0.0, 0
     with torch.inference_mode(), session.recipe.forward_context(model, device):
-        for rows in SortedBatches([len(row) for row in masked.inputs], session.profile.batch_size):
+        batches = SortedBatches([len(row) for row in masked.inputs], session.profile.batch_size)
+        shown = session.accelerator.is_main_process
+        for rows in progress(batches, "  measuring the pre-training task", "batch", shown):
             batch = {n: t.to(device) for n, t in masked(rows).items() if n != "index"}
             count = sum(len(masked.targets[row]) for row in rows)
             total += count * model(**batch).loss.item()

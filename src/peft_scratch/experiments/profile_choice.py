@@ -11,14 +11,15 @@ from peft_scratch.assignment import HUB_BASE, PROFILES, Profile, find_profile
 
 @dataclass(frozen=True)
 class ProfileChoice:
-    """A profile, and the sentence that says why it was chosen."""
+    """A profile, the reason why it was chosen in words, and whether the kit chose it itself."""
 
     profile: Profile
     reason: str
+    automatic: bool = False
 
 
 def choose_profile(name: str = "auto") -> ProfileChoice:
-    """The profile called `name`; for `auto`, `course` if there is a GPU and the Hub can be reached.
+    """The profile called `name`; for `auto`, `course` where a GPU is seen and the Hub answers.
 
     Raises:
         UserError: there is no profile of that name.
@@ -26,12 +27,10 @@ def choose_profile(name: str = "auto") -> ProfileChoice:
     if name != "auto":
         return ProfileChoice(find_profile(name), "it was asked for")
     if not torch.cuda.is_available():
-        return ProfileChoice(PROFILES["offline"], "no GPU was found")
+        return ProfileChoice(PROFILES["offline"], "no GPU was found", True)
     if not _hub_answers():
-        return ProfileChoice(
-            PROFILES["offline"], "a GPU was found but the Hugging Face Hub cannot be reached"
-        )
-    return ProfileChoice(PROFILES["course"], "a GPU was found and the Hugging Face Hub can be reached")
+        return ProfileChoice(PROFILES["offline"], "the Hugging Face Hub does not answer", True)
+    return ProfileChoice(PROFILES["course"], "a GPU was found and the Hugging Face Hub answers", True)
 
 
 def _hub_answers() -> bool:

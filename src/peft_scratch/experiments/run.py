@@ -15,6 +15,7 @@ from torch import Tensor
 from peft_scratch.assignment import MAX_LENGTH, Profile, Run, find_run
 from peft_scratch.data.batches import Collator
 from peft_scratch.data.reviews import Reviews
+from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.experiments.base_model import base_bytes, base_fingerprint
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.measurements import measure
@@ -84,7 +85,7 @@ class PreparedRun:
         """The reviews of `split`, cut to what the run's virtual tokens leave of an input."""
         return self.session.collator(split, self.profile.max_tokens - prompt_rows(self.run))
 
-    def predict(self, collator: Collator, **options: bool) -> Predictions:
+    def predict(self, collator: Collator, **options: Any) -> Predictions:
         """What the model as it stands says of the reviews of `collator`."""
         model = self.tuned.model.to(self.session.accelerator.device)
         return self.session.predict(model, collator, self.profile.batch_size, **options)
@@ -133,23 +134,39 @@ class PreparedRun:
 
     def logits(self, rows: Sequence[int]) -> Tensor:
         """The model's logits (B, T', V) for the label words of the test reviews at `rows`."""
-        with self._at_rest(rows) as (model, batch):
+        with self._at_rest(self._texts_of(rows)) as (model, batch):
             names = ("input_ids", "attention_mask", "labels")
             return model(**{name: batch[name] for name in names}).logits.float().cpu()
 
+    def leanings(self, texts: Sequence[str]) -> Tensor:
+        """By how many nats the model prefers `positive` to `negative` after each of `texts` (B,)."""
+        session = self.session
+        tokens = tokenise(list(texts), session.tokenizer, self.profile.max_tokens - prompt_rows(self.run))
+        targets = label_ids(session.tokenizer)
+        collator = Collator(tokens, [0] * len(tokens), targets, session.tokenizer.pad_token_id)
+        negative, positive = (target[0] for target in targets)
+        with self._at_rest(collator) as (model, batch):
+            names = ("input_ids", "attention_mask", "labels")
+            first = model(**{name: batch[name] for name in names}).logits[:, 0].float().cpu()  # (B, V)
+        return first[:, positive] - first[:, negative]
+
     def answers(self, rows: Sequence[int]) -> list[str]:
         """What the model generates for the test reviews at `rows`, word for word."""
-        with self._at_rest(rows) as (model, batch):
+        with self._at_rest(self._texts_of(rows)) as (model, batch):
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
             output = model.generate(**inputs, max_length=MAX_LENGTH, do_sample=False, num_beams=1)
             return self.session.tokenizer.batch_decode(output, skip_special_tokens=True)
 
+    def _texts_of(self, rows: Sequence[int]) -> Collator:
+        """The test reviews at `rows`, cut to length as in the run."""
+        return self.collator(self.session.reviews.test.select(rows))
+
     @contextmanager
-    def _at_rest(self, rows: Sequence[int]) -> Iterator[tuple[torch.nn.Module, dict[str, Tensor]]]:
-        """The model on the device with dropout off, and a batch cut to length as in the run."""
+    def _at_rest(self, collator: Collator) -> Iterator[tuple[torch.nn.Module, dict[str, Tensor]]]:
+        """The model on the device with dropout off, and all that `collator` has as one batch."""
         device = self.session.accelerator.device
-        collator = self.collator(self.session.reviews.test.select(rows))
-        batch = {name: tensor.to(device) for name, tensor in collator(list(range(len(rows)))).items()}
+        rows = list(range(len(collator.inputs)))
+        batch = {name: tensor.to(device) for name, tensor in collator(rows).items()}
         model = self.tuned.model.to(device).eval()
         with torch.inference_mode(), self.session.recipe.forward_context(model, device):
             yield model, batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from huggingface_hub.utils import disable_progress_bars as disable_hub_progress_
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from peft_scratch.assignment import BASELINES, RUNS, SST2_PREFIX, Profile
+from peft_scratch.assignment import BASELINES, SST2_PREFIX, Profile, Run
 from peft_scratch.data.batches import Collator
 from peft_scratch.data.reviews import Reviews, load_reviews
 from peft_scratch.data.tokens import label_ids, tokenise_cached
@@ -25,27 +25,22 @@ from peft_scratch.errors import UserError
 from peft_scratch.experiments.base_model import load_base
 from peft_scratch.experiments.baselines import bag_of_words
 from peft_scratch.experiments.environment import environment
-from peft_scratch.experiments.estimate import seconds_of_a_run
+from peft_scratch.experiments.estimate import Rates, measure_rates
 from peft_scratch.experiments.profile_choice import ProfileChoice, choose_profile
 from peft_scratch.experiments.ready import check_folders
 from peft_scratch.experiments.run import PreparedRun
+from peft_scratch.experiments.summary import summary
 from peft_scratch.files import alone_in
-from peft_scratch.paths import shown
+from peft_scratch.paths import DRIVE
 from peft_scratch.results import Result, RunResult, read_results, write_result
-from peft_scratch.training.device import memory_of
 from peft_scratch.training.evaluation import Predictions, predict
 from peft_scratch.training.recipe import Recipe, find_recipe
-from peft_scratch.wording import duration
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.ask import Opinion, Panel
 
 # Twice the batch of training fits wherever training fits: nothing is kept for a backward pass.
 EVALUATION_FACTOR = 2
-
-#: Where Colab mounts Google Drive. A folder in there can be made before it is mounted, on a disk that is
-#: gone after a disconnect.
-DRIVE = Path("/content/drive")
 
 
 @dataclass
@@ -93,6 +88,7 @@ class Session:
         if not isinstance(seed, int) or seed < 0:
             raise UserError(f"The seed must be a whole number of at least 0, not {seed!r}.")
         output = choice.profile.output if output is None else Path(output)
+        # A folder on Drive can be made before it is mounted, on a disk that is gone after a disconnect.
         if DRIVE in output.parents and not DRIVE.is_mount():
             raise UserError(
                 f"Google Drive is not mounted, and {output} would be lost with this machine: run "
@@ -116,25 +112,11 @@ class Session:
         return self.recipe.precision_name
 
     def __str__(self) -> str:
-        """What a notebook shows at its top."""
-        profile, reviews = self.profile, self.reviews
-        machine = environment(self.accelerator.device, self.precision)
-        memory = memory_of(self.accelerator.device) / 2**30
-        return "\n".join(
-            (
-                f"profile    {profile.name}, because {self.choice.reason}",
-                f"base       {shown(profile.base)}",
-                f"reviews    {len(reviews.train):,} to train on, {len(reviews.test):,} to test on, "
-                f"from {profile.reviews}; inputs of {profile.max_tokens} tokens",
-                f"training   {profile.epochs} epochs in batches of {profile.batch_size}, seed {self.seed}",
-                f"recipe     {self.recipe.name}: {self.recipe.summary}",
-                f"device     {machine.device_name}, {memory:.0f} GiB of memory; {self.recipe.precision[1]}",
-                f"time       about {duration(self.seconds_of_a_run)} a run, "
-                f"{duration(len(RUNS) * self.seconds_of_a_run)} for all ten, going by a few steps of LoRA "
-                "timed just now",
-                f"output     {shown(self.output)}",
-            )
-        )
+        return self.summary()
+
+    def summary(self, notebook: int | None = None) -> str:
+        """What a notebook shows at its top, with the time that the runs of `notebook` take if it is given."""
+        return summary(self, notebook)
 
     # What every run starts from
 
@@ -172,9 +154,14 @@ class Session:
         return Collator(self._tokens[key], list(split["label"]), label_ids(self.tokenizer), pad_id)
 
     @functools.cached_property
-    def seconds_of_a_run(self) -> float:
-        """How long a run of this profile will take here, measured on a few steps of LoRA."""
-        return seconds_of_a_run(self)
+    def rates(self) -> Rates:
+        """How fast this machine is, measured on a few steps of each method."""
+        return measure_rates(self)
+
+    def seconds_of(self, runs: Iterable[Run]) -> float:
+        """How long `runs` will take here, one after the other, with what is measured after the last epoch."""
+        sizes = (self.profile, len(self.reviews.train), len(self.reviews.test))
+        return self.rates.seconds_of_all(runs, *sizes)
 
     # Runs
 
@@ -204,16 +191,23 @@ class Session:
         return opinions_on(self, text)
 
     def predict(
-        self, model: torch.nn.Module, collator: Collator, batch_size: int, *, scoring: bool | None = None
+        self,
+        model: torch.nn.Module,
+        collator: Collator,
+        batch_size: int,
+        *,
+        scoring: bool | None = None,
+        title: str = "evaluating",
     ) -> Predictions:
         """Predictions in batches of `EVALUATION_FACTOR` times `batch_size`, or what part of it memory holds.
 
         Args:
             scoring: overrides the recipe's.
+            title: names the work in its progress bar.
         """
         recipe = self.recipe if scoring is None else replace(self.recipe, scoring=scoring)
         predicted = find_executable_batch_size(
-            lambda size: predict(model, collator, self.tokenizer, self.accelerator, size, recipe),
+            lambda size: predict(model, collator, self.tokenizer, self.accelerator, size, recipe, title),
             starting_batch_size=EVALUATION_FACTOR * batch_size,
         )
         return predicted()

@@ -8,7 +8,7 @@ import math
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from peft_scratch.assignment import Profile, Run
+from peft_scratch.assignment import SIZES, Profile, Run
 from peft_scratch.errors import UserError
 from peft_scratch.libraries import METHODS, method_of
 from peft_scratch.methods import first_rows, random_uniform, sampled_vocabulary
@@ -24,6 +24,7 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
         UserError: a setting is unknown, or its value is impossible.
     """
     of_method = [field.name for field in fields(METHODS[run.kind, run.library])]
+    original = run
     for name, value in settings.items():
         if name == "initialiser" and name in of_method:
             run = replace(run, hyperparameters={**run.hyperparameters, name: _initialiser(value)})
@@ -50,7 +51,17 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
             f"{prompt_rows(run)} virtual tokens leave no room for a review in inputs of {profile.max_tokens} "
             "tokens: ask for fewer."
         )
-    return run, profile
+    return _renamed(run, original, settings), profile
+
+
+def _renamed(run: Run, original: Run, settings: dict[str, Any]) -> Run:
+    """`run`, called by its changed constants: its id and title have a rank of 4 where they had 8."""
+    name, letter = SIZES.get(run.kind, ("", ""))
+    run_id, size = run.id, run.hyperparameters.get(name)
+    if size != original.hyperparameters.get(name):
+        run_id = f"{run_id.rpartition('_')[0]}_{letter.lower()}{size}"
+    others = tuple((setting, value) for setting, value in settings.items() if setting != name)
+    return replace(run, id=run_id, changes=others)
 
 
 #: Ways to start a soft prompt, by the name that `--set initialiser=...` takes.

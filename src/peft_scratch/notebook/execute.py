@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,12 @@ from papermill.exceptions import PapermillExecutionError
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.profile_choice import choose_profile
 from peft_scratch.files import write_atomically
-from peft_scratch.home import home
+from peft_scratch.notebook.cleaned import cleaned
+from peft_scratch.notebook.front_end import EXECUTED
 from peft_scratch.paths import ROOT
 from peft_scratch.training.recipe import find_recipe
 
-# What a cell prints may name a file of this machine; a notebook is read on others.
-_ELSEWHERE = [
-    (re.compile(re.escape(f"{ROOT}/")), ""),
-    *([(re.compile(re.escape(f"{home()}/")), "~/")] if home() else []),
-    (re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "<cell>"),
-]
 _INJECTED = "injected-parameters"
-# What is left of a bar that cleared itself: spaces, and the way back to the start of the line.
-_BLANK_BAR = re.compile(r"^ *\r", re.MULTILINE)
 
 
 def execute_all(profile: str, seed: int, output: Path | None, recipe: str = "fast") -> list[Path]:
@@ -75,6 +68,7 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
     """
     notebook = nbformat.read(source, as_version=4)
     notebook.cells = [cell for cell in notebook.cells if _INJECTED not in cell.metadata.get("tags", [])]
+    os.environ[EXECUTED] = "1"  # the kernel inherits it
     try:
         executed = papermill.execute_notebook(
             notebook,
@@ -103,27 +97,9 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
             f"{source.name}: the process that ran it died, most often because memory ran out: close other "
             "programs and run again; finished epochs are kept."
         ) from None
+    finally:
+        del os.environ[EXECUTED]
     return cleaned(executed)
-
-
-def cleaned(notebook: NotebookNode) -> NotebookNode:
-    """`notebook` without the traces of its execution: timestamps, dead widgets, paths of this machine."""
-    for name in ("papermill", "widgets"):
-        notebook.metadata.pop(name, None)
-    for cell in notebook.cells:
-        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
-        if cell.cell_type != "code":
-            continue
-        cell.source = _portable(cell.source).strip()
-        for output in cell.outputs:
-            if "text" in output:
-                output.text = _portable(_BLANK_BAR.sub("", output.text))
-            for kind, content in output.get("data", {}).items():
-                if isinstance(content, str) and kind.startswith("text/"):
-                    output.data[kind] = _portable(content)
-        cell.outputs = [output for output in cell.outputs if output.get("text", "kept")]
-    nbformat.validate(notebook)
-    return notebook
 
 
 class _Terminal:
@@ -142,9 +118,3 @@ class _BarsAlone(_Terminal):
 
     def write(self, text: str) -> None:
         super().write("".join(line for line in text.split("\n") if "\r" in line))
-
-
-def _portable(text: str) -> str:
-    for path, name in _ELSEWHERE:
-        text = path.sub(name, text)
-    return text

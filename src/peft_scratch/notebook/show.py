@@ -10,7 +10,7 @@ import html
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -21,14 +21,20 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from torch import Tensor
 
-from peft_scratch.assignment import LABEL_WORDS, PROFILES, RUNS
+from peft_scratch.assignment import BASELINES, HUB_BASE, LABEL_WORDS, PROFILES, RUNS, Profile
+from peft_scratch.comparison import paired, sentence
 from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.experiments.session import Session
 from peft_scratch.results import Result, RunResult
-from peft_scratch.wording import counted
+from peft_scratch.wording import counted, duration
 
 #: The longest piece of a review that is ever shown: the reviews are other people's.
 PHRASE = 80
+# Of a review: later ones are beyond what the model reads of it.
+_MOST_PHRASES = 40
+_SHORTEST = 25
+# Of the axis of accuracies, in points.
+_SMALLEST_RANGE = 4.0
 
 # Okabe and Ito's colours (2008), told apart by colour-blind readers; the markers serve print in grey.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
@@ -47,12 +53,16 @@ def source(*things: Callable[..., Any] | type) -> None:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Display a table; columns of numbers are set to the right."""
+    _display(_table(header, rows))
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     cells = [[str(cell).replace("|", r"\|") for cell in row] for row in rows]
     numeric = [
         all(re.match(r"[-+]?\d|-?$|not run", cell) for cell in column) for column in zip(*cells, strict=True)
     ]
     lines = [header, ["---:" if right else ":---" for right in numeric], *cells]
-    _display("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def tensors(entries: dict[str, Tensor]) -> None:
@@ -65,13 +75,20 @@ def tensors(entries: dict[str, Tensor]) -> None:
     table(("entry", "shape", "tensors", "parameters"), rows)
 
 
+def passed(claim: str) -> None:
+    """Say that the checks of a cell passed."""
+    print(f"Passed: {claim}.")
+
+
 def run(prepared: PreparedRun) -> None:
-    """Print a run's constants and where its method went, before it trains."""
-    tuned, course = prepared.tuned, prepared.run.learning_rate
+    """Print a run's hyperparameters, where its method went, and how long it will take."""
+    tuned, assigned = prepared.tuned, prepared.run.learning_rate
     there = len(list(tuned.model.parameters()))
-    remark = "" if prepared.learning_rate == course else f" (in the course: {course:g})"
+    remark = "" if prepared.learning_rate == assigned else f" (in the assignment: {assigned:g})"
     print(f"run            {prepared.run.title}")
     print(f"method         {prepared.tuned.method}")
+    if not prepared.changed:
+        print(f"time           about {duration(prepared.session.seconds_of([prepared.run]))}")
     print(f"learning rate  {prepared.learning_rate:g} in the {prepared.profile.name} profile{remark}")
     print(f"trains         {len(tuned.trainable)} of {there} tensors")
     if tuned.module_names:
@@ -103,17 +120,24 @@ def fold(names: Iterable[str]) -> dict[str, list[str]]:
 def curves(*results: RunResult) -> None:
     """Draw the training loss within the epochs, and the test accuracy after each; a ring marks the best."""
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), dpi=90, layout="constrained")
-    for result, (colour, marker) in zip(results, _STYLES, strict=False):
+    for position, (result, (colour, marker)) in enumerate(zip(results, _STYLES, strict=False)):
         left.plot(*zip(*result.curve, strict=True), color=colour, label=result.title)
-        epochs = [epoch.epoch for epoch in result.epochs]
+        shift = 0.06 * (position - (len(results) - 1) / 2)  # so that error bars do not cover each other
+        epochs = [epoch.epoch + shift for epoch in result.epochs]
         percents = [100 * epoch.accuracy for epoch in result.epochs]
-        right.plot(epochs, percents, color=colour, marker=marker, label=result.title)
-        best = result.accuracy.best_epoch
-        right.plot(best, percents[best - 1], "o", markersize=13, markerfacecolor="none", color=colour)
+        errors = [_standard_error(percent, result) for percent in percents]
+        style = {"color": colour, "marker": marker, "capsize": 2, "label": result.title}
+        right.errorbar(epochs, percents, errors, **style)
+        best = result.accuracy.best_epoch - 1
+        right.plot(epochs[best], percents[best], "o", markersize=13, markerfacecolor="none", color=colour)
     left.set(title="Training loss", xlabel="epochs done", ylabel="cross-entropy of the label word")
-    right.set(title="Accuracy on the test split", xlabel="epoch", ylabel="%")
+    right.set(title="Accuracy on the test split, ± 1 standard error", xlabel="epoch", ylabel="%")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.margins(x=0.1, y=0.2)
+    low, high = right.get_ylim()
+    if high - low < _SMALLEST_RANGE:  # a smaller one would make noise look like a trend
+        middle = (low + high) / 2
+        right.set_ylim(middle - _SMALLEST_RANGE / 2, middle + _SMALLEST_RANGE / 2)
     left.legend(frameon=False)  # where loss falls, the corner is free
     for axis in (left, right):
         axis.grid(alpha=0.3)
@@ -121,116 +145,169 @@ def curves(*results: RunResult) -> None:
     plt.show()
 
 
+def _standard_error(percent: float, result: RunResult) -> float:
+    """Of an accuracy in percent on the test reviews of `result`, in points."""
+    reviews = (result.reviews or {}).get("test")
+    return math.sqrt(percent * (100 - percent) / reviews) if reviews else 0.0
+
+
 def numbers(*results: Result) -> None:
-    """Display the accuracies of `results`: the course's number, and the two honest ones beside it."""
-    rows = [(result.title, *_numbers(result)) for result in results]
-    table(("", *_NUMBERS), rows)
+    """Display the accuracies of `results`: the assignment's number, and the two without its optimism."""
+    header, published = _header(results)
+    table(("", *header), [(result.title, *_numbers(result, published)) for result in results])
     if any(result.accuracy.last is not None for result in results):
         _display(_SELECTION)
-    if not all(PROFILES[result.profile].measures for result in results):
-        _display("*A smoke run: it shows that everything works; its numbers say nothing about the methods.*")
+    for profile in dict.fromkeys(result.profile for result in results):
+        if remark := _remark(PROFILES[profile]):
+            _display(f"*{remark}*")
 
 
-def standings(bench: Session) -> None:
+def standings(session: Session) -> None:
     """Display every row that there will be in the end, with the numbers found in the output folder."""
-    found = bench.results()
-    baselines = [found[name] for name in ("zero_shot", "zero_shot_prefix", "bag_of_words") if name in found]
-    rows = [(result.title, "", *_numbers(result)) for result in baselines]
+    found = session.results()
+    header, published = _header(found.values())
+    baselines = [found[name] for name in BASELINES if name in found]
+    rows = [(result.title, "", *_numbers(result, published)) for result in baselines]
     for run in RUNS.values():
-        accuracies = _numbers(found[run.id]) if run.id in found else ("not run yet", "-", "-", "-")
+        empty = ("not run yet", *["-"] * (len(header) - 1))
+        accuracies = _numbers(found[run.id], published) if run.id in found else empty
         rows.append((run.title, run.notebook, *accuracies))
-    table(("", "notebook", *_NUMBERS), rows)
+    table(("", "notebook", *header), rows)
+
+
+def contribution(session: Session, notebook: int, found: Mapping[str, Result]) -> str:
+    """Markdown of what the assignment asks for from a notebook: its numbers, and its weight file if any."""
+    rows = []
+    for run in (run for run in RUNS.values() if run.notebook == notebook):
+        result = found.get(run.id)
+        path = session.output / "weights" / run.weight_file if run.weight_file else None
+        file = f"`weights/{path.name}`, {path.stat().st_size:,} bytes" if path and path.exists() else "-"
+        published = [_published(run.id)] if session.profile.is_assignment else []
+        number = f"{result.percent:.1f}" if result else "not run yet"
+        rows.append((run.title, number, *published, file))
+    header = [
+        "",
+        "for the report, %",
+        *([_PUBLISHED] if session.profile.is_assignment else []),
+        "file to hand in",
+    ]
+    remark = _remark(session.profile)
+    return _table(header, rows) + (f"\n\n*{remark}*" if remark else "")
+
+
+def _remark(profile: Profile) -> str:
+    """What a reader must know of the numbers of `profile`; empty for the assignment's own."""
+    if profile.is_assignment:
+        return ""
+    if not profile.measures:
+        return f"A {profile.name} run shows that everything works. Its numbers say nothing about the methods."
+    model = "`t5-small`" if profile.base == HUB_BASE else "a smaller base model"
+    return (
+        f"These are not the assignment's numbers: the {profile.name} profile trains {model} on "
+        f'{profile.train_reviews:,} reviews. Set `PROFILE = "course"` for the numbers to hand in.'
+    )
+
+
+_PUBLISHED = "published runs, %"
+
+
+def _published(name: str) -> str:
+    return "{:.1f} to {:.1f}".format(*RUNS[name].published) if name in RUNS else "-"
+
+
+def _header(results: Iterable[Result]) -> tuple[tuple[str, ...], bool]:
+    """The columns of accuracies, and whether one of them has the published ranges."""
+    published = any(PROFILES[result.profile].is_assignment for result in results)
+    return (*_NUMBERS, *([_PUBLISHED] if published else [])), published
 
 
 _NUMBERS = ("best epoch, %", "last epoch, %", "by validation, %", "malformed, %")
 
 _SELECTION = (
-    "*The course's number is the best epoch on the test split: the reviews that score it also chose it, "
-    "which flatters. The last epoch is chosen by nobody. The third is chosen by a fifth of the test reviews "
-    "(the validation part) and scored on the rest; being on other reviews, it may come out above the first.*"
+    "*Best epoch: the assignment's number. It is optimistic, because the same reviews choose the epoch and "
+    "score it. Last epoch: involves no choice. By validation: a fifth of the test reviews (the validation "
+    "part) chooses the epoch, the others score it; these are other reviews, so it can be above the first.*"
 )
 
 
-def _numbers(result: Result) -> tuple[str, ...]:
+def _numbers(result: Result, published: bool) -> tuple[str, ...]:
     accuracy, malformed = result.accuracy, f"{100 * result.malformed:.1f}"
+    others = (malformed, *([_published(result.id)] if published else []))
     if accuracy.last is None:
-        return f"{result.percent:.1f}", "-", "-", malformed
+        return f"{result.percent:.1f}", "-", "-", *others
     return (
         f"{result.percent:.1f} (epoch {accuracy.best_epoch})",
         f"{100 * accuracy.last:.1f}",
         f"{100 * accuracy.validation_chosen:.1f} (epoch {accuracy.validation_chosen_epoch})",
-        malformed,
+        *others,
     )
 
 
-def mistakes(bench: Session, prepared: PreparedRun, result: Result, count: int = 6) -> None:
-    """Say how often each label is missed, and display how a few reviews it gets wrong begin."""
-    labels = bench.reviews.test["label"]
+def mistakes(session: Session, prepared: PreparedRun, result: Result, count: int = 6) -> None:
+    """Say how often each label is missed, and display where a few misread reviews state their opinion."""
+    labels, texts = session.reviews.test["label"], session.reviews.test["text"]
     wrong = result.mistakes
     for label, word in enumerate(LABEL_WORDS):
         missed, there = sum(labels[i] == label for i in wrong), sum(one == label for one in labels)
-        print(f"{missed:,} of {there:,} {word} reviews are judged wrong ({100 * missed / there:.1f} %)")
-    if rows := [wrong[i * len(wrong) // count] for i in range(min(count, len(wrong)))]:
-        answers = prepared.answers(rows)
-        shown = [
-            (
-                _plain(phrase(bench.reviews.test[i]["text"])),
-                LABEL_WORDS[labels[i]],
-                _plain(answer) or "nothing",
-            )
-            for i, answer in zip(rows, answers, strict=True)
-        ]
-        table(("the review begins", "label", "the model answers"), shown)
-
-
-def phrase(review: str) -> str:
-    """The beginning of `review`, of at most `PHRASE` characters."""
-    if len(review) <= PHRASE:
-        return review
-    return review[: PHRASE - 1].rpartition(" ")[0] + "…"
-
-
-def compare(bench: Session, first: Result, second: Result) -> None:
-    """Print how far two results are apart, and whether this many test reviews can tell them apart.
-
-    Both judge the same reviews, so only those that one gets right and the other wrong count. With b
-    and c of them among n, the difference (b - c) / n has the standard error
-    sqrt(b + c - (b - c)^2 / n) / n (McNemar 1947). Another seed moves a number too: this is the luck
-    of the test reviews alone.
-    """
-    n = len(bench.reviews.test)
-    wrong_first, wrong_second = set(first.mistakes), set(second.mistakes)
-    b, c = len(wrong_second - wrong_first), len(wrong_first - wrong_second)
-    gap, error = (b - c) / n, math.sqrt(b + c - (b - c) ** 2 / n) / n
-    verdict = "too far apart for chance alone" if abs(gap) > 2 * error else "a gap that chance alone can make"
-    print(
-        f"{first.title}: {first.percent:.1f} %\n"
-        f"{second.title}: {second.percent:.1f} %\n"
-        f"difference {100 * gap:+.1f} points, standard error {100 * error:.1f}: {verdict}.\n"
-        f"They are wrong on {len(wrong_first & wrong_second):,} of the same reviews, "
-        f"and differ on {b + c:,} of {n:,}."
+        print(f"{missed:,} of {there:,} {word} reviews get the wrong answer ({100 * missed / there:.1f} %)")
+    if not (rows := [wrong[i * len(wrong) // count] for i in range(min(count, len(wrong)))]):
+        return
+    shown = [
+        (_plain(opinion(prepared, texts[i], labels[i])), LABEL_WORDS[labels[i]], _plain(answer) or "nothing")
+        for i, answer in zip(rows, prepared.answers(rows), strict=True)
+    ]
+    table(("where the review says it", "label", "the model answers"), shown)
+    _display(
+        "*Of each review, this is the phrase after which the model, having read nothing else, leans most "
+        "towards the label.*"
     )
 
 
-def hand_in(bench: Session, notebook: int) -> None:
-    """Display what the assignment asks for from this notebook: the numbers, and the weight file if any."""
-    found = bench.results()
-    rows = []
-    for run in RUNS.values():
-        if run.notebook != notebook:
-            continue
-        number = f"{found[run.id].percent:.1f}" if run.id in found else "not run yet"
-        file = bench.output / "weights" / run.weight_file if run.weight_file else None
-        there = file is not None and file.exists()
-        rows.append(
-            (run.title, number, f"`weights/{file.name}`, {file.stat().st_size:,} bytes" if there else "-")
-        )
-    table(("", "for the report, %", "file to hand in"), rows)
-    if not bench.profile.is_assignment:
-        _display(
-            f"*The {bench.profile.name} profile is a rehearsal: what is handed in comes from the course "
-            "profile, `t5-small` on the whole of IMDB, which wants a GPU.*"
-        )
+def opinion(prepared: PreparedRun, review: str, label: int) -> str:
+    """The phrase of `review` that by itself makes the model lean most towards `label`."""
+    candidates = phrases(review)
+    leanings = prepared.leanings(candidates) * (1 if label else -1)
+    return candidates[int(leanings.argmax())]
+
+
+def phrases(review: str) -> list[str]:
+    """Pieces of `review` of at most `PHRASE` characters each, cut where its punctuation or its words end."""
+    pieces = []
+    for clause in re.split(r"(?<=[.!?;:,])\s+", review):
+        while len(clause) > PHRASE:
+            head, _, _ = clause[:PHRASE].rpartition(" ")
+            head = head or clause[:PHRASE]
+            pieces.append(head)
+            clause = clause[len(head) :].strip()
+        if pieces and len(pieces[-1]) + len(clause) < PHRASE:
+            pieces[-1] = f"{pieces[-1]} {clause}"
+        elif clause:
+            pieces.append(clause)
+    long = [piece for piece in pieces if len(piece) >= _SHORTEST] or pieces  # a word or two alone say little
+    return [_with_dots(piece, review) for piece in long[:_MOST_PHRASES]] or [""]
+
+
+def _with_dots(piece: str, review: str) -> str:
+    before = "" if review.startswith(piece) else "… "
+    return f"{before}{piece}" if review.endswith(piece) else f"{before}{piece} …"
+
+
+def compare(session: Session, first: Result, second: Result) -> None:
+    """Print how far two results are apart, and whether this many test reviews can tell them apart.
+
+    Another seed moves a number too: this is the luck of the test reviews alone (`comparison.paired`).
+    """
+    print(f"{first.title}: {first.percent:.1f} %\n{second.title}: {second.percent:.1f} %")
+    difference = paired(first, second, len(session.reviews.test))
+    if difference is None:
+        print("These results do not list the same reviews' mistakes, so they cannot be compared further.")
+        return
+    differ = difference.only_first + difference.only_second
+    print(
+        f"{sentence(difference)}\n"
+        f"Both are wrong on {difference.both:,} of the reviews. "
+        f"On {differ:,} of {difference.reviews:,} only one of them is."
+    )
 
 
 def _plain(text: str) -> str:

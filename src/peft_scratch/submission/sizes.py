@@ -10,7 +10,7 @@ import functools
 import json
 from dataclasses import dataclass
 
-from peft_scratch.assignment import PROFILES, RUNS, SIZES, Run
+from peft_scratch.assignment import HUB_BASE, PROFILES, RUNS, SIZES, Run
 from peft_scratch.paths import OFFLINE_BASE
 
 #: The name of the model in weights/base.
@@ -47,7 +47,7 @@ _T5_SMALL = Base(encoder=6, decoder=6, d=512, d_ff=2048, inner=512, heads=8, voc
 @functools.cache
 def base_of_profile(profile: str) -> Base:
     """The base that the runs of a profile start from."""
-    if PROFILES[profile].is_assignment:
+    if PROFILES[profile].base == HUB_BASE:
         return _T5_SMALL
     config = json.loads((OFFLINE_BASE / "config.json").read_text(encoding="utf-8"))
     return Base(
@@ -64,7 +64,7 @@ def base_of_profile(profile: str) -> Base:
 
 def base_name_of(profile: str) -> str:
     """The name of that base in sentences."""
-    return "t5-small" if PROFILES[profile].is_assignment else OFFLINE
+    return "t5-small" if PROFILES[profile].base == HUB_BASE else OFFLINE
 
 
 @dataclass(frozen=True)

@@ -79,11 +79,15 @@ def predict(
     accelerator: Accelerator,
     batch_size: int,
     recipe: Recipe,
+    title: str = "evaluating",
 ) -> Predictions:
     """Have `model` (prepared by `accelerator`) predict every review of `collator`.
 
     The predictions are those of greedy generation of at most `MAX_LENGTH` tokens, which `recipe` may have
     replaced by something cheaper (see `scored_predictions`).
+
+    Args:
+        title: names the work in its progress bar.
     """
     lengths = [len(row) for row in collator.inputs]
     loader = make_loader(
@@ -92,7 +96,7 @@ def predict(
     training = model.training
     model.eval()
     said = torch.full((len(lengths),), MALFORMED)
-    bar = progress(loader, "  evaluating", "batch", accelerator.is_main_process)
+    bar = progress(loader, f"  {title}", "batch", accelerator.is_main_process)
     with torch.inference_mode(), recipe.forward_context(model, accelerator.device):
         for batch in bar:
             whole = accelerator.unwrap_model(model)

@@ -1,10 +1,9 @@
-"""The set-up of a notebook that is opened alone: what it asks pip for, and when it asks for a restart."""
+"""The set-up of a notebook that is opened alone: what it asks pip for, and where it finds the kit."""
 
 import importlib.util
 import subprocess
 import sys
 import zipfile
-from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,54 +49,42 @@ def pip(monkeypatch):
     return calls
 
 
-def test_the_torch_and_the_kernel_that_are_there_are_kept(setup_notebook, pip, monkeypatch):
-    versions = {"torch": "2.8.0+cu126", "ipykernel": "6.17.1"}
-    monkeypatch.setattr(setup_notebook, "_version", lambda name: versions.get(name) or metadata.version(name))
+def test_only_what_is_missing_is_added_and_the_rest_is_a_constraint(setup_notebook, pip, monkeypatch):
+    there = {
+        "torch": "2.11.0+cu128",
+        "transformers": "4.40.0",
+        "ipykernel": "6.17.1",
+        "scikit-learn": "1.6.1",
+    }
+    monkeypatch.setattr(setup_notebook, "_installed", lambda: there)
     setup_notebook.install()
-    kept = dict(line.split("==") for line in pip[0].kept.splitlines())
-    assert kept.keys() == set(setup_notebook.KEPT)
-    assert kept.items() >= versions.items()
     assert all(call.command[:4] == [sys.executable, "-m", "pip", "install"] for call in pip)
-    assert [call.command[-1] for call in pip[1:]] == [str(ROOT / "requirements-no-deps.txt"), str(ROOT)]
-    assert all("--no-deps" in call.command for call in pip[1:])
+    assert dict(line.split("==") for line in pip[0].kept.splitlines()) == there
+    asked = {Requirement(part).name for part in pip[0].command[5:-2]}
+    wanted = {Requirement(line).name for line in _lines(ROOT / "requirements.txt")}
+    assert asked == wanted - there.keys(), "something that is there is asked for, so pip might replace it"
+    assert "--no-deps" not in pip[0].command and all("--no-deps" in call.command for call in pip[1:])
+    assert [call.command[-1] for call in pip[1:]] == ["opendelta==0.3.2", str(ROOT)]
     assert sys.path[0] == str(ROOT / "src"), "the kit cannot be imported in this process"
 
 
-def test_what_is_not_there_is_not_kept(setup_notebook, pip, monkeypatch):
-    monkeypatch.setattr(setup_notebook, "_imported", dict)
-    monkeypatch.setattr(setup_notebook, "_version", lambda name: None)
+def test_where_all_is_there_nothing_but_the_kit_is_added(setup_notebook, pip, capsys):
     setup_notebook.install()
-    assert pip[0].kept == ""
+    assert [call.command[-1] for call in pip] == [str(ROOT)]
+    assert "nothing that was installed has changed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("there", ["4.50.3", "5.2.0"])
-def test_a_restart_is_asked_for_only_if_something_imported_was_replaced(
-    there, setup_notebook, pip, monkeypatch
-):
-    installed = setup_notebook._version
-    wanted = {r.name: r.specifier for r in map(Requirement, _lines(ROOT / "requirements.txt"))}[
-        "transformers"
-    ]
-    assert there not in wanted and installed("transformers") in wanted, "pip would not replace it"
-
-    def version(name):  # pip "replaces" transformers
-        return there if not pip and name == "transformers" else installed(name)
-
-    monkeypatch.setattr(setup_notebook, "_version", version)
-    with pytest.raises(
-        setup_notebook.SetupStopped, match=r"^transformers had been imported .* restart the runtime"
-    ):
-        setup_notebook.install()
-    assert "transformers" not in pip[0].kept
-    pip.clear()
-    monkeypatch.delitem(sys.modules, "transformers")
+def test_a_version_that_the_kit_does_not_ask_for_stays_and_is_named(setup_notebook, pip, monkeypatch, capsys):
+    monkeypatch.setattr(setup_notebook, "_installed", lambda: {"psutil": "5.0.0"})
     setup_notebook.install()
+    assert not any("psutil" in part for part in pip[0].command)
+    assert "psutil 5.0.0 stays, though the kit was made for >=5.9" in capsys.readouterr().out
 
 
 def test_what_pip_says_is_shown_when_it_fails(setup_notebook, monkeypatch, capsys):
     failed = SimpleNamespace(returncode=1, stdout="", stderr="No space left on device")
     monkeypatch.setattr(subprocess, "run", lambda command, **options: failed)
-    with pytest.raises(setup_notebook.SetupStopped, match="pip could not install"):
+    with pytest.raises(setup_notebook.SetupStopped, match="pip could not add"):
         setup_notebook.install()
     assert "No space left on device" in capsys.readouterr().out
 
@@ -139,10 +126,11 @@ def test_the_cell_unpacks_an_uploaded_bundle(fresh_runtime, tmp_path):
 
 def test_the_cell_clones_the_repository(fresh_runtime, tmp_path, monkeypatch):
     def clone(command, **options):
-        assert [*command[:2], command[3]] == ["git", "clone", command[3]]
-        assert command[3].startswith("https://github.com/")
-        Path(command[4]).mkdir()
-        (Path(command[4]) / "setup_notebook.py").write_text(STUB)
+        *git, address, folder = command
+        assert git == ["git", "clone", "--quiet", "--depth=1"]
+        assert address.startswith("https://github.com/")
+        Path(folder).mkdir()
+        (Path(folder) / "setup_notebook.py").write_text(STUB)
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, "run", clone)

@@ -2,7 +2,7 @@
 
 `make browser` runs it, and so does, where playwright is installed,
 
-    python tests/browser.py FOLDER BROWSER [NOTEBOOK ...]
+    python tests/end_to_end/browser.py FOLDER BROWSER [NOTEBOOK ...]
 
 BROWSER is Chromium's command, or empty for the one that is installed. The notebooks are run on copies, in
 `smoke`. FOLDER gets screenshots to be looked at: of a progress bar, and of the whole notebook, page by page.
@@ -103,7 +103,7 @@ def copy(notebook: Path, folder: Path) -> None:
         if cell["cell_type"] == "code":
             cell.update(outputs=[], execution_count=None)
         if "parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = 'PROFILE = "smoke"\nSEED = 0\nOUTPUT = "output"\nRECIPE = "fast"'
+            cell["source"] = 'PROFILE = "smoke"\nSEED = 0\nOUTPUT = "output"\nRECIPE = "fast"\nDRIVE = True'
     (folder / notebook.name).write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -167,6 +167,38 @@ def look(page: Page) -> str:
     return f"{cells} cells run, {plots.count()} plots, {tables.count()} tables, {formulas.count()} formulas"
 
 
+def hand_in(page: Page, last: bool) -> str:
+    """Save the notebook and run its last cell again, as it asks for; what it then says.
+
+    Args:
+        last: whether all others were handed in, so that name and number are asked for and files are offered.
+    """
+    cell = page.locator(".jp-CodeCell").last
+    assert "save the notebook (Ctrl+S" in cell.inner_text(), (
+        "the last cell did not ask for the file to be saved"
+    )
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(3_000)
+    page.keyboard.press("Control+Enter")
+    if last:
+        for answer in ("Ada Lovelace", "400123456"):
+            box = cell.locator(".jp-Stdin-input:not([disabled])")
+            box.wait_for()
+            box.fill(answer)
+            box.press("Enter")
+            page.wait_for_timeout(1_000)
+    wait = time.monotonic()
+    while "Kept this notebook" not in (said := cell.inner_text()) or any(
+        "*" in p for p in page.evaluate(PROMPTS)
+    ):
+        assert time.monotonic() - wait < 60 * MINUTES, f"the last cell says {said[-500:]}"
+        page.wait_for_timeout(200)
+    links = cell.locator("a[href*='submission']").count()
+    assert links == (3 if last else 0), f"{links} files are offered"
+    return f"kept, {links} files offered"
+
+
 def take_pictures(page: Page, pictures: Path, name: str) -> None:
     """The notebook from its first cell to its last, a screen at a time."""
     paper = page.locator(".jp-WindowedPanel-outer")
@@ -206,6 +238,9 @@ def main(folder: str, browser: str = "", *notebooks: str) -> None:
                     wait_for_the_end(page, server, pictures / f"{name}-progress.png")
                     take_pictures(page, pictures, name)
                     print(f"{name}: {look(page)}", flush=True)
+                    last = len(names) > 1 and name == names[-1]
+                    print(f"{name}: {hand_in(page, last)}", flush=True)
+                    page.screenshot(path=pictures / f"{name}-handed-in.png")
                 except AssertionError as problem:
                     page.screenshot(path=pictures / f"{name}-failed.png")
                     sys.exit(f"{name}: {problem}")

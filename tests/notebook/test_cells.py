@@ -31,7 +31,8 @@ class Notebook:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         self.cells = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         (parameters,) = [n for n, cell in enumerate(self.cells) if cell.startswith("PROFILE = ")]
-        self.cells[parameters] = f"PROFILE, SEED, OUTPUT, RECIPE = 'smoke', 0, {str(output)!r}, 'fast'"
+        names = "PROFILE, SEED, OUTPUT, RECIPE, DRIVE"
+        self.cells[parameters] = f"{names} = 'smoke', 0, {str(output)!r}, 'fast', True"
         self.names = {}
 
     def run(self, cell):
@@ -54,7 +55,7 @@ def _straight(path, output):
     bench = Session.open("smoke", output=output)
     for run in RUNS.values():
         if run.notebook == int(path.name[:2]):
-            bench.train(bench.prepare(run.id))
+            bench.prepare(run.id).train()
     return outcome(output)
 
 
@@ -99,7 +100,7 @@ def test_each_cell_twice_one_interrupted_then_all_in_a_new_kernel(path, tmp_path
 
 def test_what_needs_a_skipped_cell_says_so_and_runs_after_it(path, tmp_path):
     notebook = Notebook(path, tmp_path / "skipped")
-    skipped = [cell for cell in notebook.cells if "bench.train(" in cell]
+    skipped = [cell for cell in notebook.cells if ".train()" in cell]
     assert skipped
     missing = {name for cell in skipped for name in _bound(cell)}
     waiting = []
