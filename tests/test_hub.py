@@ -149,7 +149,7 @@ def test_a_renamed_repository_is_followed(hub):
 @pytest.mark.parametrize(
     ("fault", "cause", "remedy"),
     [
-        ("gated", "accounts with a permission only", "log in with `hf auth login`"),
+        ("gated", "only to accounts with a permission", "log in with `hf auth login`"),
         ("gone", "has nothing of that name", "see on https://huggingface.co/"),
         ("no such version", "a file or version that is needed is not on", "take a newer release"),
         ("out of order", "does not deliver it", "check the connection and run again"),
@@ -287,7 +287,7 @@ def test_auto_takes_the_course_where_there_is_a_gpu_and_the_hub_answers(hub, mon
     hub.fault = "out of order"
     choice = choose_profile()
     assert choice.profile.name == "offline"
-    assert "the Hugging Face Hub cannot be reached" in choice.reason
+    assert "the Hugging Face Hub does not answer" in choice.reason
 
 
 def test_the_stand_in_serves_what_it_says(hub):
