@@ -23,7 +23,7 @@ PLACE = --profile "$(PROFILE)" $(if $(OUTPUT),--output "$(OUTPUT)")
 TRAINING = $(PLACE) --recipe "$(RECIPE)"
 STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(NUMBER),--number "$(NUMBER)")
 
-.PHONY: help install run test rehearsal colab browser lint bench notebooks baselines claims tables report submit submission
+.PHONY: help install run test rehearsal colab browser lint bench gpu notebooks baselines claims tables report submit submission
 .PHONY: base publish bundle address lock audit clean
 
 help:  ## list the targets
@@ -60,6 +60,9 @@ base: $(INSTALLED)  ## pre-train the offline base model: an hour, and before it 
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-base.txt
 	$(BIN)/peft-scratch base $(if $(BUDGET),--budget "$(BUDGET)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
+publish: $(INSTALLED)  ## for maintainers: put a finished offline run into report, weights, notebooks and README
+	$(BIN)/peft-scratch publish $(if $(OUTPUT),--output "$(OUTPUT)")
+
 # Two processes of one thread each: the tests' models are so small that threads only wait for each other.
 test: lint $(OLDER)  ## lint and tests, without network or GPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
@@ -83,6 +86,10 @@ lint: $(INSTALLED)  ## ruff, on the code and the notebooks
 
 bench: $(INSTALLED)  ## measure speed against the reference recipe and the libraries: 20 minutes on an idle machine
 	$(BIN)/python benchmarks/bench.py all
+
+# With the Python that is there, as its torch is the one built for the card.
+gpu:  ## on a machine with a GPU, nine minutes, no network: right or not, how fast, benchmarks/gpu/<card>.json
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py
 
 bundle:  ## peft-scratch.zip, to upload to Colab beside a notebook
 	git archive --format=zip --prefix=peft-scratch/ --output=peft-scratch.zip HEAD

@@ -107,5 +107,5 @@ def _pip(*arguments: str | Path) -> None:
     if done.returncode:
         print(done.stdout, done.stderr, sep="\n")
         raise SetupStopped(
-            "pip could not add the packages above: see what it says, fix that and run this cell again."
+            "pip could not add the packages above: fix what it reports and run this cell again."
         )

@@ -11,7 +11,8 @@ from parts import Part
 
 from peft_scratch.assignment import FROM_SCRATCH, RUNS
 from peft_scratch.data.reviews import load_reviews
-from peft_scratch.experiments.session import Prepared, Session
+from peft_scratch.experiments.run import PreparedRun
+from peft_scratch.experiments.session import Session
 from peft_scratch.experiments.settings import prompt_rows
 from peft_scratch.methods import load_delta
 from peft_scratch.paths import ROOT
@@ -116,7 +117,7 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
         )
 
 
-def _put_weights(bench: Session, prepared: Prepared) -> str:
+def _put_weights(bench: Session, prepared: PreparedRun) -> str:
     """Put the run's trained weights into `prepared`; return where they come from."""
     run, model = prepared.run, prepared.tuned.model
     best = prepared.folder / "best.pt"
@@ -131,6 +132,6 @@ def _put_weights(bench: Session, prepared: Prepared) -> str:
         return "the run's"
     short = Session.open(bench.profile.name, 0, RUNS_FOLDER / "short", bench.recipe.name)
     trained = short.prepare(run.id, SHORT)
-    short.train(trained)
+    trained.train()
     restore(model, {n: p.detach() for n, p in trained.tuned.model.named_parameters() if p.requires_grad})
     return f"of {SHORT['train_reviews']} reviews"

@@ -70,7 +70,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "fast_precision": precision,
         "python": platform.python_version(),
-        "versions": {name: found["versions"][name] for name in LIBRARIES},
+        "versions": {name: found.versions[name] for name in LIBRARIES},
         "date": date.today().isoformat(),
         # More than `threads` would mean that something else was running.
         "load": round(os.getloadavg()[0], 1),

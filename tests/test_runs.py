@@ -56,8 +56,8 @@ def test_runs_of_one_method_share_a_learning_rate_offline():
     ("gpu", "hub", "profile", "reason"),
     [
         (False, True, "offline", "no GPU was found"),
-        (True, False, "offline", "does not answer"),
-        (True, True, "course", "the Hugging Face Hub answers"),
+        (True, False, "offline", "cannot be reached"),
+        (True, True, "course", "the Hugging Face Hub can be reached"),
     ],
 )
 def test_the_profile_follows_from_the_machine(monkeypatch, gpu, hub, profile, reason):

@@ -18,7 +18,7 @@ from peft_scratch.paths import OFFLINE_BASE
 from peft_scratch.training.recipe import RECIPES
 
 #: The fast recipe in float32, whatever the hardware has.
-IN_FLOAT32 = dataclasses.replace(RECIPES["fast"], bfloat16=False)
+IN_FLOAT32 = dataclasses.replace(RECIPES["fast"], low_precision=False)
 WORDS = ("dull", "fine", "slow", "warm", "loud", "deep", "long")
 
 

@@ -62,13 +62,13 @@ def test_a_library_part_that_was_not_run_is_an_error_and_the_rest_is_read():
     assert len(missing) == 2 and all("library part was not executed" in text for text in missing)
 
 
-def test_a_library_part_that_is_not_there_is_an_error():
+def test_a_library_part_that_is_not_there_is_said():
     book = json.loads(course.notebook(5))
     last = max(n for n, cell in enumerate(book["cells"]) if "external library" in "".join(cell["source"]))
     book["cells"] = book["cells"][: last + 1]
     _, said = notebooks.examine([File("05_LoRA.ipynb", "05_LoRA.ipynb", json.dumps(book).encode())])
     assert (
-        sum(one.code == "number-missing" and one.mark == ERROR and "no library" in one.text for one in said)
+        sum(one.code == "number-not-found" and one.mark == LOOK and "no library" in one.text for one in said)
         == 2
     )
 

@@ -1,11 +1,12 @@
-"""The commands `parity`, `convert` and `parameters`. Imports stand inside them: torch alone takes seconds."""
+"""The commands `parity`, `parameters`, `convert`, `export` and `push`.
+
+torch takes seconds to import, so each command imports it late.
+"""
 
 from __future__ import annotations
 
-import gc
+import enum
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ def parity(
 ) -> None:
     """Compare every method from scratch with its libraries: exactness.md and exactness.json.
 
-    What is there already of the other bases is kept. t5-small's size takes many minutes.
+    Earlier results of other bases are kept. The base of t5-small's size takes many minutes.
     """
     from peft_scratch.exactness.parity import run
     from peft_scratch.paths import OFFLINE_BASE, ROOT
@@ -31,6 +32,16 @@ def parity(
     folder = output or ROOT / "report"
     run(folder, OFFLINE_BASE, *([bases] if bases else []))
     typer.echo(folder / "exactness.md")
+
+
+Alpha = Annotated[float, typer.Option(help="LoRA's alpha, which a .pt file does not hold.")]
+ResultFile = Annotated[
+    Path | None,
+    typer.Option(help="JSON of the run that trained it, for the card; found beside the kit's own weights."),
+]
+Licence = Annotated[
+    str | None, typer.Option(help="Of the weights, for the card, such as apache-2.0; the base's by default.")
+]
 
 
 def versions(
@@ -58,14 +69,19 @@ def convert(
     target: Annotated[Path, typer.Argument(help="A new folder; or a new .pt file.")],
     base: Annotated[
         str | None,
-        typer.Option(help="The model it was trained on, as for `parameters`: checked, and written down."),
+        typer.Option(help="The model it was trained on, as for `parameters`; checked, named in the folder."),
     ] = None,
-    alpha: Annotated[float, typer.Option(help="LoRA's alpha, which a .pt file does not hold.")] = 4.0,
+    alpha: Alpha = 4.0,
+    result: ResultFile = None,
+    licence: Licence = None,
 ) -> None:
-    """Convert a weight file to the adapter folder of a library, or such a folder to a weight file."""
+    """Convert a weight file to the adapter folder of a library, or such a folder to a weight file.
+
+    A folder gets a model card, README.md, that says what it is, how to load it, and what it scored.
+    """
     from peft_scratch.exactness.convert import convert
 
-    done = convert(source, target, base=base, alpha=alpha)
+    done = convert(source, target, base=base, alpha=alpha, result=result, licence=licence)
     typer.echo(
         f"{done.target}: {done.form} of {done.method!r}, {counted(done.tensors, 'tensor')}, "
         f"{counted(done.parameters, 'parameter')}. {done.next_step}"
@@ -87,16 +103,15 @@ def parameters(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the ledger to this file.")] = None,
 ) -> None:
-    """Derive by hand and count what each method adds to a T5, here and in the libraries."""
-    with _in_seconds():
-        from peft_scratch.exactness.ledger import ledger
-        from peft_scratch.exactness.ledger_tables import tables
-        from peft_scratch.results import write_json
-
-        result = ledger(model, method=method, size=size)
+    """Show how many parameters each method adds to a T5: by hand, here, and in the libraries."""
     from rich.console import Console
 
-    # A file or a pipe is as wide as need be. No markup: a regular expression's brackets are no style.
+    from peft_scratch.exactness.ledger import ledger
+    from peft_scratch.exactness.ledger_tables import tables
+    from peft_scratch.results import write_json
+
+    result = ledger(model, method=method, size=size)
+    # A file or a pipe has no width of its own. No markup: the brackets of a regular expression are no style.
     width = None if sys.stdout.isatty() else 140
     console = Console(width=width, markup=False, highlight=False, emoji=False)
     for table in tables(result):
@@ -105,24 +120,37 @@ def parameters(
         write_json(json, result.as_dict())
 
 
-@contextmanager
-def _in_seconds() -> Iterator[None]:
-    """Leave out what takes a third of a short command's time and is of no use to it.
+class Form(enum.StrEnum):
+    """What `export` writes."""
 
-    That is collecting garbage, while some hundred thousand objects are made that stay; and two packages
-    that transformers imports where it finds them: scikit-learn, with scipy.stats and pandas, for assisted
-    generation (generation/candidate_generator.py), and scipy.optimize for the losses of object detection
-    (loss/loss_for_object_detection.py).
+    MERGED = "merged"
+
+
+def export(
+    form: Annotated[Form, typer.Argument(help="An ordinary T5 with the update merged into its weights.")],
+    source: Annotated[Path, typer.Argument(help="lora.pt, or a folder of PEFT.")],
+    target: Annotated[Path, typer.Argument(help="A new folder.")],
+    base: Annotated[str, typer.Option(help="The model it was trained on, as for `parameters`.")] = "t5-small",
+    alpha: Alpha = 4.0,
+    result: ResultFile = None,
+    licence: Licence = None,
+) -> None:
+    """Merge a LoRA into its base: an ordinary T5 folder, which loads without this kit and without PEFT."""
+    from peft_scratch.experiments.merged import export_merged
+
+    done = export_merged(source, target, base=base, alpha=alpha, result=result, licence=licence)
+    typer.echo(f"{done}: load it with T5ForConditionalGeneration.from_pretrained('{done}').")
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="As `convert` or `export merged` wrote it.")],
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see a new repository.")] = False,
+) -> None:
+    """Upload an adapter folder or a merged model to the Hugging Face Hub.
+
+    It uses the token of `hf auth login` or of the environment variable HF_TOKEN.
     """
-    collecting = gc.isenabled()
-    gc.disable()
-    from transformers import utils
+    from peft_scratch.exactness.push import push
 
-    found = {name: getattr(utils, name) for name in ("is_sklearn_available", "is_scipy_available")}
-    vars(utils).update(dict.fromkeys(found, lambda: False))
-    try:
-        yield
-    finally:
-        vars(utils).update(found)
-        if collecting:
-            gc.enable()
+    typer.echo(push(folder, name, public=public))

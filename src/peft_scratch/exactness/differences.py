@@ -1,7 +1,7 @@
-"""Where a library does otherwise than our own method, with the line of its source that shows it.
+"""Where a library does something else than our own method, with the line of its source that shows it.
 
-The line is looked up in the installed library each time, so it cannot point to the wrong place: a
-library that has changed raises instead.
+The line is looked up in the installed library each time. If the library has changed, an error says so; the
+number never points to the wrong place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from peft_scratch.errors import UserError
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that a library does otherwise.
+    """One thing that a library does in another way.
 
     Attributes:
         kind: lora, adapter or soft_prompt.
@@ -41,7 +41,7 @@ class Difference:
         """The number of the first line with `code` in it after the line that starts `within`.
 
         Raises:
-            UserError: the package is not installed, or its source reads otherwise.
+            UserError: the package is not installed, or its source has no such line.
         """
         try:
             path = distribution(self.package).locate_file(f"{self.package}/{self.file}")
@@ -69,8 +69,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "lora",
         "PEFT",
         "scaling",
-        "The update is scaled after the up-projection, on E columns; ours is scaled in the middle, on R. "
-        "The last bits are the same because alpha / r, 4 and 0.5 here, is a power of two; at r = 3 they "
+        "The update is scaled after the up-projection, on E columns; ours is scaled in the middle, on R "
+        "columns. Here alpha / r is 4 or 0.5, a power of two, so the last bits are the same; at r = 3 they "
         "are not.",
         "peft",
         "tuners/lora/layer.py",
@@ -81,7 +81,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "lora",
         "AdapterHub",
         "scaling",
-        "Scaled after the up-projection, as PEFT does.",
+        "The update is scaled after the up-projection, as in PEFT.",
         "adapters",
         "methods/lora.py",
         "class LoRA(nn.Module)",
@@ -91,7 +91,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "lora",
         "AdapterHub",
         "defaults",
-        "Left alone, alpha is 8; q and v of every attention are adapted, cross-attention too, as ours.",
+        "By default alpha is 8. It adapts q and v of every attention, cross-attention included, like ours.",
         "adapters",
         "configuration/adapter_config.py",
         "class LoRAConfig",
@@ -101,10 +101,10 @@ DIFFERENCES: tuple[Difference, ...] = (
         "lora",
         "OpenDelta",
         "placement",
-        "Left alone it covers self-attention only: 12 of t5-small's 18 attention blocks, 196,608 "
-        "parameters at r = 8. `attn` stands for `layer.0` alone in its map of T5, and cross-attention is "
-        "`crossattn`. With every attention named in `modified_modules` it is ours; at its default, ours "
-        "without cross-attention.",
+        "By default it adapts only self-attention: 12 of t5-small's 18 attention blocks, 196,608 "
+        "parameters at r = 8. In its map of T5, `attn` means `layer.0`, and cross-attention is `crossattn`. "
+        "If `modified_modules` names every attention, it equals ours; by default it equals ours without "
+        "cross-attention.",
         "opendelta",
         "delta_models/lora.py",
         "class LoraModel(DeltaBase)",
@@ -114,7 +114,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "lora",
         "OpenDelta",
         "defaults",
-        "Left alone, alpha is 16. Scaled after the up-projection, as PEFT does.",
+        "By default alpha is 16. The update is scaled after the up-projection, as in PEFT.",
         "opendelta",
         "delta_models/lora.py",
         "class LoraModel(DeltaBase)",
@@ -124,9 +124,9 @@ DIFFERENCES: tuple[Difference, ...] = (
         "adapter",
         "AdapterHub",
         "start",
-        "Both projections start normal with deviation 0.02, so the adapter is not quite the identity at the "
-        "start; our up-projection starts at zero. It is a difference of the start alone: with the weights "
-        "copied there is none.",
+        "Both projections start from a normal distribution of standard deviation 0.02, so the adapter is not "
+        "quite the identity at the start; our up-projection starts at zero. Only the start differs: with the "
+        "same weights there is no difference.",
         "adapters",
         "methods/modeling.py",
         "def init_bert_weights",
@@ -136,8 +136,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "adapter",
         "AdapterHub",
         "size",
-        "The bottleneck is given as a ratio and rounded down, 16 (b = 32 on t5-small) if left alone: in "
-        "floating point 512 // (512 / 5) is 4. The kit chooses a ratio that gives b exactly.",
+        "The bottleneck is given as a ratio, by default 16 (b = 32 on t5-small), and is rounded down: in "
+        "floating point, 512 // (512 / 5) is 4. The kit chooses a ratio that gives exactly b.",
         "adapters",
         "methods/bottleneck.py",
         "def add_adapter",
@@ -147,7 +147,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "adapter",
         "OpenDelta",
         "activation",
-        "Left alone it is GELU (its tanh form), with b = 24; here it is set to ReLU.",
+        "By default it is GELU (its tanh form), with b = 24; here it is set to ReLU.",
         "opendelta",
         "delta_models/adapter.py",
         "class AdapterModel(DeltaBase)",
@@ -157,9 +157,9 @@ DIFFERENCES: tuple[Difference, ...] = (
         "adapter",
         "OpenDelta",
         "placement",
-        "Left alone it stands after the last projection of attention and of the feed-forward layer, "
-        "before the residual connection of each (602,688 parameters on t5-small); here it is set to the "
-        "feed-forward layers as a whole, after their residual connection.",
+        "By default there is one adapter after the last projection of self-attention and one after that of "
+        "the feed-forward layer, each before the residual connection (602,688 parameters on t5-small). Here "
+        "there is one after each feed-forward layer, after its residual connection.",
         "opendelta",
         "delta_models/adapter.py",
         "class AdapterModel(DeltaBase)",
@@ -169,10 +169,10 @@ DIFFERENCES: tuple[Difference, ...] = (
         "adapter",
         "OpenDelta",
         "order of a sum",
-        "It adds the bottleneck to the layer's whole output, `bottleneck(h) + (x + f(x))`; ours, as "
-        "AdapterHub, adds up `(bottleneck(h) + f(x)) + x`. A sum in floating point depends on its order "
-        "in the last bits. In these rows ours is summed in its order; in our own order the logits differ "
-        "by what the table says.",
+        "It adds the bottleneck to the layer's whole output, `bottleneck(h) + (x + f(x))`; ours, like "
+        "AdapterHub, computes `(bottleneck(h) + f(x)) + x`. In floating point, the last bits of a sum depend "
+        "on its order. In these rows ours is summed in OpenDelta's order; in our own order the logits differ "
+        "by what stands below the table.",
         "opendelta",
         "delta_models/adapter.py",
         "def post_forward",
@@ -182,8 +182,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "soft_prompt",
         "PEFT",
         "size",
-        "Left alone, on an encoder-decoder it holds 2 N rows, of which prompt tuning uses the first N; "
-        "`num_transformer_submodules=1` mends it.",
+        "By default, on an encoder-decoder it holds 2 N rows, of which prompt tuning uses the first N; "
+        "`num_transformer_submodules=1` gives N.",
         "peft",
         "peft_model.py",
         "def _setup_prompt_encoder",
@@ -193,8 +193,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "soft_prompt",
         "PEFT",
         "start",
-        "Left alone its rows are drawn from a standard normal; ours are the first rows of the vocabulary. "
-        "With the rows copied there is no difference.",
+        "By default its rows are drawn from a standard normal distribution; ours are the first rows of the "
+        "vocabulary. With the same rows there is no difference.",
         "peft",
         "tuners/prompt_tuning/model.py",
         "class PromptEmbedding",
@@ -204,8 +204,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "soft_prompt",
         "OpenDelta",
         "mask",
-        "It lengthens the caller's attention mask in place, so that the decoder sees it too: the second call "
-        "with the same batch fails. The kit hands it a copy.",
+        "It lengthens the caller's attention mask in place, so that the decoder sees it too. A second call "
+        "with the same batch would fail, so the kit hands it a copy.",
         "opendelta",
         "delta_models/soft_prompt.py",
         "def pre_forward",
@@ -215,8 +215,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "soft_prompt",
         "OpenDelta",
         "mask",
-        "Given no mask, it hides token 0 from the encoder but not from the decoder; ours and PEFT, as T5, "
-        "hide nothing. The kit hands it a mask of ones then.",
+        "Without a mask it hides token 0 from the encoder but not from the decoder; ours and PEFT hide "
+        "nothing, like T5. In that case the kit hands it a mask of ones.",
         "opendelta",
         "delta_models/soft_prompt.py",
         "def pre_forward",
@@ -226,10 +226,9 @@ DIFFERENCES: tuple[Difference, ...] = (
         "base",
         "AdapterHub",
         "base model",
-        "Its T5 copies queries, keys and values before they are multiplied, which lays them out otherwise "
-        "in memory: at some lengths the base alone, with no adapter in it, differs from transformers' in "
-        "the last bits. So both sides stand on its T5, and what the base alone differs by has a column of "
-        "its own.",
+        "Its T5 copies queries, keys and values before it multiplies them, which changes their layout in "
+        "memory. At some lengths the base alone, without any adapter, therefore differs from transformers' "
+        "in the last bits. So both sides use its T5, and a column shows how far the base alone differs.",
         "adapters",
         "composition.py",
         "def match_attn_matrices_for_parallel",

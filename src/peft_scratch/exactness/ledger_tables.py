@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from rich import box
 from rich.table import Table
 
-from peft_scratch.exactness.ledger import Account, Ledger, Step
+from peft_scratch.exactness.ledger import Account, Ledger
+from peft_scratch.methods.derivation import Step
 
 
 def tables(ledger: Ledger) -> Iterator[Table]:

@@ -1,4 +1,4 @@
-"""The page on exactness, from the JSON alone."""
+"""The page on exactness, made from the JSON alone."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ def page(results: dict) -> str:
     lines = [
         "# From scratch equals the library",
         "",
-        f"Every method from scratch against each library that has it: {len(rows)} comparisons on "
+        f"Every method from scratch compared with each library that has it: {len(rows)} comparisons on "
         f"{len(bases)} base{'s' if len(bases) > 1 else ''}. {exact} are equal to the last bit in "
         f"everything compared, {passed} are within the limits, and {detected} of {len(rows)} negative "
         "controls are detected.",
         "",
-        f"Both sides get the same weights (the method's start plus noise of deviation {results['noise']}, "
-        "because LoRA and the adapter start as the identity) and the same batches of real reviews, in "
-        "float32 with dropout off. The columns are max |difference| over all entries: of the logits, of "
-        "the loss, of every trainable gradient, and of every trained weight after the steps of AdamW at "
-        f"the course's learning rate. Limits: {_number(results['limit'])}, and "
-        f"{_number(results['limit_after_steps'])} after the steps. *Moved* is how far the steps moved the "
-        "weights: the same steps, not the same start. *Control* is max |difference| of the logits with "
-        f"one weight moved by {results['nudge']}, which has to be beyond the limit. *Base alone* is what "
-        "the library's version of the base differs by with no method in it.",
+        "Both sides get the same weights (the method's start plus noise of standard deviation "
+        f"{results['noise']}, because LoRA and the adapter start as the identity) and the same batches of "
+        "real reviews, in float32 with dropout off. The columns show max |difference| over all entries: of "
+        "the logits, of the loss, of every trainable gradient, and of every trained weight after steps of "
+        f"AdamW at the assignment's learning rate. The limit is {_number(results['limit'])}, and "
+        f"{_number(results['limit_after_steps'])} after the steps. *Moved* shows how far the steps moved the "
+        "weights: equal weights are the result of equal steps. *Control* is max |difference| of the logits "
+        f"when one weight of the library is moved by {results['nudge']}; it has to exceed the limit. *Base "
+        "alone* shows how far the library's version of the base differs without any method in it.",
     ]
     for base in bases:
         lines += [
             "",
             f"## {base['title']}",
             "",
-            f"{base['about']} {base['reviews']} reviews of at most {base['tokens']} tokens a batch, "
-            f"{base['steps']} steps. "
+            f"{base['about']} Each batch has {base['reviews']} reviews of at most {base['tokens']} tokens; "
+            f"there are {base['steps']} steps. "
             f"{', '.join(f'{library} {number}' for library, number in base['versions'].items())}.",
             "",
             f"| {' | '.join(_COLUMNS)} |",
@@ -70,13 +70,8 @@ def page(results: dict) -> str:
                 f"- {row['ours']} against {row['library']}: {_number(row['logits_in_our_order'])}"
                 for row in others
             ]
-    lines += [
-        "",
-        "## Where the libraries do otherwise",
-        "",
-        "| | library | about | how | where |",
-        "|---|---|---|---|---|",
-    ]
+    lines += ["", "## Where the libraries differ", ""]
+    lines += ["| | library | about | how | where |", "|---|---|---|---|---|"]
     for other in results["differences"]:
         source = f"`{other['package']}` {other['version']}, `{other['file']}`, line {other['line']}"
         cells = (_LIBRARIES[other["kind"]], other["library"], other["about"], other["text"])
@@ -84,7 +79,7 @@ def page(results: dict) -> str:
     lines += _versions(results.get("versions", []))
     lines += [
         "",
-        "No library draws dropout inside its layers at these settings; all are given 0, their default.",
+        "No library uses dropout inside its layers here: all have 0, their default.",
         "",
     ]
     return "\n".join(lines)

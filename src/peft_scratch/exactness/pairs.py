@@ -1,27 +1,20 @@
-"""The pairs: a method from scratch, a library's implementation, and the map between their weights."""
+"""The pairs that are compared: a method from scratch, and a library's with the same weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
+from peft_scratch.assignment import RUNS
 from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
-from peft_scratch.libraries.adapterhub_adapter import NAME, add_active, initialise
-from peft_scratch.libraries.adapterhub_compat import import_adapters
-from peft_scratch.libraries.opendelta_compat import import_opendelta
-from peft_scratch.methods.adapter import AdaptedLayerFF, Adapter
-from peft_scratch.methods.lora import LoRA
-from peft_scratch.methods.method import Method
-from peft_scratch.methods.soft_prompt import SoftPrompt
-
-_SUBLAYERS = ("SelfAttention", "EncDecAttention")
-#: T5's feed-forward layers, as OpenDelta's `modified_modules` takes a regular expression: named by its
-#: end alone, the encoder's `layer.1` would be the decoder's cross attention too.
-_FEED_FORWARD = [r"[r]encoder\.block\.\d+\.layer\.1", r"[r]decoder\.block\.\d+\.layer\.2"]
+from peft_scratch.libraries.adapterhub_adapter import initialise
+from peft_scratch.libraries.catalogue import ADAPTERHUB, NAMES, OPENDELTA, PEFT, NameMap, call
+from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt
+from peft_scratch.methods.adapter import AdaptedLayerFF
 
 
 def as_it_is(model: nn.Module) -> None:
@@ -37,25 +30,31 @@ class Pair:
         library: PEFT, AdapterHub or OpenDelta.
         what: the library's class, and its settings where they are not the plain ones.
         build: puts the library's method into a base, in place, and returns the model to call.
-        partner: name of our parameter -> name of the library's.
-        transposed: whether the library stores a matrix as the transpose of ours.
         shares: which of our parameters the library has too; the others are zero and frozen.
-        prepare: what the library does to the base before any method is in it, done to ours as well.
-        reorder: has our layers sum their terms in the library's order, where it is another: a sum in
-            floating point depends on it in its last bits.
-        learning_rate: the course's for the method, for the fifty steps.
+        prepare: what the library does to the base before any method is in it; our base gets the same.
+        reorder: makes our layers sum their terms in the library's order if that differs: the last bits of
+            a sum in floating point depend on its order.
     """
 
     ours: Method
     library: str
     what: str
     build: Callable[[T5ForConditionalGeneration], nn.Module]
-    partner: Callable[[str], str]
-    learning_rate: float
-    transposed: bool = False
     shares: Callable[[str], bool] = lambda name: True
     prepare: Callable[[T5ForConditionalGeneration], None] = as_it_is
     reorder: Callable[[nn.Module], None] = as_it_is
+
+    @property
+    def names(self) -> NameMap:
+        """What the library calls our parameters."""
+        return NAMES[self.ours.kind, self.library]
+
+    @property
+    def learning_rate(self) -> float:
+        """The assignment's for our method; the steps of the comparison use it."""
+        return next(
+            r.learning_rate for r in RUNS.values() if (r.kind, r.library) == (self.ours.kind, "scratch")
+        )
 
     @property
     def name(self) -> str:
@@ -72,115 +71,51 @@ class Pair:
         return f"{self.name} against {self.library} {self.what}"
 
 
-def _by_method(method: Method) -> Callable[[T5ForConditionalGeneration], nn.Module]:
+def _method(method: Method) -> Callable[[T5ForConditionalGeneration], nn.Module]:
+    """A build by one of the kit's own library methods, those of the ten runs."""
     return lambda model: method.inject(model)[0]
 
 
-def _renamed(*changes: tuple[str, str], prefix: str = "") -> Callable[[str], str]:
-    def rename(name: str) -> str:
-        for ours, theirs in changes:
-            name = name.replace(ours, theirs)
-        return prefix + name
+def _call(
+    ours: Method, library: str, without: str | None = None
+) -> Callable[[T5ForConditionalGeneration], nn.Module]:
+    """A build as the catalogue calls `library` for `ours`, less the setting `without`."""
 
-    return rename
+    def build(model: T5ForConditionalGeneration) -> nn.Module:
+        as_ours = call(ours, library, model.config)
+        settings = {name: value for name, value in as_ours.settings.items() if name != without}
+        return replace(as_ours, settings=settings).put_into(model)
+
+    return build
 
 
 def _lora(rank: int) -> list[Pair]:
     ours = LoRA(rank)
-
-    def adapterhub(model: T5ForConditionalGeneration) -> nn.Module:
-        config = import_adapters().LoRAConfig(r=rank, alpha=ours.alpha, attn_matrices=list(ours.targets))
-        add_active(model, config)
-        return model
-
-    def opendelta(
-        modified_modules: list[str] | None,
-    ) -> Callable[[T5ForConditionalGeneration], nn.Module]:
-        def build(model: T5ForConditionalGeneration) -> nn.Module:
-            import_opendelta().LoraModel(
-                model, lora_r=rank, lora_alpha=ours.alpha, modified_modules=modified_modules
-            )
-            return model
-
-        return build
-
-    a, b = "sharif_llm_A", "sharif_llm_B"
-    everywhere = [f"{sublayer}.{target}" for sublayer in _SUBLAYERS for target in ours.targets]
-    in_opendelta = _renamed((a, "lora.lora_A"), (b, "lora.lora_B"))
+    self_attention_only = Pair(
+        ours,
+        OPENDELTA,
+        "LoraModel at its default, self-attention only",
+        _call(ours, OPENDELTA, without="modified_modules"),
+        shares=lambda name: "EncDecAttention" not in name,
+    )
     return [
-        Pair(
-            ours,
-            "PEFT",
-            "LoraConfig",
-            build=_by_method(PeftLoRA(rank)),
-            partner=_renamed(
-                (a, "lora_A.default.weight"), (b, "lora_B.default.weight"), prefix="base_model.model."
-            ),
-            transposed=True,
-            learning_rate=1e-4,
-        ),
-        Pair(
-            ours,
-            "AdapterHub",
-            "LoRAConfig",
-            build=adapterhub,
-            partner=_renamed((a, f"loras.{NAME}.lora_A"), (b, f"loras.{NAME}.lora_B")),
-            transposed=True,
-            prepare=initialise,
-            learning_rate=1e-4,
-        ),
-        Pair(
-            ours,
-            "OpenDelta",
-            "LoraModel on every attention",
-            build=opendelta(everywhere),
-            partner=in_opendelta,
-            transposed=True,
-            learning_rate=1e-4,
-        ),
-        Pair(
-            ours,
-            "OpenDelta",
-            "LoraModel at its default, self-attention only",
-            build=opendelta(None),
-            partner=in_opendelta,
-            transposed=True,
-            shares=lambda name: "EncDecAttention" not in name,
-            learning_rate=1e-4,
-        ),
+        Pair(ours, PEFT, "LoraConfig", _method(PeftLoRA(rank))),
+        Pair(ours, ADAPTERHUB, "LoRAConfig", _call(ours, ADAPTERHUB), prepare=initialise),
+        Pair(ours, OPENDELTA, "LoraModel on every attention", _call(ours, OPENDELTA)),
+        self_attention_only,
     ]
 
 
 def _adapter(bottleneck: int) -> list[Pair]:
-    def opendelta(model: T5ForConditionalGeneration) -> nn.Module:
-        import_opendelta().AdapterModel(
-            model, bottleneck_dim=bottleneck, non_linearity="relu", modified_modules=_FEED_FORWARD
-        )
-        return model
-
-    ours = "adapter.sharif_llm_adapter"
+    ours = Adapter(bottleneck)
     return [
+        Pair(ours, ADAPTERHUB, "SeqBnConfig", _method(AdapterHubAdapter(bottleneck)), prepare=initialise),
         Pair(
-            Adapter(bottleneck),
-            "AdapterHub",
-            "SeqBnConfig",
-            build=_by_method(AdapterHubAdapter(bottleneck)),
-            partner=_renamed(
-                (f"{ours}.0", f"adapters.{NAME}.adapter_down.0"), (f"{ours}.2", f"adapters.{NAME}.adapter_up")
-            ),
-            prepare=initialise,
-            learning_rate=1e-3,
-        ),
-        Pair(
-            Adapter(bottleneck),
-            "OpenDelta",
+            ours,
+            OPENDELTA,
             "AdapterModel after each feed-forward layer, ReLU",
-            build=opendelta,
-            partner=_renamed(
-                (f"{ours}.0", "adapter.modulelist.down_proj"), (f"{ours}.2", "adapter.modulelist.up_proj")
-            ),
+            _call(ours, OPENDELTA),
             reorder=_sum_as_opendelta,
-            learning_rate=1e-3,
         ),
     ]
 
@@ -198,32 +133,10 @@ def _sum_as_opendelta(model: nn.Module) -> None:
 
 
 def _soft_prompt(rows: int) -> list[Pair]:
-    def peft(model: T5ForConditionalGeneration) -> nn.Module:
-        from peft import PromptTuningConfig, TaskType, get_peft_model
-
-        config = PromptTuningConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=rows, num_transformer_submodules=1
-        )
-        return get_peft_model(model, config)
-
-    ours = "encoder.embed_tokens.sharif_llm_soft_prompts.prompt_emb"
+    ours = SoftPrompt(rows)
     return [
-        Pair(
-            SoftPrompt(rows),
-            "PEFT",
-            "PromptTuningConfig(num_transformer_submodules=1)",
-            build=peft,
-            partner=_renamed((ours, "prompt_encoder.default.embedding.weight")),
-            learning_rate=0.1,
-        ),
-        Pair(
-            SoftPrompt(rows),
-            "OpenDelta",
-            "SoftPromptModel",
-            build=_by_method(OpenDeltaPrompt(rows)),
-            partner=_renamed((ours, "encoder.soft_prompt_layer.soft_embeds")),
-            learning_rate=0.1,
-        ),
+        Pair(ours, PEFT, "PromptTuningConfig(num_transformer_submodules=1)", _call(ours, PEFT)),
+        Pair(ours, OPENDELTA, "SoftPromptModel", _method(OpenDeltaPrompt(rows))),
     ]
 
 

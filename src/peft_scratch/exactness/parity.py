@@ -1,6 +1,6 @@
-"""The comparison of a pair: the same weights and batches into both, and the largest difference out.
+"""The comparison of a pair: the largest difference between both sides, with the same weights and batches.
 
-Float32, dropout off. Everything that is not the method's own is the same copy of the same base.
+Float32, dropout off. Everything but the method itself is a copy of the same base.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ LIMIT, LIMIT_AFTER_STEPS = 1e-6, 1e-5
 STEPS = 50
 #: What one weight is moved by, for the negative control.
 NUDGE = 1e-2
-#: The deviation of the noise on the starting weights: at their own start LoRA and the adapter are the
-#: identity, and half of their gradients are zero.
+#: The standard deviation of the noise on the starting weights: without noise LoRA and the adapter start as
+#: the identity, and half of their gradients are zero.
 NOISE = 0.05
 
 _LIBRARIES = ("torch", "transformers", "peft", "adapters", "opendelta")
@@ -66,8 +66,8 @@ def compare(
 ) -> Differences:
     """Build both sides of `pair` on copies of `base` and compare them.
 
-    Logits, loss and gradients are compared on the first batch; `steps` steps of AdamW follow, each on
-    the next batch, over again if there are fewer.
+    Logits, loss and gradients are compared on the first batch. Then follow `steps` steps of AdamW, each on
+    the next batch; after the last batch comes the first again.
     """
     ours, theirs, names = build(pair, base)
     logits, loss, gradients = _differences(pair, ours, theirs, names, batches[0])
@@ -93,7 +93,7 @@ def negative_control(pair: Pair, base: T5ForConditionalGeneration, batch: Batch)
 
 
 def base_difference(pair: Pair, base: T5ForConditionalGeneration, batch: Batch) -> float:
-    """max |difference| of the logits of the plain base and of the library's version of it, no method in."""
+    """max |difference| of the logits of the plain base and of the library's, without any method in them."""
     prepared = copy.deepcopy(base)
     pair.prepare(prepared)
     with torch.no_grad():
@@ -128,7 +128,7 @@ def build(pair: Pair, base: T5ForConditionalGeneration) -> tuple[nn.Module, nn.M
     freeze_all_but(ours, set(names).__contains__)
 
     theirs = pair.build(copy.deepcopy(base)).eval()
-    partners = {pair.partner(name) for name in names}
+    partners = {pair.names.theirs(name) for name in names}
     freeze_all_but(theirs, partners.__contains__)
     added = count_parameters(theirs) - count_parameters(base)
     covered = sum(theirs.get_parameter(name).numel() for name in partners)
@@ -141,9 +141,8 @@ def build(pair: Pair, base: T5ForConditionalGeneration) -> tuple[nn.Module, nn.M
 
 
 def _partners(pair: Pair, ours: nn.Module, theirs: nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    """Our parameter called `name` and the library's, turned the same way round."""
-    mine, other = ours.get_parameter(name), theirs.get_parameter(pair.partner(name))
-    return mine, other.T if pair.transposed else other
+    """Our parameter called `name` and the library's, both in our orientation."""
+    return ours.get_parameter(name), pair.names.turned(theirs.get_parameter(pair.names.theirs(name)))
 
 
 def _differences(
@@ -154,8 +153,8 @@ def _differences(
         output.loss.backward()
     gradients = []
     for name in names:
-        mine, other = ours.get_parameter(name).grad, theirs.get_parameter(pair.partner(name)).grad
-        gradients.append(_distance(mine, other.T if pair.transposed else other))
+        theirs_of_it = theirs.get_parameter(pair.names.theirs(name))
+        gradients.append(_distance(ours.get_parameter(name).grad, pair.names.turned(theirs_of_it.grad)))
     return (
         _distance(outputs[0].logits, outputs[1].logits),
         _distance(outputs[0].loss, outputs[1].loss),
@@ -167,17 +166,17 @@ def _distance(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
 
-# What it is compared on: bases, and batches of real reviews.
+# What they are compared on: bases, and batches of real reviews.
 
 REVIEWS, TOKENS = 2, 48
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base to compare on: how it is called, what it is, how it and its tokenizer are had.
+    """A base to compare on: its name, what it is, and how to load it with its tokenizer.
 
     Attributes:
-        load: -> the model, in evaluation mode, and a function from a text to token numbers.
+        load: returns the model, in evaluation mode, and a function from a text to token numbers.
     """
 
     name: str
@@ -206,11 +205,11 @@ def _saved(folder: Path) -> tuple[T5ForConditionalGeneration, Callable[[str], li
     except (OSError, ValueError) as problem:
         raise UserError(
             f"The base model in {folder} is missing or damaged ({type(problem).__name__}): restore that "
-            "folder from the repository, or make it anew with `make base`."
+            "folder from the repository, or run `make base`, which makes it again."
         ) from None
 
     def encode(text: str) -> list[int]:
-        # Cut here: transformers warns of a text beyond the 512 tokens that T5 was trained on.
+        # Cut here, because transformers warns about texts of more than the 512 tokens that T5 was trained on.
         return tokenizer(text, add_special_tokens=False, truncation=True, max_length=TOKENS).input_ids
 
     return model.eval(), encode
@@ -260,10 +259,10 @@ def review_batches(encode: Callable[[str], list[int]], count: int) -> list[Batch
 def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline", "t5-small")) -> dict:
     """Compare every pair on every base named; write `exactness.json` and `exactness.md` into `output`.
 
-    What is there already of the other bases is kept: t5-small's size takes many minutes.
+    Earlier results of other bases are kept, because t5-small's size takes many minutes.
 
     Returns:
-        What the JSON holds.
+        The content of the JSON.
 
     Raises:
         UserError: a name is unknown, the offline base is missing, or a library is.

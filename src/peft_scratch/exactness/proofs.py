@@ -1,4 +1,4 @@
-"""The exactness of one method as rows for a notebook's table; each function asserts what it shows."""
+"""The exactness of one method as a table for a notebook. Each function asserts what it shows."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from peft_scratch.errors import UserError
 from peft_scratch.exactness.ledger import account
 from peft_scratch.exactness.pairs import PAIRS
 from peft_scratch.exactness.parity import Batch, compare, negative_control
+from peft_scratch.exactness.t5_configs import empty_t5
 from peft_scratch.methods import Method
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def equal_to_the_libraries(method: Method, base: T5ForConditionalGeneration, batch: Batch) -> Table:
-    """Our method and each library's with the same weights on `base`: the largest differences.
+    """The largest differences between our method and each library's, with the same weights on `base`.
 
-    The last column is the negative control: one weight of the library's is moved, and the gradients part.
+    The last column is the negative control: one weight of the library is moved, and the outputs differ.
 
     Args:
         method: from scratch, at one of the assignment's sizes.
@@ -42,13 +43,13 @@ def equal_to_the_libraries(method: Method, base: T5ForConditionalGeneration, bat
 
 
 def counted_in_the_libraries(method: Method, config: T5Config) -> Table:
-    """What each library adds at its defaults and as ours: by hand, counted, and why it differs.
+    """How many parameters each library adds, by default and set up like ours: by hand, counted, and why.
 
     Returns:
         Header and rows.
     """
     rows = []
-    for count in account(method, config).libraries:
+    for count in account(method, empty_t5(config)).libraries:
         if count.counted is not None:
             assert count.counted == count.by_hand, count
             numbers = (f"{count.by_hand:,}", f"{count.counted:,}")

@@ -1,15 +1,18 @@
-"""The configuration of any T5: known ones by name, without a network, others from their config file."""
+"""The configuration of any T5: of the known ones by name, without a network; of others from a file."""
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import T5Config
+from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods.method import require_positive_int
+from peft_scratch.methods.parameters import is_tied, untie
 from peft_scratch.paths import OFFLINE_BASE
 
 #: The name of the model in weights/base.
@@ -76,6 +79,24 @@ def t5_config(model: str | Path) -> T5Config:
         d_kv=d_kv,
         **more,
     )
+
+
+def hub_name(model: str | Path) -> str:
+    """The name on the Hub of a model that is known by its short name; any other name as it is."""
+    owner = {**dict.fromkeys(_T5, "google-t5"), **dict.fromkeys(_FLAN_T5, "google")}.get(str(model))
+    return f"{owner}/{model}" if owner else str(model)
+
+
+def empty_t5(config: T5Config) -> T5ForConditionalGeneration:
+    """A T5 of `config` in evaluation mode that takes no memory: on the device `meta`, a tensor is a shape."""
+    config = copy.copy(config)
+    # OpenDelta runs a forward pass; only with the plain attention is no value of the mask looked at.
+    config._attn_implementation = "eager"
+    with torch.device("meta"):
+        model = T5ForConditionalGeneration(config).eval()
+        if not is_tied(config):
+            untie(model)
+    return model
 
 
 def _read(path: Path) -> T5Config:

@@ -74,6 +74,11 @@ def _failure(profile: Profile, problem: Exception) -> UserError:
     if Path(profile.base) == OFFLINE_BASE:
         return UserError(
             f"The offline base model in weights/base is missing or damaged ({type(problem).__name__}): "
-            "restore that folder from the repository, or make it anew with `make base`."
+            "restore that folder from the repository, or pre-train it again with `make base`."
+        )
+    if Path(profile.base).is_dir():
+        return UserError(
+            f"The base model in {profile.base} cannot be loaded ({type(problem).__name__}): give a folder "
+            "with model.safetensors, config.json and the tokenizer's files."
         )
     return hub.failure(hub.MODEL, profile.base, problem)

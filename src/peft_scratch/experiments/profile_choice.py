@@ -19,7 +19,7 @@ class ProfileChoice:
 
 
 def choose_profile(name: str = "auto") -> ProfileChoice:
-    """The profile called `name`; for `auto`, `course` where a GPU is seen and the Hub answers.
+    """The profile called `name`; for `auto`, `course` if there is a GPU and the Hub can be reached.
 
     Raises:
         UserError: there is no profile of that name.
@@ -29,8 +29,9 @@ def choose_profile(name: str = "auto") -> ProfileChoice:
     if not torch.cuda.is_available():
         return ProfileChoice(PROFILES["offline"], "no GPU was found", True)
     if not _hub_answers():
-        return ProfileChoice(PROFILES["offline"], "the Hugging Face Hub does not answer", True)
-    return ProfileChoice(PROFILES["course"], "a GPU was found and the Hugging Face Hub answers", True)
+        reason = "a GPU was found but the Hugging Face Hub cannot be reached"
+        return ProfileChoice(PROFILES["offline"], reason, True)
+    return ProfileChoice(PROFILES["course"], "a GPU was found and the Hugging Face Hub can be reached", True)
 
 
 def _hub_answers() -> bool:

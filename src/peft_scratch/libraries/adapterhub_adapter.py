@@ -21,10 +21,10 @@ NAME = "imdb"
 
 
 def reduction_factor(width: int, bottleneck: int) -> float:
-    """What to call AdapterHub's `SeqBnConfig` with so that D wide becomes exactly K wide.
+    """The `reduction_factor` with which AdapterHub's `SeqBnConfig` makes a bottleneck of exactly K from D.
 
     methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(D // reduction_factor)`, and in floating
-    point 512 // (512 / 5) is 4. With K and a half it always rounds down to K.
+    point 512 // (512 / 5) is 4. With D / (K + 0.5) it always rounds down to K.
     """
     exact = width / bottleneck
     return exact if width // exact == bottleneck else width / (bottleneck + 0.5)
@@ -34,7 +34,7 @@ def reduction_factor(width: int, bottleneck: int) -> float:
 class AdapterHubAdapter(Adapter):
     """Our `Adapter` by AdapterHub: its `SeqBnConfig`, the Pfeiffer placement.
 
-    One difference is left as it is: both projections start normal with deviation 0.02
+    One difference remains: both projections start from a normal distribution of standard deviation 0.02
     (methods/modeling.py, Adapter.init_bert_weights), so it is not quite the identity at the start.
     """
 

@@ -46,7 +46,7 @@ class OpenDeltaPrompt(Method):
         return SoftPrompt(self.virtual_tokens)
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
-        """Put the rows into the encoder, which embeds its input with them from then on.
+        """Put the rows into the encoder, which from then on places them before its embedded input.
 
         Raises:
             UserError: there are more rows than the vocabulary has, the model does not generate or is in
@@ -64,16 +64,15 @@ class OpenDeltaPrompt(Method):
             )
         opendelta = import_opendelta()
         rows = first_rows(model.get_input_embeddings().weight.detach(), self.virtual_tokens)  # (N, D)
-        # delta_models/soft_prompt.py, SoftPromptLayer.__init__ and .instantiate: token numbers are made
-        # on the default device whatever the model's, and the rows' `.to(device)` makes an ordinary
-        # tensor of the parameter when it has to move. With the model's device as the default, neither
-        # happens.
+        # delta_models/soft_prompt.py, SoftPromptLayer.__init__ and .instantiate: token numbers are made on
+        # the default device, and if the rows have to move, their `.to(device)` turns the parameter into an
+        # ordinary tensor. With the model's device as the default, neither is a problem.
         with torch.device(model.device):
             opendelta.SoftPromptModel(model, soft_token_num=self.virtual_tokens, token_init=True)
         assert torch.equal(model.get_parameter(_PARAMETER), rows), "OpenDelta started from other rows"
-        # No `freeze_module()`, on purpose: basemodel.py, set_active_state_dict, trims what
-        # `model.state_dict()` returns from then on; freezing is done by parameter names here.
-        model.train(model.training)  # a new layer is in training mode, wherever it goes
+        # `freeze_module()` is left out on purpose: basemodel.py, set_active_state_dict would shorten what
+        # `model.state_dict()` returns. The kit freezes by parameter names.
+        model.train(model.training)  # a new layer is in training mode, whatever the model's mode
         _spare_the_callers_mask(model)
         for module in (model, model.encoder):
             module.__reduce_ex__ = _refuse_copy
@@ -102,16 +101,16 @@ def _set_embedding(encoder: nn.Module, table: nn.Embedding) -> None:
 
 
 def _spare_the_callers_mask(model: T5ForConditionalGeneration) -> None:
-    """Give the model a copy of each attention mask it is called with, all ones where there is none.
+    """Give the model a copy of each attention mask it is called with, or ones if there is none.
 
     delta_models/soft_prompt.py, SoftPromptLayer.pre_forward sets `.data` of the mask it gets, so that
-    the decoder, which gets the same tensor, sees N columns more. So does the caller, whose next call
-    with the batch fails. The mask has to be copied before the encoder and the decoder part ways: in
-    `forward`, and in `generate`, which calls the encoder by itself. Without a mask, the library would
-    hide token 0 from the encoder but not from the decoder, where a plain T5 hides nothing.
+    the decoder, which gets the same tensor, sees N more columns. The caller sees them too, and its next
+    call with the same batch fails. The mask has to be copied before it reaches encoder and decoder: in
+    `forward`, and in `generate`, which calls the encoder itself. Without a mask, the library would hide
+    token 0 from the encoder but not from the decoder, while a plain T5 hides nothing.
 
-    A caller that hands over `encoder_outputs` of before gives the mask of its text with them; no
-    encoder runs to lengthen that one, so it is lengthened here.
+    A caller that passes earlier `encoder_outputs` passes the mask of its text with them. No encoder runs
+    that would lengthen this mask, so it is lengthened here.
     """
     signature = inspect.signature(model.forward)
 

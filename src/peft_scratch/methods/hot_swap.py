@@ -65,7 +65,8 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
 def _plain_config(model: nn.Module) -> PretrainedConfig:
     """The model's configuration without what a library has written into it."""
     config_class = getattr(model, BASE_CLASS).config_class
-    known, there = {*config_class().to_dict(), "decoder_start_token_id"}, config_as_built(model)
-    plain = config_class.from_dict({name: value for name, value in there.to_dict().items() if name in known})
+    known = {*config_class().to_dict(), "decoder_start_token_id"}
+    there = config_as_built(model).to_dict()
+    plain = config_class.from_dict({name: value for name, value in there.items() if name in known})
     plain._attn_implementation = model.config._attn_implementation  # else it would add up in another order
     return plain

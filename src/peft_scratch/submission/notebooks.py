@@ -293,12 +293,7 @@ def _not_found(notebook: Notebook, run: Run, found: Found) -> Finding:
         text = (
             f"{where}: no library is called, and every accuracy is of another run, so none is of {run.title}"
         )
-        return error(
-            number,
-            "number-missing",
-            text,
-            "train it with the library, and save the notebook with its outputs",
-        )
+        return look(number, "number-not-found", text, "see whether another module calls the library")
     if not shows_any_number(cells):
         text = f"{where}: no output holds an accuracy, so there is none of {run.title}"
         return error(number, "number-missing", text, _RUN_AND_SAVE)

@@ -1,4 +1,4 @@
-"""What training leaves on disk after each epoch, so that an interrupted run goes on from there."""
+"""What training leaves on disk after each epoch, so that an interrupted run continues from there."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ class History:
         best_state: the trainable tensors after the best epoch.
         micro_batch: how many reviews of a batch go through the model at once: all, unless memory ran out;
             0 before the first epoch.
+        loss_scale: the state of float16's `LossScale` after the last epoch; empty in other precisions.
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
     curve: list[tuple[float, float]] = field(default_factory=list)
     best_state: dict[str, Tensor] = field(default_factory=dict)
     micro_batch: int = 0
+    loss_scale: dict[str, Any] = field(default_factory=dict)
 
     @property
     def best(self) -> int:
@@ -111,7 +113,9 @@ class Checkpoints:
                 restore(model, state)
                 return history
             except Exception:  # torch raises half a dozen kinds, by where the damage is
-                accelerator.print(f"{path} is damaged and passed over: this run goes on from before it")
+                accelerator.print(
+                    f"{path} is damaged and skipped: this run continues from the epoch before it"
+                )
         return History()
 
     def _newest_first(self) -> list[Path]:

@@ -22,6 +22,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, T5PreTraine
 from transformers.masking_utils import eager_mask
 from transformers.models.t5.modeling_t5 import T5Attention, T5LayerNorm
 
+from peft_scratch.training.gpu_attention import fused_attention
+
 #: What the attention here is called in transformers' `AttentionInterface`.
 ATTENTION = "peft_scratch"
 _T5_ASKS_THE_INTERFACE = int(__version__.split(".")[0]) >= 5
@@ -36,8 +38,8 @@ def cpu_kernels(model: nn.Module) -> Iterator[None]:
     """Within it, `model`, with whatever method in it, uses the cheaper computation wherever there is one.
 
     Only calls are redirected: no module, parameter or hook is added, and afterwards `model` is as before.
-    On transformers 4, whose T5 does not ask the `AttentionInterface`, attention stays T5's own.
     Within it already, as a block under gradient checkpointing is at first, it changes nothing.
+    On transformers 4, whose T5 does not ask the `AttentionInterface`, attention stays T5's own.
     """
     if model in _within:
         yield
@@ -62,7 +64,7 @@ def cpu_kernels(model: nn.Module) -> Iterator[None]:
             swapped.append(module)
         if whole is not None and _T5_ASKS_THE_INTERFACE:
             attention_before = whole.config._attn_implementation
-            whole.set_attn_implementation(ATTENTION if whole.device.type == "cpu" else "sdpa")
+            whole.set_attn_implementation(ATTENTION)
         yield
     finally:
         _within.remove(model)
@@ -269,6 +271,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, p: float) -> Tensor
     Returns:
         `(B, H, T, K)`.
     """
+    if torch.is_autocast_enabled(q.device.type):  # a library's update may have widened q or v
+        q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
+    if not q.is_cpu:
+        return fused_attention(q, k, v, bias, p)
+    bias = bias.to(q.dtype)
     flat_q, flat_k, flat_v, flat_bias = (x.flatten(0, 1) for x in (q, k, v, bias))
     if p:
         mixed = _Attention.apply(flat_q, flat_k, flat_v, flat_bias, p)

@@ -21,13 +21,17 @@ def precision_of() -> tuple[torch.dtype, str]:
     """The type that is fastest here without harm, and a phrase that says why.
 
     bfloat16 only where it is computed in hardware: `torch.cuda.is_bf16_supported` is also true on a
-    T4, which emulates it. Never float16, in which T5's activations overflow.
+    T4 (compute capability 7.5), which emulates it; its float16 is eight times as fast as its float32.
+    Before 7.0, float16 is no faster, or slower.
     """
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         if major >= 8:
             return torch.bfloat16, f"bfloat16, which compute capability {major}.{minor} has in hardware"
-        return torch.float32, f"float32, since compute capability {major}.{minor} has no bfloat16"
+        if major == 7:
+            why = f"since compute capability {major}.{minor} has no bfloat16"
+            return torch.float16, f"float16 with a loss scale, {why}; float32 if that fails"
+        return torch.float32, f"float32, since compute capability {major}.{minor} has no faster type"
     if bfloat16_on_cpu():
         return torch.bfloat16, "bfloat16, which the processor has in hardware"
     return torch.float32, "float32, since the processor has no bfloat16"
@@ -44,7 +48,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep what a step frees for the next step, for as long as the process lives.
 
     glibc gives large blocks back to the kernel, which hands them out again page by page, each cleared: in
-    a step of training on a CPU that is hundreds of thousands of pages. Other C libraries are left alone.
+    a step of training on a CPU that is hundreds of thousands of pages. Other C libraries are not changed.
     """
     with suppress(AttributeError, OSError, TypeError):  # no glibc; on Windows there is no library `None`
         mallopt = ctypes.CDLL(None).mallopt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from peft_scratch.assignment import LABEL_WORDS, MAX_LENGTH
 from peft_scratch.data.batches import Collator, make_loader
+from peft_scratch.training.float16 import IN_FLOAT32, Float16Failed
 from peft_scratch.training.progress import progress
 from peft_scratch.training.recipe import Recipe
 
@@ -56,7 +58,8 @@ class Predictions:
     def score(self, rows: Sequence[bool] | None = None) -> dict[str, float]:
         """`accuracy` and `malformed`, each a share of 1, over the reviews where `rows` is true."""
         keep = np.ones(len(self.labels), bool) if rows is None else np.asarray(rows, bool)
-        return LabelWordAccuracy(keep_in_memory=True).compute(
+        # It keeps nothing, yet it makes a folder: not in the user's cache, which may not be writable.
+        return LabelWordAccuracy(keep_in_memory=True, cache_dir=tempfile.gettempdir()).compute(
             predictions=np.asarray(self.predictions)[keep], references=np.asarray(self.labels)[keep]
         )
 
@@ -79,14 +82,33 @@ def predict(
     recipe: Recipe,
     title: str = "evaluating",
 ) -> Predictions:
-    """Have `model` (prepared by `accelerator`) judge every review of `collator`.
+    """Have `model` (prepared by `accelerator`) predict every review of `collator`.
 
     The predictions are those of greedy generation of at most `MAX_LENGTH` tokens, which `recipe` may have
-    replaced by something cheaper (see `scored_predictions`).
+    replaced by something cheaper (see `scored_predictions`). Where float16 gives numbers that are not
+    finite, all of them are made in float32.
 
     Args:
         title: names the work in its progress bar.
     """
+    try:
+        return _predict(model, collator, tokenizer, accelerator, batch_size, recipe, title)
+    except Float16Failed:
+        accelerator.print("float16 gave numbers that are not finite: this evaluation is done in float32")
+        in_float32 = recipe.in_float32()
+        in_float32.cast_frozen(model)
+        return _predict(model, collator, tokenizer, accelerator, batch_size, in_float32, title)
+
+
+def _predict(
+    model: nn.Module,
+    collator: Collator,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+    batch_size: int,
+    recipe: Recipe,
+    title: str,
+) -> Predictions:
     lengths = [len(row) for row in collator.inputs]
     loader = make_loader(
         recipe.evaluation_batches(lengths, batch_size * accelerator.num_processes), collator, accelerator
@@ -105,7 +127,7 @@ def predict(
                 predictions = generated_predictions(whole, inputs, tokenizer)
             said[batch["index"].cpu()] = predictions.cpu()
     model.train(training)
-    # Malformed, which is what stands where another process judged, is less than a label.
+    # Malformed, the value where another process made the prediction, is less than a label.
     said = accelerator.gather(said[None].to(accelerator.device)).max(0).values.cpu()  # (processes, N) -> (N)
     return Predictions(said.tolist(), list(collator.labels))
 
@@ -127,6 +149,8 @@ def scored_predictions(
 
     decoder_ids = torch.full_like(batch["input_ids"][:, :1], model.config.decoder_start_token_id)  # (B, 1)
     out = model(**inputs, decoder_input_ids=decoder_ids, use_cache=True)
+    if out.logits.dtype == torch.float16 and not out.logits.isfinite().all():
+        raise Float16Failed(f"float16 gave logits that are not finite: {IN_FLOAT32}.")
     encoded = out.encoder_last_hidden_state  # (B, T, D), or longer by a prompt's rows
     word = out.logits[:, -1].argmax(-1)  # (B,)
     settled = torch.isin(word, first) if all(len(target) == 2 for target in targets) else word < 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from peft_scratch.data.batches import LengthGroupedBatches, PlainBatches, Shuffl
 from peft_scratch.errors import UserError
 from peft_scratch.training import device
 from peft_scratch.training.cpu_kernels import cpu_kernels
+from peft_scratch.training.float16 import SafeProducts, hold_in_float16
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Recipe:
         summary: as the top of a run shows it.
         by_length: batches are of reviews of like length, in training and in evaluation.
         scoring: an evaluation asks for the label words' scores and generates only where they settle nothing.
-        bfloat16: where the hardware has it, work is done in it and the frozen base held in it. What trains
-            is float32 always.
+        low_precision: where the hardware has bfloat16, or at least float16, work is done in it and the
+            frozen base held in it. What trains is float32 always.
         cpu_kernels: on a CPU, dropout, attention and layer norm are computed as `cpu_kernels` has it.
     """
 
@@ -37,18 +38,22 @@ class Recipe:
     summary: str
     by_length: bool
     scoring: bool
-    bfloat16: bool
+    low_precision: bool
     cpu_kernels: bool
 
     @property
     def precision(self) -> tuple[torch.dtype, str]:
         """The type to work in on this machine, and a phrase that says why."""
-        return device.precision_of() if self.bfloat16 else (torch.float32, "float32, as in the course")
+        return device.precision_of() if self.low_precision else (torch.float32, "float32, as in the course")
 
     @property
     def precision_name(self) -> str:
-        """`float32` or `bfloat16`."""
+        """`float32`, `bfloat16` or `float16`."""
         return str(self.precision[0]).removeprefix("torch.")
+
+    def in_float32(self) -> Recipe:
+        """This recipe, working in float32 whatever the machine has."""
+        return replace(self, low_precision=False)
 
     @contextmanager
     def forward_context(self, model: nn.Module, where: torch.device) -> Iterator[None]:
@@ -59,13 +64,17 @@ class Recipe:
         dtype, _ = self.precision
         with (
             cpu_kernels(model) if self.cpu_kernels else nullcontext(),
-            torch.autocast(where.type, torch.bfloat16, enabled=dtype == torch.bfloat16),
+            torch.autocast(where.type, dtype, enabled=dtype != torch.float32),
+            SafeProducts(model) if dtype == torch.float16 else nullcontext(),
         ):
             yield
 
     def cast_frozen(self, model: nn.Module) -> nn.Module:
         """`model`, its frozen parameters held in `precision`; those that train stay as they are."""
         dtype, _ = self.precision
+        if dtype == torch.float16:
+            hold_in_float16(model)
+            return model
         for parameter in model.parameters():
             if not parameter.requires_grad:
                 # In the parameter that is there, so that tied tensors stay tied.
@@ -90,15 +99,16 @@ RECIPES = {
             summary="as in the course: float32, batches at random, generation for every evaluation",
             by_length=False,
             scoring=False,
-            bfloat16=False,
+            low_precision=False,
             cpu_kernels=False,
         ),
         Recipe(
             name="fast",
-            summary="same hyperparameters; bfloat16, batches sorted by length, scoring instead of generation",
+            summary="same hyperparameters; half precision, batches sorted by length, "
+            "scoring instead of generation",
             by_length=True,
             scoring=True,
-            bfloat16=True,
+            low_precision=True,
             cpu_kernels=True,
         ),
     )

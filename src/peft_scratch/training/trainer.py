@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from peft_scratch.data.batches import Collator, ShuffledBatches, make_loader
 from peft_scratch.errors import UserError
-from peft_scratch.training.checkpoints import Checkpoints, History, trainable_state
+from peft_scratch.training.checkpoints import Checkpoints, History, restore, trainable_state
 from peft_scratch.training.device import keep_freed_memory
+from peft_scratch.training.float16 import IN_FLOAT32, Float16Failed, LossScale
 from peft_scratch.training.progress import progress
 from peft_scratch.training.recipe import Recipe
 from peft_scratch.wording import duration
@@ -37,6 +38,7 @@ class Trainer:
         optimizer: over its trainable parameters.
         micro_batch: how many reviews of a batch go through the model at once. It is the whole batch, and is
             halved whenever memory runs out.
+        recipe: changes to the same in float32 if float16 fails.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Trainer:
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(trained, lr=learning_rate, fused=True)
         self._prepared: nn.Module | None = None
+        self._began_in_float16 = recipe.precision[0] == torch.float16
+        self._loss_scale = LossScale(accelerator.device) if self._began_in_float16 else None
 
     @property
     def prepared(self) -> nn.Module:
@@ -78,6 +82,9 @@ class Trainer:
         Data order and dropout of an epoch follow from (seed, epoch) alone. So a run that continues from its
         last whole epoch ends where an uninterrupted one does, to the bit on a CPU.
 
+        In float16, steps that are not finite are skipped and counted; if they become many, the run goes on
+        from its last whole epoch in float32, and says so. The epochs of such a run record both.
+
         Args:
             collator: makes training batches from indices.
             evaluate: given the model, returns at least `accuracy`, a share of 1.
@@ -88,7 +95,25 @@ class Trainer:
                 or a checkpoint cannot be written; those of earlier epochs stay.
         """
         checkpoints = Checkpoints(folder) if folder else None
+        start = trainable_state(self.model) if self._loss_scale else {}
         history = self._resume(checkpoints, epochs)
+        try:
+            self._fit(collator, evaluate, epochs, checkpoints, history)
+        except Float16Failed as problem:
+            history = self._back_in_float32(checkpoints, epochs, start, problem)
+            self._fit(collator, evaluate, epochs, checkpoints, history)
+        self.close()
+        return history
+
+    def _fit(
+        self,
+        collator: Collator,
+        evaluate: Callable[[nn.Module], dict[str, Any]],
+        epochs: int,
+        checkpoints: Checkpoints | None,
+        history: History,
+    ) -> None:
+        """The epochs that `history` lacks; they are added to it."""
         history.micro_batch = self.micro_batch
         prepared = self.prepared
         for epoch in range(len(history.epochs), epochs):
@@ -106,8 +131,10 @@ class Trainer:
                     **scores,
                     "train_seconds": trained - started,
                     "evaluation_seconds": time.perf_counter() - trained,
+                    **self._watched(),
                 }
             )
+            history.loss_scale = self._loss_scale.state if self._loss_scale else {}
             if history.best == epoch:
                 history.best_state = trainable_state(self.model)
             if checkpoints and self.accelerator.is_main_process:
@@ -120,8 +147,6 @@ class Trainer:
         if checkpoints and self.accelerator.is_main_process:
             # Not with the last save: a run killed just after that one comes by here when it is started again.
             checkpoints.remove_all_but(len(history.epochs))
-        self.close()
-        return history
 
     def train_epoch(self, collator: Collator, title: str, seed: int) -> list[float]:
         """One pass over the reviews of `collator`, in the recipe's batches; returns the loss of each step.
@@ -135,12 +160,14 @@ class Trainer:
         """
         set_seed(seed, device_specific=True)
         lengths = [len(row) for row in collator.inputs]
-        return self.train_batches(
-            collator, self.recipe.training_batches(lengths, self.batch_size, seed), title
-        )
+        batches = self.recipe.training_batches(lengths, self.batch_size, seed)
+        losses = self.train_batches(collator, batches, title)
+        if not losses:
+            raise Float16Failed(f"float16 gave numbers that are not finite in all of {title}: {IN_FLOAT32}.")
+        return losses
 
     def train_batches(self, collator: Collator, batches: ShuffledBatches, title: str) -> list[float]:
-        """A step on each of `batches`; returns their losses.
+        """A step on each of `batches`; returns their losses, those of skipped steps excepted.
 
         Raises:
             UserError: as `fit`.
@@ -152,7 +179,10 @@ class Trainer:
         loader = make_loader(batches, collator, self.accelerator)
         bar = progress(loader, title, "step", self.accelerator.is_main_process)
         for step, batch in enumerate(bar):
-            losses.append(self._step(batch, bar, f"{title}, step {step + 1}"))
+            loss = self._step(batch, bar, f"{title}, step {step + 1}")
+            if loss is None:
+                continue
+            losses.append(loss)
             bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
         # The last step's update has met no loss yet, and must not get into a checkpoint.
         if not all(p.sum().isfinite() for p in model.parameters() if p.requires_grad):
@@ -163,8 +193,8 @@ class Trainer:
         """Let go of what Accelerate holds for this trainer."""
         self.accelerator.free_memory()
 
-    def _step(self, batch: dict[str, Tensor], bar: tqdm, where: str) -> float:
-        """One step of the optimizer on `batch`; returns its loss."""
+    def _step(self, batch: dict[str, Tensor], bar: tqdm, where: str) -> float | None:
+        """One step of the optimizer on `batch`; returns its loss, or None if float16 had it skipped."""
         while (loss := self._backward(batch)) is None:
             self.optimizer.zero_grad()
             release_memory()
@@ -178,8 +208,14 @@ class Trainer:
                 f"memory ran out: each batch of {self.batch_size} now goes through in parts of "
                 f"{self.micro_batch}, with the same gradients"
             )
-        self.optimizer.step()
+        taken = True
+        if self._loss_scale:  # asks torch's own optimizer, which Accelerate has wrapped
+            taken = self._loss_scale.step(self.optimizer.optimizer, where)
+        else:
+            self.optimizer.step()
         self.optimizer.zero_grad()
+        if not taken:
+            return None
         value = self.accelerator.reduce(loss, "mean").item()
         if not math.isfinite(value):
             raise self._diverged(f"The loss became {value} in {where}")
@@ -203,7 +239,7 @@ class Trainer:
                 part = {name: batch[name][rows] for name in ("input_ids", "attention_mask", "labels")}
                 with self.recipe.forward_context(model, accelerator.device):
                     loss = model(**part, use_cache=False).loss * (counted[rows].sum() / tokens)
-                accelerator.backward(loss)
+                accelerator.backward(self._loss_scale.scaled(loss) if self._loss_scale else loss)
                 whole += loss.detach()
         except RuntimeError as problem:
             if not should_reduce_batch_size(problem):
@@ -224,7 +260,38 @@ class Trainer:
             again = f"; to train it again, delete {checkpoints.folder}" if done == epochs else ""
             self.accelerator.print(f"found on disk: {done} of {epochs} epochs of this run{again}")
             self.micro_batch = history.micro_batch or self.batch_size
+            if self._loss_scale and history.epochs[-1].get("precision") == "float32":
+                self._work_in_float32()
+            elif self._loss_scale:
+                self._loss_scale.resume(history.loss_scale)
         return history
+
+    def _back_in_float32(
+        self, checkpoints: Checkpoints | None, epochs: int, start: dict[str, Tensor], problem: Float16Failed
+    ) -> History:
+        """Put the run back to the end of its last whole epoch, or to its start, to go on in float32."""
+        self.optimizer.zero_grad()
+        self.optimizer.optimizer.state.clear()
+        restore(self.model, start)
+        history = self._resume(checkpoints, epochs)
+        self._work_in_float32()
+        self.accelerator.print(
+            f"{str(problem).partition(':')[0]}: this run goes on in float32, from its last whole epoch "
+            f"({len(history.epochs)} of {epochs})"
+        )
+        return history
+
+    def _work_in_float32(self) -> None:
+        self.recipe = self.recipe.in_float32()
+        self.recipe.cast_frozen(self.model)
+        self._loss_scale = None
+
+    def _watched(self) -> dict[str, Any]:
+        """What an epoch records of a run that began in float16."""
+        if not self._began_in_float16:
+            return {}
+        skipped = self._loss_scale.take_skipped() if self._loss_scale else 0
+        return {"precision": self.recipe.precision_name, "skipped_steps": skipped}
 
     def _seed_of(self, epoch: int) -> int:
         return 10_000 * self.seed + epoch

@@ -340,7 +340,7 @@ def test_a_failure_while_writing_leaves_nothing_behind(sound, tmp_path, monkeypa
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("peft_scratch.exactness.convert.save_file", full)
+    monkeypatch.setattr("peft_scratch.exactness.folders.save_file", full)
     with pytest.raises(UserError, match="No space left on device"):
         convert(sound / "lora.pt", tmp_path / "folder")
     assert not list(tmp_path.iterdir())

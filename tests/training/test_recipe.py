@@ -148,7 +148,7 @@ def test_verdicts_are_those_of_generation(run_id, reviews, shipped):
     """Half the reviews carry the prefix that the base was trained on; of the others it says anything."""
     tokenizer = shipped[1]
     model = apply(method_of(RUNS[run_id]), load_base(PROFILES["offline"])[0]).model
-    for recipe in (dataclasses.replace(FAST, bfloat16=False), FAST):
+    for recipe in (dataclasses.replace(FAST, low_precision=False), FAST):
         recipe.cast_frozen(model)
         options = (_collator(reviews, tokenizer), tokenizer, Accelerator(cpu=True), 16)
         said = predict(model, *options, recipe).predictions
@@ -174,7 +174,7 @@ def test_a_result_says_which_recipe_and_what_generation_said(tmp_path):
     bench = tiny_workbench(tmp_path)
     results = {}
     for name in ("fast", "reference"):
-        bench.recipe = dataclasses.replace(RECIPES[name], bfloat16=False)
+        bench.recipe = dataclasses.replace(RECIPES[name], low_precision=False)
         results[name] = bench.train(bench.prepare("lora_scratch_r8"))
         assert results[name].config.recipe == name
         assert dict(results[name].generation) == {"reviews": 10, "of": 10, "differ": 0}

@@ -1,0 +1,409 @@
+"""`make gpu`: whether the kit is right on this machine's GPU, and how fast, in at most nine minutes.
+
+    PYTHONPATH=src python benchmarks/gpu.py
+
+It needs no network. It writes `benchmarks/gpu/<card>.json`, part by part as each is done, and a page from it.
+A part that fails is recorded with its error, and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import re
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import counted
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from gpu_page import page
+from parts import read, summary
+from torch import Tensor, nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from peft_scratch.assignment import RUNS
+from peft_scratch.data.batches import Collator, PlainBatches
+from peft_scratch.errors import UserError
+from peft_scratch.exactness.t5_configs import t5_config
+from peft_scratch.experiments.environment import environment
+from peft_scratch.files import write_atomically
+from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt, apply
+from peft_scratch.paths import ROOT
+from peft_scratch.results import write_json
+from peft_scratch.training import device
+from peft_scratch.training.recipe import RECIPES, Recipe
+from peft_scratch.training.trainer import Trainer
+
+METHODS: dict[str, Method] = {
+    "full": FullFineTuning(),
+    "soft_prompt": SoftPrompt(virtual_tokens=10),
+    "adapter": Adapter(bottleneck=8),
+    "lora": LoRA(rank=8),
+}
+LEARNING_RATE = 1e-3
+STEPS = 4  # of training, timed as one
+WORDS = [[5, 1], [6, 1]]  # two label words and the end
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured; small ones have the tests go through all of it on a CPU."""
+
+    config: T5Config
+    tokens: int = 256
+    batch: int = 32
+    steps: int = 20
+    rounds: int = 5
+    profile: str = "offline"
+    runs: tuple[str, ...] = tuple(RUNS)
+
+
+@dataclass
+class Measurement:
+    """The parts in order, each recorded as soon as it is there, until the time is over."""
+
+    path: Path
+    deadline: float
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    def part(self, name: str, work: Callable[[], Any]) -> None:
+        """Do `work` and record what it returns, or why there is nothing."""
+        started = time.perf_counter()
+        if time.monotonic() > self.deadline:
+            self.parts[name] = {"left_out": "the time was over"}
+        else:
+            try:
+                self.parts[name] = {"found": work()}
+            except Exception as problem:
+                traceback.print_exc()
+                self.parts[name] = {"failed": f"{type(problem).__name__}: {problem}"}
+        self.parts[name]["seconds"] = time.perf_counter() - started
+        write_json(self.path, self.parts)
+        print(f"{name}: {self.parts[name]['seconds']:.0f} s", file=sys.stderr, flush=True)
+
+
+def reviews(sizes: Sizes, count: int, rows: int = 0) -> Collator:
+    """`count` inputs of random tokens, in full length."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(10, sizes.config.vocab_size - 200, (count, sizes.tokens - rows))
+    return Collator(ids.tolist(), [i % 2 for i in range(count)], WORDS, pad_id=0)
+
+
+def random_t5(config: T5Config) -> T5ForConditionalGeneration:
+    config = copy.deepcopy(config)
+    config.decoder_start_token_id = config.pad_token_id
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return T5ForConditionalGeneration(config).eval()
+
+
+def with_method(base: nn.Module, method: Method) -> nn.Module:
+    torch.manual_seed(0)
+    return apply(method, copy.deepcopy(base)).model
+
+
+@contextmanager
+def working_in(dtype: torch.dtype) -> Iterator[Recipe]:
+    """The fast recipe, as on a machine whose best type is `dtype`."""
+    before = device.precision_of
+    device.precision_of = lambda: (dtype, "for the measurement")
+    try:
+        yield RECIPES["fast"]
+    finally:
+        device.precision_of = before
+
+
+def types_here(where: torch.device) -> list[torch.dtype]:
+    """float32, float16 and, where the hardware has it, bfloat16."""
+    new = where.type != "cuda" or torch.cuda.get_device_capability(where)[0] >= 8
+    return [torch.float32, torch.float16, *([torch.bfloat16] if new else [])]
+
+
+# (a) Whether it is right
+
+
+def correctness(sizes: Sizes, where: torch.device) -> list[dict[str, Any]]:
+    """Logits, gradients and losses of each method in each type, against T5's own code in float64.
+
+    Errors are relative: the length of the difference over the length of what float64 gives.
+    """
+    base = random_t5(sizes.config)
+    base.config.dropout_rate = 0.0
+    for module in base.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    rows = []
+    for name, method in METHODS.items():
+        batch = _batch(sizes, method, where)
+        reference = with_method(base, method).double().to(where)
+        expected = _once(reference, batch, RECIPES["reference"], where)
+        losses = _plain_losses(reference, batch, sizes.steps)
+        del reference
+        for dtype in types_here(where):
+            with working_in(dtype) as recipe:
+                model = recipe.cast_frozen(with_method(base, method)).to(where)
+                found = _once(model, batch, recipe, where)
+                trainer = _trainer(with_method(base, method), recipe, sizes.batch)
+                ours = [
+                    trainer.train_batches(*_whole(sizes, method), title="checking")[0]
+                    for _ in range(sizes.steps)
+                ]
+                trainer.close()
+            rows.append(
+                {
+                    "method": name,
+                    "type": str(dtype).removeprefix("torch."),
+                    "logits": _error(found["logits"], expected["logits"]),
+                    "gradients": max(
+                        _error(gradient, expected["gradients"][i])
+                        for i, gradient in enumerate(found["gradients"])
+                    ),
+                    "losses": max(abs(one - other) for one, other in zip(ours, losses, strict=True)),
+                    "finite": bool(np.isfinite(ours).all() and found["logits"].isfinite().all()),
+                }
+            )
+    return rows
+
+
+def _batch(sizes: Sizes, method: Method, where: torch.device) -> dict[str, Tensor]:
+    collator = reviews(sizes, sizes.batch, getattr(method, "virtual_tokens", 0))
+    batch = collator(list(range(sizes.batch)))
+    return {name: batch[name].to(where) for name in ("input_ids", "attention_mask", "labels")}
+
+
+def _whole(sizes: Sizes, method: Method) -> tuple[Collator, PlainBatches]:
+    """All reviews of a batch, as one batch."""
+    collator = reviews(sizes, sizes.batch, getattr(method, "virtual_tokens", 0))
+    return collator, PlainBatches([len(row) for row in collator.inputs], sizes.batch)
+
+
+def _once(model: nn.Module, batch: dict[str, Tensor], recipe: Recipe, where: torch.device) -> dict[str, Any]:
+    with recipe.forward_context(model, where):
+        out = model(**batch, use_cache=False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    scale = 2.0**10  # as a loss scale would
+    gradients = torch.autograd.grad(out.loss * scale, trained)
+    return {"logits": out.logits.detach(), "gradients": [gradient / scale for gradient in gradients]}
+
+
+def _plain_losses(model: nn.Module, batch: dict[str, Tensor], steps: int) -> list[float]:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer, losses = torch.optim.AdamW(trained, lr=LEARNING_RATE), []
+    for _ in range(steps):
+        loss = model(**batch, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    return ((found.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-12)).item()
+
+
+def attention(sizes: Sizes, where: torch.device) -> list[dict[str, Any]]:
+    """The fused kernel against plain products in float64, on lengths that are and are not multiples of 8."""
+    from peft_scratch.training.gpu_attention import fused_attention
+
+    heads, width, rows = sizes.config.num_heads, sizes.config.d_kv, []
+    for dtype in types_here(where):
+        for length in (8, 13, sizes.tokens - 1, sizes.tokens):
+            generator = torch.Generator().manual_seed(length)
+            q, k, v = (torch.randn(4, heads, length, width, generator=generator).to(where) for _ in "qkv")
+            bias = torch.randn(4, heads, length, length, generator=generator).to(where)
+            bias[1, :, :, length // 2 :] = torch.finfo(torch.float32).min
+            exact = [x.double().requires_grad_() for x in (q / 4, k, v, bias)]
+            plain = (exact[0] @ exact[1].transpose(2, 3) + exact[3]).softmax(-1) @ exact[2]
+            given = [*(x.to(dtype).requires_grad_() for x in (q / 4, k, v)), bias.clone().requires_grad_()]
+            fused = fused_attention(*given, p=0.0)
+            gradients = torch.autograd.grad(fused.double().square().sum(), given)
+            wanted = torch.autograd.grad(plain.square().sum(), exact)
+            rows.append(
+                {
+                    "type": str(dtype).removeprefix("torch."),
+                    "tokens": length,
+                    "values": _error(fused, plain),
+                    "gradients": max(map(_error, gradients, wanted)),
+                }
+            )
+    return rows
+
+
+# (b) The ten numbers
+
+
+def ten_numbers(sizes: Sizes) -> list[dict[str, Any]]:
+    """The runs of the offline profile, by the command line's own road; also scores against generation."""
+    from peft_scratch.experiments.session import Session
+
+    session, rows = Session.open(sizes.profile, output=Path(tempfile.mkdtemp()), recipe="fast"), []
+    for run_id in sizes.runs:
+        try:
+            result = session.prepare(run_id).train()
+        except (ImportError, UserError) as problem:  # a library that the image does not have
+            rows.append({"run": run_id, "failed": str(problem)})
+            continue
+        rows.append(
+            {
+                "run": run_id,
+                "accuracy": result.accuracy.best,
+                "last": result.accuracy.last,
+                "seconds": result.seconds.total,
+                "generation": result.generation.model_dump(),
+                "precision": session.precision,
+                "skipped_steps": [getattr(epoch, "skipped_steps", 0) for epoch in result.epochs],
+            }
+        )
+    return rows
+
+
+# (c) Speed and memory
+
+
+def speed(sizes: Sizes, where: torch.device) -> list[dict[str, Any]]:
+    """A step in either recipe and by `Seq2SeqTrainer` with PEFT, on full batches, taken in turn."""
+    base, rows = random_t5(sizes.config), []
+    for name, method in METHODS.items():
+        works = {
+            recipe.name: _stepper(with_method(base, method), recipe, sizes, method)
+            for recipe in RECIPES.values()
+        }
+        rows += [{"method": name, **row} for row in _timed(works, sizes, where)]
+    try:
+        rows += [{"method": "lora", **row} for row in _timed(_peers(base, sizes), sizes, where)]
+    except ImportError as problem:
+        rows.append({"method": "lora", "by": "Seq2SeqTrainer", "failed": str(problem)})
+    finally:
+        AcceleratorState._reset_state()  # the trainer has set its precision for the whole process
+    return rows
+
+
+def _trainer(model: nn.Module, recipe: Recipe, batch: int) -> Trainer:
+    return Trainer(
+        recipe.cast_frozen(model),
+        accelerator=Accelerator(mixed_precision="no"),
+        recipe=recipe,
+        learning_rate=LEARNING_RATE,
+        batch_size=batch,
+    )
+
+
+def _stepper(model: nn.Module, recipe: Recipe, sizes: Sizes, method: Method) -> Callable[[], object]:
+    trainer = _trainer(model, recipe, sizes.batch)
+    collator = reviews(sizes, STEPS * sizes.batch, getattr(method, "virtual_tokens", 0))
+    batches = PlainBatches([len(row) for row in collator.inputs], sizes.batch)
+    return lambda: trainer.train_batches(collator, batches, "measuring")
+
+
+def _peers(base: nn.Module, sizes: Sizes) -> dict[str, Callable[[], object]]:
+    """Some steps by `Seq2SeqTrainer`, plain and tuned: in this order, as the last one decides on what
+    Accelerate takes for low precision, which the plain one does not ask for."""
+    from peer import PEERS
+    from subjects import tokenizer
+
+    from peft_scratch.libraries import PeftLoRA
+
+    whole = reviews(sizes, STEPS * sizes.batch)
+    works = {}
+    for peer in PEERS.values():
+        model = with_method(base, PeftLoRA(rank=8, alpha=4.0))
+        trainer = peer.trainer(
+            model, whole, whole, tokenizer(), learning_rate=LEARNING_RATE, batch_size=sizes.batch
+        )
+        works[f"Seq2SeqTrainer, {peer.name}"] = trainer.train
+    return works
+
+
+def _timed(
+    works: dict[str, Callable[[], object]], sizes: Sizes, where: torch.device
+) -> Iterator[dict[str, Any]]:
+    cuda = where.type == "cuda"
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    peak: dict[str, int | None] = {}
+    for round_ in range(sizes.rounds + 1):  # the first pays for what is done once
+        for name, work in works.items():
+            if cuda:
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+            started = time.perf_counter()
+            work()
+            if cuda:
+                torch.cuda.synchronize()
+            if round_:
+                seconds[name].append((time.perf_counter() - started) / STEPS)
+            peak[name] = torch.cuda.max_memory_allocated() if cuda else None
+    for name in works:
+        yield {"by": name, "step_seconds": summary(seconds[name]), "peak_bytes": peak[name]}
+
+
+# (d) Hours for the assignment
+
+
+def projection(sizes: Sizes, parts: dict[str, Any], name: str) -> dict[str, Any]:
+    """Hours of all ten runs on this card by measured steps, beside its limit by counted work.
+
+    An evaluation counts as a third of a frozen step's products, of which it has half.
+    """
+    work = counted.assignment_operations(sizes.config, sizes.tokens)
+    steps = counted.EPOCHS * 25_000 / sizes.batch
+    cards = [card for key, card in counted.CARDS.items() if key in name]
+    limits = {card.name: counted.hours(card, work["all"]) for card in cards}
+    measured = {}
+    rows = parts.get("speed", {}).get("found", [])
+    for recipe in RECIPES:
+        step = {row["method"]: row["step_seconds"]["median"] for row in rows if row.get("by") == recipe}
+        if {"full", "lora"} <= step.keys():
+            training = steps * (step["full"] + 9 * step["lora"])
+            evaluation = 10 * steps * step["lora"] * work["evaluation"] / work["frozen_training"]
+            measured[recipe] = (training + evaluation) / 3600
+    return {"operations": work, "limits": limits, "hours": measured}
+
+
+def measure(sizes: Sizes, where: torch.device, folder: Path, minutes: float) -> Path:
+    """All parts; returns the path of the JSON, beside which the page lies."""
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
+    path = folder / f"{re.sub('[^A-Za-z0-9]+', '-', name).strip('-')}.json"
+    found = environment(where, RECIPES["fast"].precision_name).model_dump()
+    measurement = Measurement(path, time.monotonic() + 60 * minutes)
+    measurement.part("machine", lambda: {"card": name, **found})
+    measurement.part("correctness", lambda: correctness(sizes, where))
+    measurement.part("attention", lambda: attention(sizes, where))
+    measurement.part("speed", lambda: speed(sizes, where))
+    measurement.part("projection", lambda: projection(sizes, measurement.parts, name))
+    measurement.part("ten_numbers", lambda: ten_numbers(sizes))
+    write_atomically(path.with_suffix(".md"), page(read(path)))
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=8.5, help="no part starts after that")
+    parser.add_argument("--folder", type=Path, default=ROOT / "benchmarks" / "gpu")
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("This machine has no GPU that torch can use: run `make gpu` where there is one.")
+    sizes = Sizes(t5_config("t5-small"))
+    path = measure(sizes, torch.device("cuda"), arguments.folder, arguments.minutes)
+    print(path.with_suffix(".md").read_text(encoding="utf-8"))
+    print(f"Written: {path}")
+
+
+if __name__ == "__main__":
+    main()
