@@ -36,6 +36,7 @@ from transformers import (
 )
 
 from peft_scratch.errors import UserError
+from peft_scratch.libraries.adapterhub_compat import AS_IT_IS
 from peft_scratch.methods import (
     Adapter,
     FullFineTuning,
@@ -91,7 +92,7 @@ REFUSED = {
     **{
         ("AdapterHubAdapter", model): NO_ADAPTERS
         for model in MODELS
-        if "encoder" in model or "umT5" in model or "Long" in model
+        if "encoder" in model or "umT5" in model or "Long" in model or (model == "mT5" and not AS_IT_IS)
     },
     **{("OpenDeltaPrompt", model): NO_PROMPT for model in MODELS if "encoder" in model or "without" in model},
 }

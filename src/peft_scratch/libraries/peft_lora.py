@@ -14,7 +14,6 @@ from transformers import T5ForConditionalGeneration
 from peft_scratch.errors import UserError
 from peft_scratch.methods.injection import find_in_blocks
 from peft_scratch.methods.lora import LoRA
-from peft_scratch.methods.t5 import stacks
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,6 @@ class PeftLoRA(LoRA):
             layer = model.get_submodule(name)
             layer.register_state_dict_pre_hook(_refuse_while_merged)
             layer._register_load_state_dict_pre_hook(_refuse_while_merged, with_module=True)
-        if any(getattr(stack, "gradient_checkpointing", False) for stack in stacks(model).values()):
-            # PEFT's hook for it is a local function, which no pickle takes; `apply` does the same for all.
-            model.disable_input_require_grads()
         return wrapper, places
 
     def declares(self, name: str) -> bool:

@@ -58,7 +58,8 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
     for name, p in list(base.named_parameters(remove_duplicate=False)):
         parent, _, last = name.rpartition(".")
         setattr(base.get_submodule(parent), last, found[id(p)])
-    base.generation_config = copy.deepcopy(model.generation_config)
+    if model.can_generate():
+        base.generation_config = copy.deepcopy(model.generation_config)
     return base.eval()
 
 

@@ -16,8 +16,11 @@ def let_gradients_pass(model: nn.Module) -> None:
     """Make what enters the first block of each stack require a gradient while the stack is checkpointed.
 
     It may be enabled before or after. The dropout of a stack is where token ids and embeddings that the
-    caller made come together; a hook on the embedding would miss the latter.
+    caller made come together. transformers and PEFT have a hook on the embedding for it, which misses the
+    latter, and is a local function that no pickle takes; so it is removed.
     """
+    if hasattr(model, "_require_grads_hook"):  # it has been registered
+        model.disable_input_require_grads()
     for stack in stacks(model).values():
         stack.dropout.before_checkpoints = False
         stack.register_forward_pre_hook(_tell_dropout)
