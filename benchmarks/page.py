@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from parts import read
 
 from peft_scratch.files import write_atomically
-from peft_scratch.reporting.figures import BLUE, GREY, METHODS, ORANGE
+from peft_scratch.reporting.figures.style import BLUE, GREY, METHODS, ORANGE
 from peft_scratch.wording import counted
 
 START, END = "<!-- speed: written by `make bench` -->", "<!-- /speed -->"

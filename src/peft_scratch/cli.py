@@ -240,14 +240,9 @@ def tables(profile: Profile = "auto", output: Output = None) -> None:
     They show the ten numbers and the parameters, as Markdown and as CSV.
     """
     from peft_scratch.experiments.profile_choice import choose_profile
-    from peft_scratch.files import write_atomically
-    from peft_scratch.reporting import tables as making
+    from peft_scratch.reporting.tables import write
 
-    folder = (output or choose_profile(profile).profile.output) / "report"
-    results = making.read_results(folder / "results")
-    for name, text in making.tables(results).items():
-        write_atomically(folder / "tables" / name, text)
-    typer.echo(making.numbers_markdown(results))
+    typer.echo(write(output or choose_profile(profile).profile.output))
 
 
 def report(
@@ -255,26 +250,23 @@ def report(
     output: Output = None,
     name: Name = "",
     number: Number = "",
+    language: Annotated[
+        str,
+        typer.Option(
+            help="en or fa: the report in this language only, which is then packed. By default both."
+        ),
+    ] = "",
 ) -> None:
     """Make the report from the results that are there.
 
     It is a PDF in English and one in Persian, with their figures.
     """
     from peft_scratch.experiments.profile_choice import choose_profile
-    from peft_scratch.files import write_atomically
-    from peft_scratch.paths import OFFLINE_BASE, ROOT
     from peft_scratch.reporting.content import Student
-    from peft_scratch.reporting.inputs import read
-    from peft_scratch.reporting.report import build
+    from peft_scratch.reporting.report import write
 
-    folder = (output or choose_profile(profile).profile.output) / "report"
-    inputs = read(folder, ROOT / "report" / "exactness.json", OFFLINE_BASE / "pretraining.json")
-    files = build(inputs, Student(name, number))
-    for file, content in files.items():
-        write_atomically(folder / file, content)
-    for file in files:
-        if file.endswith(".pdf"):
-            typer.echo(folder / file)
+    for file in write(output or choose_profile(profile).profile.output, Student(name, number), language):
+        typer.echo(file)
 
 
 def base(
@@ -351,6 +343,7 @@ for command, line in {
     submission.submit: "Check your files and pack the three to hand in.",
     submission.check: "Check submissions against the assignment.",
     exactness.parity: "Compare the methods with the libraries, to the last bit.",
+    exactness.versions: "Compare the methods on two versions of transformers.",
     exactness.parameters: "Derive and count what each method adds to any T5.",
     exactness.convert: "Convert weight files to library folders and back.",
     exactness.export: "Write a LoRA merged into its base: an ordinary T5.",

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from peft_scratch.assignment import RUNS
 from peft_scratch.errors import UserError
 from peft_scratch.files import write_atomically
 
@@ -247,18 +248,18 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """The result at `path`: a `RunResult` if it has a configuration, else a baseline's `Result`.
+    """The result at `path`: a `RunResult` if it is one of the ten or has a configuration, else a `Result`.
 
     Raises:
         UserError: the file is not the JSON of a result; the message names what is missing or wrong.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        kind = RunResult if "config" in content else Result
+        kind = RunResult if "config" in content or content.get("id") in RUNS else Result
         return kind.model_validate(content)
     except ValidationError as problem:
         raise _incomplete(path, content, problem) from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError):
         raise UserError(f"{path} is not the JSON of a result: delete it and run that run again.") from None
 
 

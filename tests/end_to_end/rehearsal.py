@@ -33,7 +33,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from peft_scratch.assignment import BASELINES, NOTEBOOKS, RUNS, TEN
 from peft_scratch.paths import ROOT
 from peft_scratch.pretraining.tokenizer import train_tokenizer
-from peft_scratch.reporting.tables import parameters, read_results
+from peft_scratch.reporting.tables import parameters
+from peft_scratch.results import read_results
 from peft_scratch.submission.check import check
 from peft_scratch.submission.findings import ERROR
 
@@ -237,14 +238,14 @@ def test_the_results_are_those_of_the_course(course):
     assert set(results) == {*TEN, *BASELINES}
     for name, (added, trained, whole) in COUNTS.items():
         result = results[name]
-        found = {count: result["parameters"][count] for count in ("added", "trainable", "whole")}
+        found = {count: getattr(result.parameters, count) for count in ("added", "trainable", "whole")}
         assert found == {"added": added, "trainable": trained, "whole": whole}, name
-        assert result["base_model"]["name"] == "google-t5/t5-small"
-        assert result["base_model"]["parameters"] == WHOLE
-        config = result["config"]
+        assert result.base_model.name == "google-t5/t5-small"
+        assert result.base_model.parameters == WHOLE
+        config = result.config
         (rate,) = [rate for kind, rate in LEARNING_RATES.items() if name.startswith(kind)]
-        assert config["learning_rate"] == rate
-        assert (config["epochs"], config["batch_size"], config["max_tokens"]) == (10, 32, 256)
+        assert config.learning_rate == rate
+        assert (config.epochs, config.batch_size, config.max_tokens) == (10, 32, 256)
         assert config["reviews"] == "stanfordnlp/imdb"
         assert len(result["epochs"]) == 10
         assert len(result["curve"]) == 10 * -(-TRAIN // 32)

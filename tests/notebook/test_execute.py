@@ -18,7 +18,8 @@ from peft_scratch.errors import UserError
 from peft_scratch.notebook import execute as notebooks
 from peft_scratch.notebook.execute import execute, execute_all
 from peft_scratch.paths import ROOT
-from peft_scratch.reporting.tables import parameters, read_results
+from peft_scratch.reporting.tables import parameters
+from peft_scratch.results import read_results
 
 PARAMETERS = new_code_cell("SEED = 0", metadata={"tags": ["parameters"]})
 PROGRESS = """

@@ -44,6 +44,24 @@ Licence = Annotated[
 ]
 
 
+def versions(
+    bases: Annotated[
+        list[str] | None, typer.Argument(metavar="[BASE]...", help="tiny, offline, t5-small; the first two.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the page; report by default.")] = None,
+) -> None:
+    """Compare every method on two versions of transformers: that part of exactness.md and exactness.json.
+
+    transformers 4.57.6 goes into a folder of its own, build/transformers-4.57.6, if it is not there.
+    """
+    from peft_scratch.exactness.versions import run
+    from peft_scratch.paths import OFFLINE_BASE, ROOT
+
+    folder = output or ROOT / "report"
+    run(folder, OFFLINE_BASE, *([bases] if bases else []))
+    typer.echo(folder / "exactness.md")
+
+
 def convert(
     source: Annotated[
         Path, typer.Argument(help="lora.pt, prompts.pt or adapter.pt; or a folder of PEFT or AdapterHub.")
@@ -102,7 +120,7 @@ def parameters(
         write_json(json, result.as_dict())
 
 
-class Form(str, enum.Enum):
+class Form(enum.StrEnum):
     """What `export` writes."""
 
     MERGED = "merged"

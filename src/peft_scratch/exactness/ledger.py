@@ -21,6 +21,7 @@ from peft_scratch.exactness.t5_configs import empty_t5, t5_config
 from peft_scratch.libraries.catalogue import OPENDELTA, Call, calls
 from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt, apply, count_parameters
 from peft_scratch.methods.derivation import Step, letters, step, total
+from peft_scratch.methods.parameters import is_tied
 
 #: The methods at the assignment's sizes.
 METHODS: dict[str, Callable[..., Method]] = {
@@ -145,7 +146,7 @@ def base_steps(config: T5Config) -> list[Step]:
         step("relative positions: one table per stack", "2·k·h", sizes),
         step("last norm of each stack", "2·d", sizes),
     ]
-    if not config.tie_word_embeddings:
+    if not is_tied(config):
         steps.append(step("output layer, not tied to the vocabulary", "V·d", sizes))
     # The sum of six values is easier to follow than that of six formulas.
     return [*steps, replace(total(steps), numbers=" + ".join(str(line.value) for line in steps))]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods.method import require_positive_int
+from peft_scratch.methods.parameters import is_tied, untie
 from peft_scratch.paths import OFFLINE_BASE
 
 #: The name of the model in weights/base.
@@ -86,8 +89,14 @@ def hub_name(model: str | Path) -> str:
 
 def empty_t5(config: T5Config) -> T5ForConditionalGeneration:
     """A T5 of `config` in evaluation mode that takes no memory: on the device `meta`, a tensor is a shape."""
+    # OpenDelta runs a forward pass, and only the plain attention never looks at a value of the mask.
+    config = copy.deepcopy(config)
+    config._attn_implementation = "eager"
     with torch.device("meta"):
-        return T5ForConditionalGeneration(config).eval()
+        model = T5ForConditionalGeneration(config).eval()
+        if not is_tied(config):
+            untie(model)
+    return model
 
 
 def _read(path: Path) -> T5Config:
@@ -104,7 +113,7 @@ def _read(path: Path) -> T5Config:
         require_positive_int(f"In {path}, {field}", entries.get(field))
     try:
         config = T5Config.from_dict(entries)
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, StrictDataclassError) as problem:
         raise UserError(f"{path} is not the configuration of a T5 ({problem}).") from None
     for field in ("num_decoder_layers", "relative_attention_num_buckets"):
         require_positive_int(f"In {path}, {field}", getattr(config, field))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from peft_scratch.libraries.adapterhub_adapter import NAME, add_active, import_adapters, reduction_factor
+from peft_scratch.libraries.adapterhub_adapter import NAME, add_active, reduction_factor
+from peft_scratch.libraries.adapterhub_compat import import_adapters
 from peft_scratch.libraries.opendelta_compat import import_opendelta
 from peft_scratch.libraries.peft_lora import import_peft
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -40,7 +42,9 @@ class PeftLoRA(LoRA):
             lora_dropout=0.0,
             target_modules=list(self.targets),
         )
-        with torch.device(model.device):
+        with torch.device(model.device), warnings.catch_warnings():
+            # peft_model.py asks for it by the name that it had before transformers 5.
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
             wrapper = peft.get_peft_model(model, config)
         wrapper.train(model.training)  # a new wrapper is in training mode, whatever it wraps
         layers = [n for n, module in model.named_modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
@@ -57,10 +61,15 @@ class PeftLoRA(LoRA):
 
 
 def import_peft() -> ModuleType:
-    """The package `peft`.
+    """The package `peft`, which adapts plain layers whatever torchao is installed.
+
+    tuners/lora/torchao.py, dispatch_torchao, from PEFT 0.19 on asks of every layer, quantised or not, whether
+    torchao is there, and import_utils.py, is_torchao_available, raises if it is older than 0.16. Colab has
+    0.10. No layer here is quantised, so an old torchao is the same as none: while PEFT asks for the first
+    time, it is hidden, and PEFT remembers the answer.
 
     Raises:
-        UserError: it is not installed.
+        UserError: PEFT is not installed.
     """
     try:
         import peft
@@ -68,4 +77,15 @@ def import_peft() -> ModuleType:
         raise UserError(
             f"The library PEFT cannot be imported ({error}): run `pip install peft==0.21.2`."
         ) from None
+    try:
+        peft.import_utils.is_torchao_available()
+    except ImportError:
+        before = sys.modules.get("torchao")
+        sys.modules["torchao"] = None  # as Python has it for "not to be found"
+        try:
+            peft.import_utils.is_torchao_available()
+        finally:
+            del sys.modules["torchao"]
+            if before is not None:
+                sys.modules["torchao"] = before
     return peft

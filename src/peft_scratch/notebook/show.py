@@ -22,6 +22,7 @@ from pygments.lexers import PythonLexer
 from torch import Tensor
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, LABEL_WORDS, PROFILES, RUNS, Profile
+from peft_scratch.comparison import paired, sentence
 from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.experiments.session import Session
 from peft_scratch.results import Result, RunResult
@@ -294,22 +295,18 @@ def _with_dots(piece: str, review: str) -> str:
 def compare(session: Session, first: Result, second: Result) -> None:
     """Print how far two results are apart, and whether this many test reviews can tell them apart.
 
-    Both are measured on the same reviews, so only those that one gets right and the other wrong count. With b
-    and c of them among n, the difference (b - c) / n has the standard error
-    sqrt(b + c - (b - c)^2 / n) / n (McNemar 1947). Another seed moves a number too: this is the luck
-    of the test reviews alone.
+    Another seed moves a number too: this is the luck of the test reviews alone (`comparison.paired`).
     """
-    n = len(session.reviews.test)
-    wrong_first, wrong_second = set(first.mistakes), set(second.mistakes)
-    b, c = len(wrong_second - wrong_first), len(wrong_first - wrong_second)
-    gap, error = (b - c) / n, math.sqrt(b + c - (b - c) ** 2 / n) / n
-    verdict = "too far apart for chance alone" if abs(gap) > 2 * error else "a gap that chance alone can make"
+    print(f"{first.title}: {first.percent:.1f} %\n{second.title}: {second.percent:.1f} %")
+    difference = paired(first, second, len(session.reviews.test))
+    if difference is None:
+        print("These results do not list the same reviews' mistakes, so they cannot be compared further.")
+        return
+    differ = difference.only_first + difference.only_second
     print(
-        f"{first.title}: {first.percent:.1f} %\n"
-        f"{second.title}: {second.percent:.1f} %\n"
-        f"difference {100 * gap:+.1f} points, standard error {100 * error:.1f}: {verdict}.\n"
-        f"They are wrong on {len(wrong_first & wrong_second):,} of the same reviews, "
-        f"and differ on {b + c:,} of {n:,}."
+        f"{sentence(difference)}\n"
+        f"Both are wrong on {difference.both:,} of the reviews. "
+        f"On {differ:,} of {difference.reviews:,} only one of them is."
     )
 
 

@@ -1,17 +1,25 @@
-"""What a report is made from: the JSON of the runs, read and checked."""
+"""What a report is made from: the JSON of the runs and the student's notes, read and checked."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from peft_scratch.assignment import BASELINES, TEN
+from peft_scratch.comparison import SeedDifference, SeedSummary, over_seeds
 from peft_scratch.errors import UserError
-from peft_scratch.reporting.tables import Result, read_results
+from peft_scratch.paths import OFFLINE_BASE, ROOT
+from peft_scratch.reporting.facts import Pair, reviews_of, seed_differences
+from peft_scratch.results import Result, RunResult, SmallDataResult, read_results, read_small_data
 
-_EVERY_RESULT = ("profile", "accuracy", "malformed")
-_EVERY_RUN = ("config", "environment", "parameters", "base_model", "epochs", "curve", "seconds")
+#: The comparison of scratch and library with the same weights, which the checkout carries.
+EXACTNESS = ROOT / "report" / "exactness.json"
+#: How the offline base was made, likewise.
+PRETRAINING = OFFLINE_BASE / "pretraining.json"
 
 
 @dataclass(frozen=True)
@@ -19,56 +27,109 @@ class Inputs:
     """All that a report is made from.
 
     Attributes:
-        results: of the runs and of what they are held against, by id.
+        results: of the runs and of what they are compared with, by id; of the first seed.
         small_data: of the runs on few reviews, by id; may be empty.
         exactness: the comparison of scratch and library with the same weights, if it was made.
         pretraining: how the base was made, if it is our own.
+        further_seeds: results of the ten with other seeds, by id; may be empty.
+        notes: the student's discussion as Markdown, by language code; may be empty.
     """
 
-    results: dict[str, Result]
-    small_data: dict[str, Result]
-    exactness: Result | None
-    pretraining: Result | None
+    results: Mapping[str, Result]
+    small_data: Mapping[str, SmallDataResult]
+    exactness: Mapping[str, Any] | None
+    pretraining: Mapping[str, Any] | None
+    further_seeds: Mapping[str, list[RunResult]] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def runs(self) -> dict[str, Result]:
+    def runs(self) -> dict[str, RunResult]:
         """The results of those of the ten that there are, in their order."""
-        return {name: self.results[name] for name in TEN if name in self.results}
+        found = ((name, self.results.get(name)) for name in TEN)
+        return {name: result for name, result in found if isinstance(result, RunResult)}
+
+    @property
+    def seeds(self) -> dict[str, list[RunResult]]:
+        """The results of each run that has several seeds on the same reviews, the first seed's first."""
+        return {
+            name: [run, *self.further_seeds[name]]
+            for name, run in self.runs.items()
+            if self.further_seeds.get(name) and reviews_of(run, "test")
+        }
+
+    @cached_property
+    def summaries(self) -> dict[str, SeedSummary]:
+        """Mean and interval of each run that has several seeds."""
+        return {name: over_seeds(runs, reviews_of(runs[0], "test") or 0) for name, runs in self.seeds.items()}
+
+    @cached_property
+    def seed_differences(self) -> dict[Pair, SeedDifference]:
+        """The pairs of runs over the seeds that both have."""
+        return seed_differences(self.seeds)
 
 
-def read(folder: Path, exactness: Path, pretraining: Path) -> Inputs:
-    """Read the JSON that a report is made from.
+def read(output: Path, exactness: Path = EXACTNESS, pretraining: Path = PRETRAINING) -> Inputs:
+    """Read what a report is made from.
 
     Args:
-        folder: holds `results` and, perhaps, `small_data`.
+        output: the output folder of a profile. Its `report` holds `results` and, perhaps, `small_data` and
+            `seeds`; beside it, perhaps, are the student's `notes.md` and `notes.fa.md`.
         exactness, pretraining: the files of these; they may be missing.
 
     Raises:
-        UserError: there is no result, or a file is not the JSON that it should be.
+        UserError: there is no result, or a file is not what it should be.
     """
+    folder = output / "report"
     results = read_results(folder / "results")
     if not results.keys() & (TEN | BASELINES).keys():
         raise UserError(f"{folder / 'results'} holds no result: `make run` makes them.")
-    for name in results.keys() & (TEN | BASELINES).keys():
-        wanted = _EVERY_RESULT + _EVERY_RUN if name in TEN else _EVERY_RESULT
-        if absent := [key for key in wanted if key not in results[name]]:
-            raise UserError(
-                f"{folder / 'results' / name}.json lacks {', '.join(absent)}: delete it, run {name} again."
-            )
     base = _read(pretraining, "peft-scratch base")
     sizes = {
-        (run["base_model"]["name"], run["base_model"]["parameters"])
+        (run.base_model.name, run.base_model.parameters)
         for run in results.values()
-        if "config" in run
+        if isinstance(run, RunResult)
     }
     if base is not None and sizes != {("weights/base", base["parameters"])}:
         base = None  # these runs stand on another base
     return Inputs(
-        results, read_results(folder / "small_data", {}), _read(exactness, "peft-scratch parity"), base
+        results,
+        read_small_data(folder / "small_data"),
+        _read(exactness, "peft-scratch parity"),
+        base,
+        read_seeds(folder / "seeds"),
+        _notes(output),
     )
 
 
-def _read(path: Path, command: str) -> Result | None:
+def read_seeds(folder: Path) -> dict[str, list[RunResult]]:
+    """The results of further seeds, by id; `folder` has a folder for each seed.
+
+    Raises:
+        UserError: a file is not the JSON of a result.
+    """
+    seeds: dict[str, list[RunResult]] = {}
+    for path in sorted(folder.glob("*/"), key=lambda path: (len(path.name), path.name)):
+        for name, result in read_results(path).items():
+            if isinstance(result, RunResult) and name in TEN:
+                seeds.setdefault(name, []).append(result)
+    return seeds
+
+
+def _notes(output: Path) -> dict[str, str]:
+    notes = {}
+    for code, name in (("en", "notes.md"), ("fa", "notes.fa.md")):
+        path = output / name
+        if path.is_file():
+            try:
+                text = path.read_text(encoding="utf-8-sig")
+            except UnicodeDecodeError:
+                raise UserError(f"{path} is not a UTF-8 text file: save it as UTF-8.") from None
+            if text.strip():
+                notes[code] = text
+    return notes
+
+
+def _read(path: Path, command: str) -> Mapping[str, Any] | None:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The two tables, from the results' JSON files alone.
+"""The tables, from the results' JSON files alone.
 
 Nothing here knows how a run is made: what is not in a JSON file is not in a table, and a run without
 a file is shown as missing.
@@ -6,145 +6,96 @@ a file is shown as missing.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from peft_scratch.assignment import BASELINES, TEN
-from peft_scratch.errors import UserError
-
-Result = dict[str, Any]
+from peft_scratch.assignment import BASELINES, PROFILES, RUNS, TEN
+from peft_scratch.comparison import SeedDifference, SeedSummary, over_seeds
+from peft_scratch.files import write_atomically
+from peft_scratch.reporting.facts import Pair, is_assignments, reviews_of, seed_differences
+from peft_scratch.reporting.inputs import read_seeds
+from peft_scratch.results import Result, RunResult, read_results
 
 MISSING = "missing"
 
-
-@dataclass(frozen=True)
-class HandCount:
-    """A derivation in symbols, with numbers put in, and its value."""
-
-    symbols: str
-    with_numbers: str
-    value: int
+Results = Mapping[str, Result]
+Seeds = Mapping[str, list[RunResult]]
 
 
-def _full(size: Result, hyper: Result) -> HandCount:
-    return HandCount("0", "0", 0)
+def write(output: Path) -> str:
+    """Write the tables of the results in an output folder into its folder `report/tables`.
 
-
-def _soft_prompt(size: Result, hyper: Result) -> HandCount:
-    N, d = hyper["virtual_tokens"], size["d_model"]
-    return HandCount("N·d", f"{N}·{d}", N * d)
-
-
-def _adapter(size: Result, hyper: Result) -> HandCount:
-    E, D, d, b = size["num_layers"], size["num_decoder_layers"], size["d_model"], hyper["bottleneck"]
-    return HandCount(
-        "(E + D)·(d·b + b + b·d + d)",
-        f"({E} + {D})·({d}·{b} + {b} + {b}·{d} + {d})",
-        (E + D) * (d * b + b + b * d + d),
-    )
-
-
-def _lora(size: Result, hyper: Result) -> HandCount:
-    # A decoder layer has two attention blocks, each block a q and a v.
-    E, D, d, i, r = (
-        size["num_layers"],
-        size["num_decoder_layers"],
-        size["d_model"],
-        size["inner_dim"],
-        hyper["rank"],
-    )
-    return HandCount(
-        "(E + 2·D)·2·r·(d + i)",
-        f"({E} + 2·{D})·2·{r}·({d} + {i})",
-        (E + 2 * D) * 2 * r * (d + i),
-    )
-
-
-HAND_COUNTS = {"full": _full, "soft_prompt": _soft_prompt, "adapter": _adapter, "lora": _lora}
-
-
-# What each part of a result holds at least, wherever it has that part.
-PARTS = {
-    "accuracy": ("best",),
-    "config": (
-        "kind",
-        "library",
-        "hyperparameters",
-        "learning_rate",
-        "epochs",
-        "batch_size",
-        "reviews",
-        "seed",
-    ),
-    "environment": ("python", "versions", "device", "device_name", "precision"),
-    "parameters": ("added", "trainable", "whole"),
-    "base_model": ("name", "d_model", "num_layers", "num_decoder_layers", "inner_dim", "parameters"),
-    "seconds": ("training", "evaluation"),
-    "memory": ("parameters", "gradients", "optimizer", "activations", "peak"),
-    "knowledge": ("reviews", "base", "tuned", "off"),
-    "training_accuracy": ("accuracy", "reviews"),
-    "disk": ("delta", "base"),
-}
-
-
-def read_results(folder: Path, parts: Mapping[str, Sequence[str]] = PARTS) -> dict[str, Result]:
-    """The results in `folder`, by id; each has in its `parts` what these are said to hold.
+    Returns:
+        The page with the ten numbers.
 
     Raises:
         UserError: a file is not the JSON of a result.
     """
-    results = {}
-    for path in sorted(folder.glob("*.json")):
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            results[result["id"]] = result
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{path} is not the JSON of a result: delete it and run again what it should hold."
-            ) from None
-        for part, names in parts.items():
-            if part in result and (absent := [n for n in names if n not in (result[part] or ())]):
-                raise UserError(
-                    f"{path} lacks {', '.join(f'{part}.{name}' for name in absent)}: delete it and run again "
-                    f"what it should hold, {result['id']}."
-                )
-    return results
+    results = read_results(output / "report" / "results")
+    seeds = read_seeds(output / "report" / "seeds")
+    for name, text in tables(results, seeds).items():
+        write_atomically(output / "report" / "tables" / name, text)
+    return numbers_markdown(results)
 
 
-def numbers(results: dict[str, Result]) -> pd.DataFrame:
-    """The ten numbers and the three to hold them against; accuracies and shares in percent.
+def tables(results: Results, further_seeds: Seeds | None = None) -> dict[str, str]:
+    """The content of every table file, by its name.
 
-    Columns: `run`, `best` (the course's number: the best epoch on the test split), `best_epoch`,
+    Args:
+        results: of the first seed, by id.
+        further_seeds: of the others, by id of the run.
+    """
+    files = {
+        "numbers.csv": numbers(results).to_csv(float_format="%.1f"),
+        "numbers.md": numbers_markdown(results),
+        "parameters.csv": parameters(results).to_csv(),
+        "parameters.md": parameters_markdown(results),
+    }
+    seeds = {
+        name: [results[name], *runs]
+        for name, runs in (further_seeds or {}).items()
+        if isinstance(results.get(name), RunResult) and reviews_of(results[name], "test")
+    }
+    if seeds:
+        files["seeds.csv"] = seed_table(seeds).to_csv(float_format="%.2f")
+        files["differences.csv"] = difference_table(seeds).to_csv(index=False, float_format="%.3f")
+    return files
+
+
+def numbers(results: Results) -> pd.DataFrame:
+    """The ten numbers and the three to compare them with; accuracies and shares in percent.
+
+    Columns: `run`, `best` (the assignment's number: the best epoch on the test split), `best_epoch`,
     `last`, `validation_chosen` (the epoch that a part of the test split chose, on the rest of it),
-    `validation_epoch`, `malformed`, `epochs`, `seconds`, `profile`. A cell that the run has no value
-    for is empty; a missing run has none.
+    `validation_epoch`, `published_low` and `published_high` (of the assignment's constants on t5-small,
+    whatever was run), `malformed`, `epochs`, `seconds`, `profile`. A cell that the run has no value for is
+    empty; a missing run has none but the published ones.
     """
     rows = []
     for name, title in (TEN | BASELINES).items():
-        result = results.get(name)
         row: dict[str, Any] = {"id": name, "run": title}
-        if result is not None:
-            accuracy = result["accuracy"]
+        if name in RUNS:
+            row["published_low"], row["published_high"] = RUNS[name].published
+        if (result := results.get(name)) is not None:
+            accuracy = result.accuracy
             row |= {
-                "best": 100 * accuracy["best"],
-                "best_epoch": accuracy.get("best_epoch"),
-                "last": _percent(accuracy.get("last")),
-                "validation_chosen": _percent(accuracy.get("validation_chosen")),
-                "validation_epoch": accuracy.get("validation_chosen_epoch"),
-                "malformed": 100 * result["malformed"],
-                "epochs": len(result["epochs"]) if "epochs" in result else None,
-                "seconds": sum(result["seconds"].values()) if "seconds" in result else None,
-                "profile": result["profile"],
+                "best": 100 * accuracy.best,
+                "best_epoch": accuracy.best_epoch,
+                "last": _percent(accuracy.last),
+                "validation_chosen": _percent(accuracy.validation_chosen),
+                "validation_epoch": accuracy.validation_chosen_epoch,
+                "malformed": 100 * result.malformed,
+                "profile": result.profile,
             }
+        if isinstance(result, RunResult):
+            row |= {"epochs": len(result.epochs), "seconds": result.seconds.total}
         rows.append(row)
     columns = [
         *("id", "run", "best", "best_epoch", "last", "validation_chosen", "validation_epoch"),
-        *("malformed", "epochs", "seconds", "profile"),
+        *("published_low", "published_high", "malformed", "epochs", "seconds", "profile"),
     ]
     whole = dict.fromkeys(("best_epoch", "validation_epoch", "epochs"), "Int64")
     # In one step: 105.46 is 105, not 105.5 and then 106.
@@ -152,55 +103,89 @@ def numbers(results: dict[str, Result]) -> pd.DataFrame:
     return table.set_index("id")
 
 
-def parameters(results: dict[str, Result]) -> pd.DataFrame:
+def parameters(results: Results) -> pd.DataFrame:
     """The hand count of every run beside torch's.
 
     Columns: `run`, `formula`, `with_numbers`, `added` (by the formula), `trainable` and `whole`
     (counted), `base` (counted before), and `difference`: what was counted less what the formula
-    says, of the added parameters and, but for full fine-tuning, of the trainable ones. It must be 0.
+    says, of the added parameters and, but for full fine-tuning, of the trainable ones. It must be 0. A
+    result of an older kit has no hand count: its cells stay empty.
     """
     rows = []
     for name, title in TEN.items():
         result = results.get(name)
         row: dict[str, Any] = {"id": name, "run": title}
-        if result is not None:
-            counted, size, config = result["parameters"], result["base_model"], result["config"]
-            by_hand = HAND_COUNTS[config["kind"]](size, config["hyperparameters"])
-            trains = counted["whole"] if config["kind"] == "full" else by_hand.value
-            row |= {
-                "formula": by_hand.symbols,
-                "with_numbers": by_hand.with_numbers,
-                "added": by_hand.value,
-                "trainable": counted["trainable"],
-                "whole": counted["whole"],
-                "base": size["parameters"],
-                "difference": abs(counted["whole"] - size["parameters"] - by_hand.value)
-                + abs(counted["trainable"] - trains),
-            }
+        if isinstance(result, RunResult):
+            counted, base = result.parameters, result.base_model.parameters
+            row |= {"trainable": counted.trainable, "whole": counted.whole, "base": base}
+            if (by_hand := counted.by_hand) is not None:
+                trains = counted.whole if result.config.kind == "full" else by_hand.value
+                row |= {
+                    "formula": by_hand.symbols,
+                    "with_numbers": by_hand.with_numbers,
+                    "added": by_hand.value,
+                    "difference": abs(counted.whole - base - by_hand.value) + abs(counted.trainable - trains),
+                }
         rows.append(row)
     columns = ["id", "run", "formula", "with_numbers", "added", "trainable", "whole", "base", "difference"]
     whole = dict.fromkeys(("added", "trainable", "whole", "base", "difference"), "Int64")
     return pd.DataFrame(rows, columns=columns).astype(whole).set_index("id")
 
 
-def numbers_markdown(results: dict[str, Result]) -> str:
+def seed_table(seeds: Seeds) -> pd.DataFrame:
+    """Accuracy over the seeds in percent: `run`, `seeds`, `mean`, `deviation`, `low` and `high`."""
+    rows = []
+    for name in TEN:
+        if name in seeds:
+            of: SeedSummary = over_seeds(seeds[name], reviews_of(seeds[name][0], "test") or 0)
+            percents = {key: 100 * getattr(of, key) for key in ("mean", "deviation", "low", "high")}
+            rows.append({"id": name, "run": TEN[name], "seeds": of.seeds, **percents})
+    columns = ["id", "run", "seeds", "mean", "deviation", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).set_index("id")
+
+
+def difference_table(seeds: Seeds) -> pd.DataFrame:
+    """Differences of pairs over the seeds, in points: `first`, `second`, `seeds`, `gap`, `low`, `high`,
+    `p` (corrected for the number of pairs) and `findable`."""
+    found: dict[Pair, SeedDifference] = seed_differences(seeds)
+    rows = [
+        {
+            **{"first": pair.first, "second": pair.second, "seeds": of.seeds},
+            **{key: 100 * getattr(of, key) for key in ("gap", "low", "high", "findable")},
+            "p": of.p,
+        }
+        for pair, of in found.items()
+    ]
+    return pd.DataFrame(rows, columns=["first", "second", "seeds", "gap", "low", "high", "p", "findable"])
+
+
+# Pages
+
+
+def numbers_markdown(results: Results) -> str:
     """`numbers` as a page, with the profile and the base that the figures are from in its heading."""
     return (
         f"# The ten numbers: {_origin(results)}\n\n{_note(results)}{_numbers_table(results)}\n\n"
-        "Accuracy on the test reviews. *Best epoch* is the course's number; it selects on the test reviews. "
-        "*Validation-chosen* does not: a fifth of the test reviews chose the epoch, the others were scored. "
-        "*Malformed* is the share of outputs that are neither label word; they count as wrong.\n"
+        "Accuracy on the test reviews. *Best epoch* is the number that the assignment asks for; the same "
+        "reviews choose the epoch and score it, which is optimistic. *By validation*: a fifth of the test "
+        "reviews chooses the epoch, the others score it. *Published*: the range of three to four published "
+        "runs of the assignment's constants on `t5-small`, one seed each. *Malformed* is the share of "
+        "outputs that are neither label word; they count as wrong.\n"
     )
 
 
-def _numbers_table(results: dict[str, Result]) -> str:
+def _numbers_table(results: Results) -> str:
     table = numbers(results)
     shown = pd.DataFrame(
         {
             "run": table.run,
             "best epoch, %": _with_epoch(table.best, table.best_epoch),
             "last epoch, %": table["last"].map(_decimal),
-            "validation-chosen, %": _with_epoch(table.validation_chosen, table.validation_epoch),
+            "by validation, %": _with_epoch(table.validation_chosen, table.validation_epoch),
+            "published, %": [
+                "" if pd.isna(low) else f"{low:.1f}\N{EN DASH}{high:.1f}"
+                for low, high in zip(table.published_low, table.published_high, strict=True)
+            ],
             "malformed, %": table.malformed.map(_decimal),
             "epochs": table.epochs.map(_thousands),
             "seconds": table.seconds.map(lambda seconds: "" if pd.isna(seconds) else f"{seconds:,.0f}"),
@@ -210,35 +195,26 @@ def _numbers_table(results: dict[str, Result]) -> str:
     return _markdown(shown)
 
 
-def parameters_markdown(results: dict[str, Result]) -> str:
+def parameters_markdown(results: Results) -> str:
     """`parameters` as a page."""
     table = parameters(results)
     counts = ["added", "trainable", "whole", "base", "difference"]
     shown = table.assign(**{name: table[name].map(_thousands) for name in counts}).astype(object).fillna("")
-    shown.loc[table.added.isna(), "formula"] = MISSING
+    shown.loc[table.whole.isna(), "formula"] = MISSING
     shown.columns = [
         *("run", "added, by formula", "with numbers", "= added"),
         *("counted: trainable", "counted: whole", "base", "difference"),
     ]
     return (
         f"# Parameters: {_origin(results)}\n\n{_note(results)}{_markdown(shown, text_columns=3)}\n\n"
-        "E and D are the layers of encoder and decoder, d is the width of the model, i that of its "
-        "attention; N, b and r are prompt rows, bottleneck and rank. *Difference* is what was counted less "
-        "what the formula says, for the whole model and for what trains.\n"
+        "E and D are the numbers of encoder and decoder layers, d is the width of the model, i that of its "
+        "attention; N, b and r are prompt rows, bottleneck and rank. *Difference* is what was counted minus "
+        "what the formula says, for the whole model and for what trains. A result of an older version has no "
+        "hand count.\n"
     )
 
 
-def tables(results: dict[str, Result]) -> dict[str, str]:
-    """The content of every table file, by its name."""
-    return {
-        "numbers.csv": numbers(results).to_csv(float_format="%.1f"),
-        "numbers.md": numbers_markdown(results),
-        "parameters.csv": parameters(results).to_csv(),
-        "parameters.md": parameters_markdown(results),
-    }
-
-
-def with_numbers(page: str, results: dict[str, Result]) -> str:
+def with_numbers(page: str, results: Results) -> str:
     """`page` with the table of the ten numbers put between its two `numbers` markers."""
     start, end = "<!-- numbers: written by `make tables` -->", "<!-- /numbers -->"
     before, _, rest = page.partition(start)
@@ -246,27 +222,29 @@ def with_numbers(page: str, results: dict[str, Result]) -> str:
     return f"{before}{start}\n{_numbers_table(results)}\n{end}{after}"
 
 
-def _origin(results: dict[str, Result]) -> str:
+def _origin(results: Results) -> str:
     """Which profile, base and reviews the results are from, in a few words."""
-    origins = sorted({_origin_of(result) for result in results.values() if "config" in result})
+    origins = sorted({_origin_of(result) for result in results.values() if isinstance(result, RunResult)})
     return " and ".join(origins) or "no run yet"
 
 
-def _origin_of(result: Result) -> str:
-    config, base = result["config"], result["base_model"]
+def _origin_of(result: RunResult) -> str:
+    config, base = result.config, result.base_model
+    digest = f" (SHA-256 {config.base_sha256[:8]}…)" if config.base_sha256 else ""
     return (
-        f"profile {result['profile']}, base {base['name']} of {base['parameters']:,} parameters "
-        f"(SHA-256 {config['base_sha256'][:8]}…), reviews {config['reviews']}, seed {config['seed']}"
+        f"profile {result.profile}, base {base.name} of {base.parameters:,} parameters{digest}, "
+        f"reviews {config.reviews}, seed {config.seed}"
     )
 
 
-def _note(results: dict[str, Result]) -> str:
-    profiles = {result["profile"] for result in results.values()}
-    if profiles <= {"course"}:
+def _note(results: Results) -> str:
+    profiles = [PROFILES.get(result.profile) for result in results.values()]
+    runs = [result for result in results.values() if isinstance(result, RunResult)]
+    if all(profile and profile.is_assignment for profile in profiles) and all(map(is_assignments, runs)):
         return ""
     return (
         "**Not the assignment's numbers**: these are from another base and fewer reviews than `t5-small` on "
-        "the whole of IMDB, and can be compared with one another only.\n\n"
+        "the whole of IMDB. Compare them with one another only, not with the published ones.\n\n"
     )
 
 

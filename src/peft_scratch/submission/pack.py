@@ -59,7 +59,7 @@ def pack_checked(output: Path | None, number: str, name: str, any_number: bool =
     """
     number, name = checked_number(number, any_number), checked_name(name)
     folder = output or _worked_in()
-    if not (folder / "report" / "report.pdf").is_file():
+    if not any((folder / "report").glob("report*.pdf")):  # of one language, it may be report.fa.pdf
         raise UserError(f"There is no report/report.pdf in {shown(folder)}: run `make report` first.")
     gathered = gather([folder])
     checked = inspect(gathered, student=(number, name))

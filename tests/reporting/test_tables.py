@@ -6,19 +6,21 @@ import json
 
 import pandas as pd
 import pytest
+from report_documents import as_result
+from transformers import T5Config
 
 from peft_scratch.assignment import BASELINES, RUNS, TEN
 from peft_scratch.errors import UserError
+from peft_scratch.libraries import method_of
 from peft_scratch.reporting.tables import (
-    PARTS,
     numbers,
     numbers_markdown,
     parameters,
     parameters_markdown,
-    read_results,
     tables,
     with_numbers,
 )
+from peft_scratch.results import HandCount, RunResult, read_results
 
 T5_SMALL = {
     "name": "google-t5/t5-small",
@@ -40,10 +42,11 @@ ACCOUNTING = {
 }
 
 
-def _result(name: str, profile: str = "course") -> dict:
+def _document(name: str, profile: str = "course") -> dict:
     kind, hyperparameters, added, whole = ACCOUNTING[name]
     return {
         "id": name,
+        "title": TEN[name],
         "profile": profile,
         "config": {
             "kind": kind,
@@ -56,8 +59,20 @@ def _result(name: str, profile: str = "course") -> dict:
             "base_sha256": "0123456789abcdef",
             "seed": 3,
         },
+        "environment": {
+            "python": "3.11.7",
+            "versions": {},
+            "device": "cpu",
+            "device_name": "2 cores",
+            "precision": "float32",
+        },
         "base_model": T5_SMALL,
-        "parameters": {"added": added, "trainable": added or whole, "whole": whole},
+        "parameters": {
+            "added": added,
+            "trainable": added or whole,
+            "whole": whole,
+            "by_hand": _by_hand(name, T5Config(d_model=512, num_heads=8, d_kv=64, num_layers=6)),
+        },
         "accuracy": {
             "best": 0.90164,
             "best_epoch": 2,
@@ -66,15 +81,30 @@ def _result(name: str, profile: str = "course") -> dict:
             "validation_chosen_epoch": 1,
         },
         "malformed": 0.0012,
-        "epochs": [{}, {}, {}],
+        "epochs": [{"epoch": epoch, "loss": 0.5, "accuracy": 0.9} for epoch in (1, 2, 3)],
+        "curve": [[1.0, 0.5]],
         "seconds": {"training": 100.25, "evaluation": 50.5},
     }
 
 
+def _by_hand(name: str, config: T5Config) -> dict:
+    """The count that the method itself derives."""
+    derivation = method_of(RUNS[name]).derivation(config)
+    keys = ("symbols", "with_numbers", "value")
+    return {key: getattr(derivation, key) for key in keys}
+
+
+def _run(name: str, profile: str = "course") -> RunResult:
+    return RunResult.model_validate(_document(name, profile))
+
+
 @pytest.fixture
 def results() -> dict:
-    zero_shot = {"id": "zero_shot", "profile": "course", "accuracy": {"best": 0.5}, "malformed": 0.25}
-    return {name: _result(name) for name in ACCOUNTING} | {"zero_shot": zero_shot}
+    zero_shot = {
+        **{"id": "zero_shot", "title": BASELINES["zero_shot"], "profile": "course"},
+        **{"accuracy": {"best": 0.5}, "malformed": 0.25},
+    }
+    return {name: _run(name) for name in ACCOUNTING} | {"zero_shot": as_result(zero_shot)}
 
 
 def test_the_rows_are_the_ten_runs_as_they_are_titled():
@@ -97,7 +127,7 @@ def test_a_baseline_has_no_epochs(results):
 def test_what_was_not_run_is_shown_as_missing(results):
     table = numbers(results)
     assert list(table.index) == [*TEN, *BASELINES]
-    assert table.loc["prompt_opendelta_n10"].drop("run").isna().all()
+    assert table.loc["prompt_opendelta_n10"].drop(["run", "published_low", "published_high"]).isna().all()
     lines = numbers_markdown(results).splitlines()
     missing = [line for line in lines if "missing" in line]
     assert len(missing) == len(TEN) + len(BASELINES) - len(results)
@@ -114,17 +144,16 @@ def test_the_hand_count_is_the_contracts(results, name):
 def test_the_derivation_is_written_out(results):
     table = parameters(results)
     assert table.loc["adapter_scratch_b8", "with_numbers"] == "(6 + 6)·(512·8 + 8 + 8·512 + 512)"
-    assert table.loc["lora_peft_r1", "with_numbers"] == "(6 + 2·6)·2·1·(512 + 512)"
+    assert table.loc["lora_peft_r1", "with_numbers"] == "(6 + 2·6)·2·(512·1 + 1·512)"
     assert table.loc["prompt_scratch_n10", "with_numbers"] == "10·512"
 
 
 def test_encoder_decoder_and_attention_may_differ_in_size(results):
     # By hand: 3 + 2 layers of width 8, attention 12 wide. LoRA r = 8: 3 + 4 attentions, a q and a v each,
     # 8 rows of 8 in and 8 columns of 12 out. Adapter b = 8: 5 times 64 + 8 + 64 + 8.
-    size = {"d_model": 8, "inner_dim": 12, "num_layers": 3, "num_decoder_layers": 2}
-    for result in results.values():
-        if "base_model" in result:
-            result["base_model"] = T5_SMALL | size
+    config = T5Config(d_model=8, num_heads=3, d_kv=4, num_layers=3, num_decoder_layers=2)
+    for name in ACCOUNTING:
+        results[name].parameters.by_hand = HandCount(**_by_hand(name, config))
     table = parameters(results)
     assert table.loc["lora_scratch_r8", "added"] == 7 * 2 * (8 * 8 + 8 * 12)
     assert table.loc["adapter_scratch_b8", "added"] == 5 * 144
@@ -132,7 +161,8 @@ def test_encoder_decoder_and_attention_may_differ_in_size(results):
 
 @pytest.mark.parametrize("counted", ["trainable", "whole"])
 def test_a_wrong_count_shows(results, counted):
-    results["lora_scratch_r8"]["parameters"][counted] += 7
+    of = results["lora_scratch_r8"].parameters
+    setattr(of, counted, getattr(of, counted) + 7)
     assert parameters(results).loc["lora_scratch_r8", "difference"] == 7
 
 
@@ -145,7 +175,7 @@ def test_the_heading_says_where_the_numbers_are_from(results):
 
 
 def test_another_profile_is_no_hand_in_and_a_mixture_shows(results):
-    results["full"] = _result("full", profile="offline")
+    results["full"] = _run("full", profile="offline")
     page = numbers_markdown(results)
     assert "profile course" in page.splitlines()[0]
     assert "profile offline" in page.splitlines()[0]
@@ -179,16 +209,38 @@ def test_the_readme_holds_the_table_once_however_often_it_is_written(results):
 
 def test_results_are_read_by_id(tmp_path, results):
     for name, result in results.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+        (tmp_path / f"{name}.json").write_text(json.dumps(result.as_json()))
     assert read_results(tmp_path) == results
 
 
-@pytest.mark.parametrize(("part", "name"), [(part, name) for part in PARTS for name in PARTS[part]])
+MEMORY = dict.fromkeys(("parameters", "gradients", "optimizer", "activations", "peak"), 1)
+KNOWLEDGE = {"reviews": 128, "base": 2.0, "tuned": 2.5, "off": None}
+# What each part of a result holds at least, wherever it has that part.
+NEEDED = {
+    "accuracy": ("best",),
+    "config": (
+        *("kind", "library", "hyperparameters", "learning_rate"),
+        *("epochs", "batch_size", "reviews"),
+    ),
+    "environment": ("python", "versions", "device", "device_name", "precision"),
+    "parameters": ("added", "trainable", "whole"),
+    "base_model": ("name", "d_model", "num_layers", "num_decoder_layers", "inner_dim", "parameters"),
+    "seconds": ("training", "evaluation"),
+    "memory": tuple(MEMORY),
+    "knowledge": tuple(KNOWLEDGE),
+    "training_accuracy": ("accuracy", "reviews"),
+    "disk": ("delta", "base"),
+}
+
+
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part in NEEDED for name in NEEDED[part]])
 def test_a_result_that_lacks_a_part_of_a_part_is_named(tmp_path, results, part, name):
-    result = copy.deepcopy(next(iter(results.values())))
-    result[part] = {other: 1 for other in PARTS[part] if other != name}
-    (tmp_path / "full.json").write_text(json.dumps(result))
-    with pytest.raises(UserError, match=rf"full\.json lacks {part}\.{name}: delete it and run again"):
+    document = _document("full") | {"memory": MEMORY, "disk": {"delta": 1, "base": 2}}
+    document |= {"knowledge": KNOWLEDGE, "training_accuracy": {"accuracy": 0.9, "reviews": 500}}
+    assert as_result(document).disk.base == 2, "whole as it is"
+    document[part] = {other: value for other, value in document[part].items() if other != name}
+    (tmp_path / "full.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match=rf"full\.json lacks {part}\.{name}: delete it and run full again"):
         read_results(tmp_path)
 
 

@@ -1,0 +1,284 @@
+"""What the results say, without a word of any language: shares, bytes, differences and verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, PROFILES, RUNS
+from peft_scratch.comparison import Difference, SeedDifference, holm, paired, paired_over_seeds
+from peft_scratch.results import Knowledge, Memory, Result, RunResult, SmallDataResult
+
+PARTS_OF_MEMORY = ("parameters", "gradients", "optimizer", "activations")
+
+#: What must be the same for two rows to be comparable, by the word for it.
+CONDITIONS: dict[str, Callable[[RunResult], Any]] = {
+    "profile": lambda run: run.profile,
+    "base": lambda run: (run.base_model.model_dump(), run.config.base_sha256),
+    "reviews": lambda run: [
+        getattr(run.config, key) for key in ("reviews", "train_reviews", "test_reviews", "max_tokens")
+    ],
+    "training": lambda run: (run.config.epochs, run.config.batch_size),
+    "seed": lambda run: run.config.seed,
+    "device": lambda run: [getattr(run.environment, key) for key in ("device", "device_name", "precision")],
+    "versions": lambda run: run.environment.versions,
+}
+
+
+def differing_conditions(runs: Iterable[RunResult]) -> list[str]:
+    """The `CONDITIONS` in which the runs are not alike."""
+    runs = list(runs)
+    return [word for word, of in CONDITIONS.items() if len({json.dumps(of(run)) for run in runs}) > 1]
+
+
+def is_assignments(run: RunResult) -> bool:
+    """Whether the run has the assignment's profile, base and reviews, so that its number can be handed in."""
+    profile = PROFILES.get(run.profile)
+    return (
+        profile is not None
+        and profile.is_assignment
+        and (run.base_model.name, run.config.reviews) == (HUB_BASE, HUB_REVIEWS)
+    )
+
+
+def reviews_of(run: RunResult, split: Literal["train", "test"]) -> int | None:
+    """How many were in `split`; `None` if an older result took all and did not count them."""
+    return (run.reviews or {}).get(split) or getattr(run.config, f"{split}_reviews")
+
+
+def standard_error(share: float, reviews: int) -> float:
+    """Of an accuracy, as a share, measured on so many reviews."""
+    return math.sqrt(share * (1 - share) / reviews)
+
+
+def error_of(run: RunResult, share: float) -> float | None:
+    """The standard error of a run's accuracy `share`; `None` if nobody knows on how many reviews."""
+    reviews = reviews_of(run, "test")
+    return standard_error(share, reviews) if reviews else None
+
+
+def ends(values: Mapping[str, float]) -> tuple[str, str]:
+    """The names of the smallest and of the largest value."""
+    return min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+
+
+def mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+# Parameters
+
+
+def count_is_right(run: RunResult) -> bool | None:
+    """Whether the hand count is what was counted, added and trained; `None` without a hand count."""
+    by_hand, counted = run.parameters.by_hand, run.parameters
+    if by_hand is None:
+        return None
+    trains = counted.whole if run.config.kind == "full" else by_hand.value
+    return counted.whole - run.base_model.parameters == by_hand.value and counted.trainable == trains
+
+
+# The three claims
+
+Verdict = Literal["holds", "partly", "contradicted", "open"]
+
+
+def optimizer_bytes(runs: Mapping[str, RunResult]) -> dict[str, float]:
+    """Bytes of optimizer state for each trained parameter."""
+    return {
+        name: run.memory.optimizer / run.parameters.trainable
+        for name, run in runs.items()
+        if run.memory is not None
+    }
+
+
+def memory_verdict(runs: Mapping[str, RunResult]) -> Verdict:
+    """Claim 1: the optimizer's state is in proportion to what is trained, whatever the method."""
+    held = optimizer_bytes(runs)
+    if len({runs[name].config.kind for name in held}) < 2:
+        return "open"
+    return "holds" if max(held.values()) <= 1.1 * min(held.values()) else "contradicted"
+
+
+def all_of(memory: Memory) -> int:
+    """The sum of the parts, in bytes."""
+    return sum(getattr(memory, part) for part in PARTS_OF_MEMORY)
+
+
+def gpu_peaks(runs: Mapping[str, RunResult]) -> dict[str, int]:
+    """The peaks that a GPU's allocator counted. What a whole process holds says nothing of the methods."""
+    return {
+        name: run.memory.peak
+        for name, run in runs.items()
+        if run.memory is not None and run.memory.peak is not None and run.memory.peak_kind == "cuda"
+    }
+
+
+def off_distances(runs: Mapping[str, RunResult]) -> dict[str, float]:
+    """How far the base's loss with the method switched off is from that of the untouched base."""
+    return {
+        name: abs(run.knowledge.off - run.knowledge.base)
+        for name, run in runs.items()
+        if run.knowledge is not None and run.knowledge.off is not None
+    }
+
+
+def small_files(runs: Mapping[str, RunResult]) -> dict[str, int]:
+    """Bytes of the trained part's file, of all runs but full fine-tuning."""
+    return {name: run.disk.delta for name, run in runs.items() if run.disk is not None and name != "full"}
+
+
+def disk_verdict(runs: Mapping[str, RunResult]) -> Literal["holds", "fits", "serves", "contradicted", "open"]:
+    """Claim 2: all the small files take less than one more base (it `fits`), which comes back to the bit
+    once a method is switched off (it `serves`)."""
+    small, off = small_files(runs), off_distances(runs)
+    if not small or not off:
+        return "open"
+    base = next(run.disk.base for run in runs.values() if run.disk is not None)
+    fits, serves = sum(small.values()) < base, not any(off.values())
+    if fits and serves:
+        return "holds"
+    return "fits" if fits else "serves" if serves else "contradicted"
+
+
+@dataclass(frozen=True)
+class Extremeness:
+    """Where full fine-tuning stands among the others: how many of them exceed it, of how many."""
+
+    full: float
+    exceed: int
+    others: int
+
+    @property
+    def supports(self) -> Verdict:
+        """Of a claim that full fine-tuning has the largest value."""
+        if self.exceed == 0:
+            return "holds"
+        return "contradicted" if 2 * self.exceed > self.others else "partly"
+
+
+def extremeness(values: Mapping[str, float]) -> Extremeness | None:
+    """`None` unless full fine-tuning and another were measured."""
+    if "full" not in values or len(values) < 2:
+        return None
+    full = values["full"]
+    exceed = sum(value > full for name, value in values.items() if name != "full")
+    return Extremeness(full, exceed, len(values) - 1)
+
+
+def knowledge_of(runs: Mapping[str, RunResult]) -> dict[str, Knowledge]:
+    return {name: run.knowledge for name, run in runs.items() if run.knowledge is not None}
+
+
+def knowledge_moves(runs: Mapping[str, RunResult]) -> dict[str, float]:
+    """By how much tuning moves the base's pre-training loss, without its sign."""
+    return {name: abs(of.tuned - of.base) for name, of in knowledge_of(runs).items()}
+
+
+def accuracy_gaps(runs: Mapping[str, RunResult]) -> dict[str, float]:
+    """Training accuracy less test accuracy, by run."""
+    return {
+        name: run.training_accuracy.accuracy - run.accuracy.best
+        for name, run in runs.items()
+        if run.training_accuracy is not None
+    }
+
+
+def small_data_gaps(small_data: Mapping[str, SmallDataResult]) -> dict[str, float]:
+    """The same after the last epoch on few reviews, the mean over the seeds; in the order of the ten."""
+    return {
+        name: mean(
+            run.epochs[-1].training_accuracy - run.epochs[-1].test_accuracy for run in small_data[name].runs
+        )
+        for name in RUNS
+        if name in small_data
+    }
+
+
+def base_verdict(
+    runs: Mapping[str, RunResult], small_data: Mapping[str, SmallDataResult]
+) -> tuple[Verdict, Extremeness | None, Extremeness | None]:
+    """Claim 3: full fine-tuning changes what the base knows most, and overfits most.
+
+    Overfitting shows on few reviews, so those runs decide it where they were made. Both parts have to be
+    right for the claim to hold, and one that the data contradict is enough against it.
+
+    Returns:
+        The verdict, and where full fine-tuning stands in knowledge moved and in overfitting.
+    """
+    moved = extremeness(knowledge_moves(runs))
+    overfit = extremeness(small_data_gaps(small_data)) or extremeness(accuracy_gaps(runs))
+    if moved is None or overfit is None:
+        return "open", moved, overfit
+    parts = {moved.supports, overfit.supports}
+    if "contradicted" in parts:
+        return "contradicted", moved, overfit
+    return ("holds" if parts == {"holds"} else "partly"), moved, overfit
+
+
+# Pairs of runs
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two of the ten that differ in one thing: who implements the method, or its size."""
+
+    first: str
+    second: str
+    about: Literal["library", "size"]
+
+
+def _pairs() -> list[Pair]:
+    runs = list(RUNS.values())
+    pairs = []
+    for first in runs:
+        for second in runs:
+            same = (first.kind, first.hyperparameters) == (second.kind, second.hyperparameters)
+            if first.library == "scratch" and second.library != "scratch" and same:
+                pairs.append(Pair(first.id, second.id, "library"))
+    for place, first in enumerate(runs):
+        for second in runs[place + 1 :]:
+            if (first.kind, first.library) == (second.kind, second.library):
+                larger, smaller = sorted((first, second), key=_size, reverse=True)
+                pairs.append(Pair(larger.id, smaller.id, "size"))
+    return pairs
+
+
+def _size(run: Any) -> float:
+    return max(value for value in run.hyperparameters.values() if isinstance(value, int))
+
+
+PAIRS = tuple(_pairs())
+
+
+def differences(results: Mapping[str, Result]) -> dict[Pair, Difference]:
+    """The differences of the pairs, on the same reviews, p-values corrected for their number."""
+    found = {}
+    for pair in PAIRS:
+        if pair.first not in results or pair.second not in results:
+            continue
+        first, second = results[pair.first], results[pair.second]
+        reviews = reviews_of(first, "test")
+        if reviews and reviews == reviews_of(second, "test"):
+            found[pair] = paired(first, second, reviews)
+    return _corrected({pair: of for pair, of in found.items() if of is not None})
+
+
+def seed_differences(seeds: Mapping[str, list[RunResult]]) -> dict[Pair, SeedDifference]:
+    """The differences of the pairs over the seeds that both have, p-values corrected for their number."""
+    found = {}
+    for pair in PAIRS:
+        if pair.first in seeds and pair.second in seeds:
+            reviews = reviews_of(seeds[pair.first][0], "test")
+            if reviews:
+                found[pair] = paired_over_seeds(seeds[pair.first], seeds[pair.second], reviews)
+    return _corrected({pair: of for pair, of in found.items() if of is not None})
+
+
+def _corrected(found: dict[Pair, Any]) -> dict[Pair, Any]:
+    ps = holm([of.p for of in found.values()])
+    return {pair: replace(of, p=p) for (pair, of), p in zip(found.items(), ps, strict=True)}

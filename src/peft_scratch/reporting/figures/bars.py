@@ -1,0 +1,127 @@
+"""Figures with a row for each run: memory, seconds, what the base still knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from peft_scratch.assignment import TEN
+from peft_scratch.reporting.facts import PARTS_OF_MEMORY, all_of, gpu_peaks, knowledge_of
+from peft_scratch.reporting.figures import style
+from peft_scratch.reporting.figures.style import BLUE, GREY, ORANGE, RED, SKY, YELLOW
+from peft_scratch.reporting.languages import Language
+from peft_scratch.results import RunResult
+
+_COLOURS = {
+    "parameters": ("#BBBBBB", ""),
+    "gradients": (SKY, "////"),
+    "optimizer": (RED, "...."),
+    "activations": (YELLOW, "\\\\\\\\"),
+}
+_KINDS = {"training": (BLUE, ""), "evaluation": (ORANGE, "////")}
+
+
+def memory(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
+    """Bytes by part, stacked, a bar for each run; a diamond for the peak that a GPU counted."""
+    measured = {name: run.memory for name, run in runs.items() if run.memory is not None}
+    if not measured:
+        return None
+    figure, ax = _rows(language)
+    unit = 1e9 if max(map(all_of, measured.values())) >= 1e9 else 1e6
+    peaks = gpu_peaks(runs)
+    for row, name in enumerate(TEN):
+        if name not in measured:
+            style.not_measured(ax, row, language)
+            continue
+        sizes = {part: getattr(measured[name], part) / unit for part in PARTS_OF_MEMORY}
+        _stack(ax, row, sizes, _COLOURS)
+        if name in peaks:
+            ax.plot(peaks[name] / unit, row, "D", color="black", ms=4, ls="")
+    handles = [style.patch(*_COLOURS[part], language.label(f"memory_{part}")) for part in PARTS_OF_MEMORY]
+    if peaks:
+        handles.append(style.dot("black", "D", language.label("peak"), ms=4))
+    letters = language.bytes(unit).replace(language.number(1, 1), "").strip()
+    ax.set_xlabel(language.drawn(f"{language.say('memory')}{language.join(['', letters])}"))
+    style.legend(figure, handles, columns=len(handles))
+    return figure
+
+
+def seconds(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
+    """Seconds of training and of evaluation, stacked, a bar for each run."""
+    if not runs:
+        return None
+    figure, ax = _rows(language)
+    for row, name in enumerate(TEN):
+        if name not in runs:
+            style.not_measured(ax, row, language)
+            continue
+        _stack(ax, row, {kind: getattr(runs[name].seconds, kind) for kind in _KINDS}, _KINDS)
+        total = runs[name].seconds.total
+        ax.annotate(
+            *(language.number(total), (total, row), (3, 0)),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    ax.set_xlabel(language.label("seconds"))
+    handles = [style.patch(*_KINDS[kind], language.label(f"in_{kind}")) for kind in _KINDS]
+    style.legend(figure, handles, columns=2)
+    return figure
+
+
+def knowledge(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
+    """The base's pre-training loss before tuning, after it, and with the method switched off."""
+    measured = knowledge_of(runs)
+    if not measured:
+        return None
+    figure, ax = _rows(language)
+    before = next(iter(measured.values())).base
+    ax.axvline(before, color=GREY, lw=0.9, dashes=(5, 2), zorder=1)
+    for row, name in enumerate(TEN):
+        if name not in measured:
+            style.not_measured(ax, row, language)
+            continue
+        tuned, off = measured[name].tuned, measured[name].off
+        ax.plot([before, tuned], [row, row], color=RED, lw=2, alpha=0.5, zorder=2)
+        if off is not None:
+            ax.plot(off, row, "o", color=BLUE, mfc="white", ms=6.5, mew=1.3, zorder=3)
+        ax.plot(tuned, row, "D", color=RED, ms=5, zorder=4)
+        side = 1 if tuned >= before else -1
+        ax.annotate(
+            *(language.number(tuned, 2), (tuned, row), (6 * side, 0)),
+            textcoords="offset points",
+            va="center",
+            ha="left" if side > 0 else "right",
+            fontsize=7,
+        )
+    ax.margins(x=0.15)
+    ax.set_xlabel(language.label("pretraining_loss"))
+    handles = [
+        style.line(GREY, language.label("untouched"), lw=0.9, dashes=(5, 2)),
+        style.dot(RED, "D", language.label("delta_on"), ms=5),
+        style.dot(BLUE, "o", language.label("delta_off"), mfc="white"),
+    ]
+    style.legend(figure, handles, columns=3)
+    return figure
+
+
+def _rows(language: Language) -> tuple[Figure, Axes]:
+    """A row for each of the ten, named, the first on top."""
+    figure, (ax,) = style.new_figure(style.WIDE, 0.6 + 0.165 * len(TEN))
+    ax.set_yticks(range(len(TEN)), [language.drawn(language.run(name)) for name in TEN])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(TEN) - 0.5, -0.5)
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    ax.xaxis.set_major_formatter(style.ticks(language))
+    return figure, ax
+
+
+def _stack(ax: Axes, row: int, sizes: Mapping[str, float], colours: Mapping[str, tuple[str, str]]) -> None:
+    left = 0.0
+    for part, size in sizes.items():
+        colour, hatch = colours[part]
+        ax.barh(row, size, left=left, color=colour, hatch=hatch, ec="black", lw=0.4, height=0.68)
+        left += size

@@ -1,0 +1,112 @@
+"""How every figure of the report looks: colours, fonts, legends, rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.lines
+import matplotlib.patches
+from matplotlib import font_manager
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from peft_scratch.reporting.languages import Language
+
+# Okabe and Ito's colours (2008), told apart by colour-blind readers; markers and hatches serve print in grey.
+BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+YELLOW, GREY = "#F0E442", "#666666"
+METHODS = {"full": ("#000000", "s"), "soft_prompt": (BLUE, "o"), "adapter": (RED, "^"), "lora": (GREEN, "D")}
+
+#: Typefaces that the kit carries; matplotlib brings DejaVu Sans itself.
+FONTS = Path(__file__).resolve().parents[1] / "fonts"
+
+WIDE = 6.7  # inches: the text width of the page
+
+_STYLE: Mapping[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "peft-scratch",  # the ids in the file, the same each time
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "axes.linewidth": 0.6,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "hatch.linewidth": 0.5,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+}
+
+
+def styled(language: Language) -> AbstractContextManager[None]:
+    """The style, for as long as it is entered."""
+    if language.typeface:  # matplotlib measures with it, Typst sets it
+        known = {font.fname for font in font_manager.fontManager.ttflist}
+        for path in sorted(map(str, FONTS.glob("*.ttf"))):
+            if path not in known:
+                font_manager.fontManager.addfont(path)
+    families = [name for name in (language.typeface, "DejaVu Sans") if name]
+    return mpl.rc_context({**_STYLE, "font.family": families})
+
+
+def ticks(language: Language) -> FuncFormatter:
+    """Numbers at an axis, as the language sets them."""
+    return FuncFormatter(lambda x, _: language.number(x) if x == round(x) else language.numeral(f"{x:g}"))
+
+
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **share: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches, and its axes row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **share).flat)
+
+
+def svg(figure: Figure) -> str:
+    """`figure` as SVG, whose text stays text; the same bytes each time."""
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    return drawn.getvalue()
+
+
+def legend(figure: Figure, handles: list[Artist], columns: int) -> None:
+    """The legend above the axes."""
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=columns, handlelength=1.8, columnspacing=1.2
+    )
+
+
+def dot(colour: str, marker: str, label: str, mfc: str | None = None, ms: float = 6) -> Artist:
+    """A marker of the legend."""
+    return mpl.lines.Line2D([], [], color=colour, marker=marker, ls="", ms=ms, mfc=mfc or colour, label=label)
+
+
+def line(colour: str, label: str, **style: Any) -> Artist:
+    """A line of the legend."""
+    return mpl.lines.Line2D([], [], color=colour, label=label, **style)
+
+
+def patch(colour: str, hatch: str, label: str) -> Artist:
+    """A filled part of the legend."""
+    return mpl.patches.Patch(fc=colour, hatch=hatch, ec="black", lw=0.4, label=label)
+
+
+def not_measured(ax: Axes, row: int, language: Language) -> None:
+    """Say in a run's row that there is nothing to draw."""
+    ax.annotate(
+        language.label("not_measured"), (0, row), (4, 0), xycoords=ax.get_yaxis_transform(),
+        textcoords="offset points", va="center", fontsize=7, color=GREY,
+    )  # fmt: skip
