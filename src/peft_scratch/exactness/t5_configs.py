@@ -89,8 +89,8 @@ def hub_name(model: str | Path) -> str:
 
 def empty_t5(config: T5Config) -> T5ForConditionalGeneration:
     """A T5 of `config` in evaluation mode that takes no memory: on the device `meta`, a tensor is a shape."""
-    config = copy.copy(config)
-    # OpenDelta runs a forward pass; only with the plain attention is no value of the mask looked at.
+    # OpenDelta runs a forward pass, and only the plain attention never looks at a value of the mask.
+    config = copy.deepcopy(config)
     config._attn_implementation = "eager"
     with torch.device("meta"):
         model = T5ForConditionalGeneration(config).eval()
