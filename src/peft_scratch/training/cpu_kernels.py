@@ -239,6 +239,9 @@ def _attention_forward(
 ) -> tuple[Tensor, Tensor | None]:
     """`attention` as transformers' `AttentionInterface` calls it: q `(B, H, T, K)`, k and v `(B, H, S, K)`,
     mask `(B, 1, T, S)`, bias `(1, H, T, S)`. Returns `(B, T, H, K)` and, if asked for, the weights."""
+    if torch.is_autocast_enabled(query.device.type):  # a library's update may have widened query or value
+        lower = torch.get_autocast_dtype(query.device.type)
+        query, key, value = (x.to(lower) for x in (query, key, value))
     bias = _whole_bias(position_bias, attention_mask, len(query), query.dtype)
     weights = None
     if others.get("output_attentions"):  # the whole way, which makes them
