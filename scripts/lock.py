@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-OLDEST = Version("3.10")
+OLDEST = Version("3.11")
 # The kit itself, and what every virtual environment brings along.
 LEFT_OUT = {"peft-scratch", "pip", "setuptools", "wheel"}
 

@@ -15,6 +15,8 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
+from peft_scratch.methods.parameters import is_tied, untie
+
 TINY = {
     "vocab_size": 128,
     "d_model": 32,
@@ -30,10 +32,23 @@ TINY = {
 }
 
 
+def t5_config(**settings: object) -> T5Config:
+    """With T5's plain attention, in any version of transformers."""
+    return T5Config(**settings, attn_implementation="eager")
+
+
+def t5_of(config: T5Config) -> T5ForConditionalGeneration:
+    """A random T5, with an output layer of its own if the configuration says so."""
+    model = T5ForConditionalGeneration(config)
+    if not is_tied(config):
+        untie(model)
+    return model
+
+
 def make_t5(seed: int = 0, **changes: object) -> T5ForConditionalGeneration:
     """A tiny random T5 in eval mode; `changes` overrides entries of its configuration."""
     torch.manual_seed(seed)
-    return T5ForConditionalGeneration(T5Config(**{**TINY, **changes})).eval()
+    return t5_of(t5_config(**{**TINY, **changes})).eval()
 
 
 @pytest.fixture

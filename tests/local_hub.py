@@ -146,6 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif asked == "tree":
             below = root / path.partition(f"/tree/{COMMIT}")[2].strip("/")
             recursive = "recursive=True" in self.path
+            if not below.is_dir():
+                self._send(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+                return
             found = below.rglob("*") if recursive else below.iterdir()
             self._send_json([_entry(path, root) for path in sorted(found)])
         else:
@@ -157,7 +160,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, {**commit, "X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
         elif file.suffix in LARGE:
             linked = {"X-Linked-Etag": f'"{_name(file)}"', "X-Linked-Size": str(file.stat().st_size)}
-            location = f"{self.server.url}/cdn/{file.relative_to(self.server.folder)}"
+            # Another host than the Hub's, as the real one has it: its clients follow no further than that.
+            location = (
+                f"http://localhost:{self.server.server_port}/cdn/{file.relative_to(self.server.folder)}"
+            )
             self._send(302, {**commit, **linked, "Location": location})
         else:
             self._send_file(file, {**commit, "ETag": f'"{_name(file)}"'})

@@ -7,7 +7,6 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-import adapters
 import peft
 import pytest
 import torch
@@ -21,7 +20,10 @@ from peft_scratch.cli import app
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.convert import convert
 from peft_scratch.libraries.adapterhub_adapter import NAME
+from peft_scratch.libraries.adapterhub_compat import import_adapters
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt, apply, load_delta, read_delta, save_delta
+
+adapters = import_adapters()
 
 GATED = {"num_heads": 3, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 CASES = [

@@ -3,7 +3,9 @@
 import errno
 import json
 import shutil
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import datasets.config
@@ -12,7 +14,6 @@ import pytest
 import torch
 import transformers.utils.hub
 from conftest import make_t5
-from huggingface_hub.utils import reset_sessions
 from local_hub import COMMIT, model_folder, serving, write_reviews
 
 from peft_scratch.assignment import HUB_BASE, PROFILES
@@ -40,6 +41,12 @@ def repositories(tmp_path_factory):
     return folder
 
 
+def _close_sessions() -> None:
+    """Have huggingface_hub open its connections again; before its version 1, the call had another name."""
+    utils = huggingface_hub.utils
+    (utils.close_session if hasattr(utils, "close_session") else utils.reset_sessions)()
+
+
 class Machine:
     """A machine with an empty cache, seen by the libraries of this process."""
 
@@ -48,7 +55,8 @@ class Machine:
         self._set = monkeypatch.setattr
         for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
             self._set(huggingface_hub.constants, name, str(self.hub_cache))
-        self._set(transformers.utils.hub, "TRANSFORMERS_CACHE", str(self.hub_cache))
+        # A name of transformers 4; version 5 asks huggingface_hub each time.
+        self._set(transformers.utils.hub, "TRANSFORMERS_CACHE", str(self.hub_cache), raising=False)
         self._set(datasets.config, "HF_DATASETS_CACHE", self.datasets_cache)
         self._set(hub_module, "BY_HAND", hub_module.ROOT / "no such folder")
         self._set(time, "sleep", lambda seconds: None)  # between one attempt and the next
@@ -58,12 +66,14 @@ class Machine:
         offline, url = url is None, url or "http://127.0.0.1:9"
         for module in (huggingface_hub.constants, datasets.config):
             self._set(module, "HF_HUB_OFFLINE", offline)
-        self._set(transformers.utils.hub, "_is_offline_mode", offline)
+        self._set(transformers.utils.hub, "_is_offline_mode", offline, raising=False)
         self._set(huggingface_hub.constants, "ENDPOINT", url)
+        self._set(huggingface_hub.hf_api.api, "endpoint", url)
         template = url + "/{repo_id}/resolve/{revision}/{filename}"
-        self._set(huggingface_hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        for module in (huggingface_hub.constants, huggingface_hub.file_download):  # of version 1, and before
+            self._set(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         self._set(datasets.config, "HF_ENDPOINT", url)
-        reset_sessions()
+        _close_sessions()
         huggingface_hub.HfFileSystem.clear_instance_cache()
 
 
@@ -71,7 +81,7 @@ class Machine:
 def machine(monkeypatch, tmp_path):
     yield Machine(monkeypatch, tmp_path)
     monkeypatch.undo()
-    reset_sessions()  # of this Hub
+    _close_sessions()  # of this Hub
     huggingface_hub.HfFileSystem.clear_instance_cache()
 
 
@@ -167,12 +177,14 @@ def test_an_offline_flag_without_a_copy_is_named(machine, load):
 
 
 @pytest.mark.parametrize("load", [base_fingerprint, load_reviews])
-def test_a_download_that_breaks_off_is_named_and_goes_on_where_it_stopped(hub, machine, load):
+def test_a_download_that_breaks_off_is_named_and_begun_again(hub, machine, load):
     hub.fault = "cut"
-    assert "does not deliver it" in _sentence(load)
-    assert list(machine.hub_cache.glob("*/blobs/*.incomplete")), "nothing was kept of it"
+    sentence = _sentence(load)
+    assert "does not deliver it" in sentence and "whole files are kept" in sentence
+    whole = {path for path in machine.hub_cache.glob("*/blobs/*") if path.suffix != ".incomplete"}
     hub.fault = None
     load(COURSE)
+    assert whole < set(machine.hub_cache.glob("*/blobs/*"))
     assert not list(machine.hub_cache.glob("*/blobs/*.incomplete"))
 
 
@@ -215,6 +227,30 @@ def test_a_pickle_in_place_of_the_weights_is_not_read(hub):
     torch.save({}, folder / "pytorch_model.bin")
     assert "cannot be loaded" in _sentence(load_base)
     assert not [asked for asked in hub.asked if asked.startswith("GET") and "pytorch_model.bin" in asked]
+
+
+def test_a_poisoned_configuration_runs_no_code(hub):
+    """It names code of its own repository and a kernel of another, and says that it may be trusted."""
+    folder = model_folder(hub.folder)
+    (folder / "evil.py").write_text("raise SystemExit('this must never run')\n")
+    poison = {
+        "auto_map": {name: "evil.Evil" for name in ("AutoConfig", "AutoModelForSeq2SeqLM", "AutoTokenizer")},
+        "trust_remote_code": True,
+        "attn_implementation": "someone/kernel",
+        "_attn_implementation": "someone/kernel",
+        "_attn_implementation_internal": "someone/kernel",
+    }
+    for name in ("config.json", "tokenizer_config.json"):
+        entries = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**entries, **poison}))
+    with suppress(UserError):  # to refuse it is as good as to pass over it
+        model, _ = load_base(COURSE)
+        assert type(model).__module__ == "transformers.models.t5.modeling_t5"
+    assert any("config.json" in asked for asked in hub.asked)
+    assert not [
+        asked for asked in hub.asked if "someone" in asked or (asked.startswith("GET") and "evil" in asked)
+    ]
+    assert not [name for name in sys.modules if "evil" in name]
 
 
 def test_a_cache_that_cannot_be_written_is_named(hub, machine, monkeypatch):

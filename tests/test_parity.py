@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from conftest import t5_config
+from transformers import T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.exactness import parity
@@ -23,7 +24,7 @@ STEPS = 3
 def base() -> T5ForConditionalGeneration:
     torch.manual_seed(0)
     sizes = {"vocab_size": 512, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_heads": 2, "num_layers": 1}
-    return T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0)).eval()
+    return T5ForConditionalGeneration(t5_config(**sizes, decoder_start_token_id=0)).eval()
 
 
 @pytest.fixture(scope="module")

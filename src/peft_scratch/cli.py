@@ -373,6 +373,7 @@ for command, line in {
     submission.submit: "Check your files and pack the three to hand in.",
     submission.check: "Check submissions against the assignment.",
     exactness.parity: "Compare the methods with the libraries, to the last bit.",
+    exactness.versions: "Compare the methods on two versions of transformers.",
     exactness.parameters: "Derive and count what each method adds to any T5.",
     exactness.convert: "Convert weight files to library folders and back.",
     base: "Pre-train the offline base model, or resume doing so.",

@@ -5,12 +5,8 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 import pytest
 from typer.testing import CliRunner

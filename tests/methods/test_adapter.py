@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 
-import adapters
 import pytest
 import torch
 from conftest import make_t5
 
 from peft_scratch.errors import UserError
+from peft_scratch.libraries.adapterhub_compat import import_adapters
 from peft_scratch.methods import AdaptedLayerFF, Adapter, Bottleneck, apply
 
 PLACES = [
@@ -139,6 +139,7 @@ def test_equal_to_adapterhub_to_the_last_bit(bottleneck, gated, tiny_t5, tiny_ga
     theirs = tiny_gated_t5 if gated else tiny_t5
     # Ours goes into AdapterHub's T5 too: its attention copies keys and values before it multiplies them, so
     # that its T5 without any adapter differs from transformers' in the last bits already.
+    adapters = import_adapters()
     adapters.init(theirs)
     ours = apply(Adapter(bottleneck), copy.deepcopy(theirs))
     theirs.add_adapter("a", config=adapters.SeqBnConfig(reduction_factor=32 / bottleneck))

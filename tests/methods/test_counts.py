@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
+from conftest import t5_config, t5_of
+from transformers import MT5Config, MT5ForConditionalGeneration, T5Config
 
 from peft_scratch.errors import UserError
 from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
@@ -44,7 +45,7 @@ T5_11B = {
 
 def tuned_on(method, config):
     with torch.device("meta"):
-        model = T5ForConditionalGeneration(T5Config(**config))
+        model = t5_of(t5_config(**config))
     return apply(method, model)
 
 
@@ -87,7 +88,7 @@ def test_flan_t5_small(method, places, added):
     tuned = tuned_on(method, FLAN_T5_SMALL)
     assert len(tuned.module_names) == places
     assert count_parameters(tuned.model) == 76_961_152 + added
-    assert method.added_parameters(T5Config(**FLAN_T5_SMALL)) == added
+    assert method.added_parameters(t5_config(**FLAN_T5_SMALL)) == added
 
 
 def test_unequal_depths():
@@ -153,7 +154,7 @@ def test_the_derivation_says_its_value_to_anyones_arithmetic(method, symbols, wi
     ids=str,
 )
 def test_a_library_counts_as_from_scratch(library, scratch):
-    config = T5Config(**FLAN_T5_SMALL)
+    config = t5_config(**FLAN_T5_SMALL)
     assert library.derivation(config) == scratch.derivation(config)
 
 

@@ -234,6 +234,49 @@ def test_a_missing_library_is_named(method, package, tiny_t5, monkeypatch):
         apply(method, tiny_t5)
 
 
+@pytest.mark.parametrize("imported", [False, True], ids=["installed", "imported before"])
+def test_peft_beside_an_old_torchao(imported, tmp_path):
+    """Colab's image has torchao 0.10.0, of which PEFT wants nothing to know; nothing here is quantised."""
+    (tmp_path / "torchao").mkdir()
+    (tmp_path / "torchao/__init__.py").touch()
+    (tmp_path / "torchao-0.10.0.dist-info").mkdir()
+    (tmp_path / "torchao-0.10.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torchao\nVersion: 0.10.0\n"
+    )
+    # In a process of its own, since PEFT remembers what it finds.
+    script = f"""
+import sys
+
+import peft
+from transformers import T5Config, T5ForConditionalGeneration
+
+sys.path.insert(0, {str(tmp_path)!r})  # only now, since transformers 4 would look into it
+if {imported}:
+    import torchao
+
+sizes = dict(d_model=16, d_kv=8, d_ff=16, num_heads=2, num_layers=1, vocab_size=32)
+def t5():
+    return T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0))
+settings = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q"])
+try:
+    peft.get_peft_model(t5(), settings)
+except ImportError as error:
+    assert "torchao" in str(error)
+else:
+    raise AssertionError("PEFT does not mind: this test shows nothing")
+
+from peft_scratch.libraries import PeftLoRA
+from peft_scratch.methods import apply
+
+assert apply(PeftLoRA(), t5()).module_names
+peft.get_peft_model(t5(), settings)  # and whatever is done through PEFT itself from then on
+assert ("torchao" in sys.modules) == {imported}
+import torchao
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_opendeltas_web_server_and_cloud_client_are_not_there():
     import_opendelta.cache_clear()
     import_opendelta()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datasets import config as datasets_config
 from datasets.exceptions import DatasetNotFoundError
+from httpx import HTTPError
 from huggingface_hub import constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -89,12 +90,12 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
             f"a file or version that is needed is not on the Hugging Face Hub ({type(missing).__name__})",
             f"see on {page} what has changed, or take a newer release of this kit",
         )
-    network = within(LocalEntryNotFoundError, ConnectionError, TimeoutError, RequestException)
+    network = within(LocalEntryNotFoundError, ConnectionError, TimeoutError, RequestException, HTTPError)
     if network or "on the Hugging Face Hub either" in str(problem):  # datasets again, in words alone
         kind = type(network or problem).__name__
         return (
             f"the Hugging Face Hub does not deliver it ({kind}) and no whole copy is here",
-            "check the connection and run again; a broken download continues where it stopped",
+            "check the connection and run again; whole files are kept",
         )
     first = (str(problem).strip().splitlines() or [""])[0].rstrip(".")
     return (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetsError
+from httpx import HTTPError
 
 from peft_scratch.assignment import Profile
 from peft_scratch.data import hub
@@ -58,7 +59,7 @@ def _from_hub(name: str) -> dict[str, Dataset]:
     try:
         loaded = load_dataset(hub.place(name))
         loaded = {part: loaded[part] for part in ("train", "test")}
-    except (OSError, DatasetsError, ValueError, KeyError) as problem:
+    except (OSError, HTTPError, DatasetsError, ValueError, KeyError) as problem:
         raise hub.failure(hub.REVIEWS, name, problem) from None
     splits = {}
     for part in ("train", "test"):

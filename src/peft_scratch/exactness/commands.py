@@ -33,6 +33,24 @@ def parity(
     typer.echo(folder / "exactness.md")
 
 
+def versions(
+    bases: Annotated[
+        list[str] | None, typer.Argument(metavar="[BASE]...", help="tiny, offline, t5-small; the first two.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the page; report by default.")] = None,
+) -> None:
+    """Compare every method on two versions of transformers: that part of exactness.md and exactness.json.
+
+    transformers 4.57.6 goes into a folder of its own, build/transformers-4.57.6, if it is not there.
+    """
+    from peft_scratch.exactness.versions import run
+    from peft_scratch.paths import OFFLINE_BASE, ROOT
+
+    folder = output or ROOT / "report"
+    run(folder, OFFLINE_BASE, *([bases] if bases else []))
+    typer.echo(folder / "exactness.md")
+
+
 def convert(
     source: Annotated[
         Path, typer.Argument(help="lora.pt, prompts.pt or adapter.pt; or a folder of PEFT or AdapterHub.")
@@ -98,14 +116,13 @@ def _in_seconds() -> Iterator[None]:
     """
     collecting = gc.isenabled()
     gc.disable()
-    from transformers.utils import import_utils
+    from transformers import utils
 
-    hidden = ("_sklearn_available", "_scipy_available")
-    found = {name: getattr(import_utils, name) for name in hidden}
-    vars(import_utils).update(dict.fromkeys(hidden, False))
+    found = {name: getattr(utils, name) for name in ("is_sklearn_available", "is_scipy_available")}
+    vars(utils).update(dict.fromkeys(found, lambda: False))
     try:
         yield
     finally:
-        vars(import_utils).update(found)
+        vars(utils).update(found)
         if collecting:
             gc.enable()

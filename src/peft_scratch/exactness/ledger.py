@@ -22,13 +22,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
-from transformers.modeling_utils import no_init_weights
 
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.t5_configs import t5_config
 from peft_scratch.libraries.adapterhub_adapter import initialise, reduction_factor
+from peft_scratch.libraries.adapterhub_compat import import_adapters
 from peft_scratch.libraries.opendelta_compat import import_opendelta
+from peft_scratch.libraries.peft_lora import import_peft
 from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt, apply, count_parameters
+from peft_scratch.methods.parameters import is_tied, untie
 
 #: The methods at the assignment's sizes.
 METHODS: dict[str, Callable[..., Method]] = {
@@ -149,7 +151,7 @@ def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: i
     config = t5_config(model)
     models = _Models(config)
     sizes = letters(config)
-    steps = base_steps(sizes, tied=config.tie_word_embeddings)
+    steps = base_steps(sizes, tied=is_tied(config))
     parameters = count_parameters(models.base)
     assert parameters == steps[-1].value, f"{parameters:,} counted, {steps[-1].value:,} by hand"
     return Ledger(str(model), sizes, steps, parameters, [_account(one, models) for one in methods])
@@ -249,10 +251,13 @@ class _Models:
 
     def _empty(self) -> T5ForConditionalGeneration:
         """All of the model but its memory."""
-        with torch.device("meta"), no_init_weights():
-            model = T5ForConditionalGeneration(self.config)
-        model.tie_weights()  # left out together with the initial values
-        return model.eval()
+        # OpenDelta runs a forward pass; only with the plain attention is no value of the mask looked at.
+        self.config._attn_implementation = "eager"
+        with torch.device("meta"):
+            model = T5ForConditionalGeneration(self.config).eval()
+            if not is_tied(self.config):
+                untie(model)
+        return model
 
     @cached_property
     def base(self) -> T5ForConditionalGeneration:
@@ -387,19 +392,18 @@ def _growth(model: nn.Module, inject: Callable[[], nn.Module | None]) -> int:
 
 
 def _by_peft(models: _Models, config: str, **settings: Any) -> int:
-    import peft
-
+    peft = import_peft()
     made = getattr(peft, config)(task_type=peft.TaskType.SEQ_2_SEQ_LM, **settings)
     with models.borrowed() as model:
         return _growth(model, lambda: peft.get_peft_model(model, made))
 
 
 def _by_adapterhub(models: _Models, config: str, **settings: Any) -> int:
-    import adapters
-
     model = models.in_adapterhub
     name = f"number_{len(model.adapters_config)}"
-    return _growth(model, lambda: model.add_adapter(name, config=getattr(adapters, config)(**settings)))
+    return _growth(
+        model, lambda: model.add_adapter(name, config=getattr(import_adapters(), config)(**settings))
+    )
 
 
 def _by_opendelta(models: _Models, delta: str, **settings: Any) -> int:

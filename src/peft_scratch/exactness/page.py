@@ -14,6 +14,16 @@ _COLUMNS = (
     "control",
     "base alone",
 )
+_VERSION_COLUMNS = (
+    "method",
+    "attention",
+    "logits",
+    "largest logit",
+    "loss",
+    "gradients",
+    "after the steps",
+    "same tokens",
+)
 
 
 def page(results: dict) -> str:
@@ -71,12 +81,56 @@ def page(results: dict) -> str:
         source = f"`{other['package']}` {other['version']}, `{other['file']}`, line {other['line']}"
         cells = (_LIBRARIES[other["kind"]], other["library"], other["about"], other["text"])
         lines.append(f"| {' | '.join(cells)} | {source}: `{other['code']}` |")
+    lines += _versions(results.get("versions", []))
     lines += [
         "",
         "No library draws dropout inside its layers at these settings; all are given 0, their default.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _versions(measured: list[dict]) -> list[str]:
+    """The section on two versions of transformers, with a table for each base."""
+    if not measured:
+        return []
+    newer, older = measured[0]["versions"]
+    plain = [row for base in measured for row in base["rows"] if row["attention"] == "eager"]
+    exact = sum(_largest(row) == 0 for row in plain)
+    lines = [
+        "",
+        "## Two versions of transformers",
+        "",
+        f"The kit uses transformers {newer}; `adapters` was made for {older}. Each method computes the same "
+        "thing on both versions, each in a process of its own, on the same weights and batches; on "
+        f"{older}, AdapterHub is as it comes. The steps are {measured[0]['steps']} of gradient descent.",
+        "",
+        f"With `eager`, the plain attention of both versions, {exact} of {len(plain)} rows are equal to the "
+        f"last bit in everything compared; the limit of the others is {_number(measured[0]['limit'])}. With "
+        "`sdpa`, which version 5 uses by default, T5 calls torch's fused attention "
+        "(models/t5/modeling_t5.py, T5Attention.forward: `attention_interface`), which adds up in another "
+        "order: the limit is the same, but relative to the largest logit, or gradient, if that is above 1.",
+    ]
+    for base in measured:
+        lines += [
+            "",
+            f"### {base['title']}",
+            "",
+            f"| {' | '.join(_VERSION_COLUMNS)} |",
+            f"|{'---|' * len(_VERSION_COLUMNS)}",
+        ]
+        for row in base["rows"]:
+            verdict = "" if row["equal"] else " **FAILED**"
+            numbers = [
+                _number(row["logits"]),
+                f"{row['largest_logit']:.1f}",
+                *(_number(row[name]) for name in ("loss", "gradients", "weights_after_steps")),
+            ]
+            lines.append(
+                f"| {row['method']}{verdict} | {row['attention']} | {' | '.join(numbers)} | "
+                f"{'yes' if row['tokens'] else 'no'} |"
+            )
+    return lines
 
 
 def _row(row: dict) -> str:

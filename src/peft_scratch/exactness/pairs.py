@@ -11,6 +11,7 @@ from transformers import T5ForConditionalGeneration
 
 from peft_scratch.libraries import AdapterHubAdapter, OpenDeltaPrompt, PeftLoRA
 from peft_scratch.libraries.adapterhub_adapter import NAME, add_active, initialise
+from peft_scratch.libraries.adapterhub_compat import import_adapters
 from peft_scratch.libraries.opendelta_compat import import_opendelta
 from peft_scratch.methods.adapter import AdaptedLayerFF, Adapter
 from peft_scratch.methods.lora import LoRA
@@ -88,9 +89,7 @@ def _lora(rank: int) -> list[Pair]:
     ours = LoRA(rank)
 
     def adapterhub(model: T5ForConditionalGeneration) -> nn.Module:
-        import adapters
-
-        config = adapters.LoRAConfig(r=rank, alpha=ours.alpha, attn_matrices=list(ours.targets))
+        config = import_adapters().LoRAConfig(r=rank, alpha=ours.alpha, attn_matrices=list(ours.targets))
         add_active(model, config)
         return model
 

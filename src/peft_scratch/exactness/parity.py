@@ -193,12 +193,15 @@ def _random(config: T5Config) -> tuple[T5ForConditionalGeneration, Callable[[str
         return [2 + zlib.crc32(word.encode()) % (config.vocab_size - 2) for word in text.split()]
 
     torch.manual_seed(0)
+    config._attn_implementation = "eager"  # as the kit loads its base
     return T5ForConditionalGeneration(config).eval(), encode
 
 
 def _saved(folder: Path) -> tuple[T5ForConditionalGeneration, Callable[[str], list[int]]]:
     try:
-        model = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        model = T5ForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager"
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as problem:
         raise UserError(
@@ -269,22 +272,33 @@ def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline", 
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"There is no base {unknown[0]!r}; there are {', '.join(known)}.")
     output.mkdir(parents=True, exist_ok=True)
-    before = output / "exactness.json"
-    measured = {}
-    if before.exists():
-        measured = {base["name"]: base for base in json.loads(before.read_text(encoding="utf-8"))["bases"]}
+    results = already_measured(output)
+    measured = {base["name"]: base for base in results["bases"]}
     measured |= {name: _on(known[name]) for name in names}
-    results = {
+    results["bases"] = [measured[name] for name in known if name in measured]
+    write(output, results)
+    return results
+
+
+def already_measured(output: Path) -> dict:
+    """What the page in `output` is made of: what was measured before, and what need not be measured."""
+    path = output / "exactness.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {
         "limit": LIMIT,
         "limit_after_steps": LIMIT_AFTER_STEPS,
         "nudge": NUDGE,
         "noise": NOISE,
-        "bases": [measured[name] for name in known if name in measured],
+        "bases": before.get("bases", []),
         "differences": [difference.record() for difference in DIFFERENCES],
+        "versions": before.get("versions", []),
     }
+
+
+def write(output: Path, results: dict) -> None:
+    """Write `exactness.json` and `exactness.md` into `output`."""
     (output / "exactness.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (output / "exactness.md").write_text(page(results), encoding="utf-8")
-    return results
 
 
 def _on(base: Base) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import T5Config
 
 from peft_scratch.errors import UserError
@@ -91,7 +92,7 @@ def _read(path: Path) -> T5Config:
         require_positive_int(f"In {path}, {field}", entries.get(field))
     try:
         config = T5Config.from_dict(entries)
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, StrictDataclassError) as problem:
         raise UserError(f"{path} is not the configuration of a T5 ({problem}).") from None
     for field in ("num_decoder_layers", "relative_attention_num_buckets"):
         require_positive_int(f"In {path}, {field}", getattr(config, field))

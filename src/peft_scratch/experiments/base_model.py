@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from httpx import HTTPError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from peft_scratch.assignment import Profile
 from peft_scratch.data import hub
@@ -26,11 +29,28 @@ def load_base(profile: Profile) -> tuple[T5ForConditionalGeneration, PreTrainedT
     source = hub.place(profile.base)
     try:
         # Tensors alone: a pickle, which can run code, is not read even where there is nothing else.
-        model = T5ForConditionalGeneration.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        # "eager", T5's plain attention: the one of transformers 4 and, other than "sdpa", the same to the
+        # last bit whether or not something in it trains. A recipe may put a faster one in its place.
+        with _no_progress_bar():
+            model = T5ForConditionalGeneration.from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True, attn_implementation="eager"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as problem:  # damaged files raise a dozen kinds, those of tokenizers a bare Exception
         raise _failure(profile, problem) from None
     return model.eval(), tokenizer
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """transformers 5 shows one for the reading of the weights, which takes a moment."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def base_fingerprint(profile: Profile) -> str:
@@ -46,7 +66,7 @@ def base_bytes(profile: Profile) -> int:
 def _weight_file(profile: Profile) -> Path:
     try:
         return Path(cached_file(hub.place(profile.base), WEIGHTS))
-    except OSError as problem:
+    except (OSError, HTTPError) as problem:
         raise _failure(profile, problem) from None
 
 

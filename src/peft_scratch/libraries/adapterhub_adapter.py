@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 from torch import nn
 from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
 
-from peft_scratch.errors import UserError
+from peft_scratch.libraries.adapterhub_compat import AS_IT_IS, import_adapters
 from peft_scratch.methods.adapter import Adapter
 
 #: What the adapter is called in the model, and so in the names of its parameters.
@@ -42,7 +41,7 @@ class AdapterHubAdapter(Adapter):
         Raises:
             UserError: the library is not installed.
         """
-        adapters = _import_adapters()
+        adapters = import_adapters()
         reduction = reduction_factor(model.config.d_model, self.bottleneck)
         add_active(model, adapters.SeqBnConfig(reduction_factor=reduction))
         end = f".adapters.{NAME}"
@@ -55,7 +54,7 @@ class AdapterHubAdapter(Adapter):
 
 def add_active(model: T5ForConditionalGeneration, config: object) -> None:
     """Add an adapter of the library's `config` (`SeqBnConfig`, `LoRAConfig`) to `model`, active."""
-    adapters = _import_adapters()
+    adapters = import_adapters()
     training = model.training
     initialise(model)
     with torch.device(model.device):
@@ -70,13 +69,16 @@ def add_active(model: T5ForConditionalGeneration, config: object) -> None:
 
 
 def initialise(model: T5ForConditionalGeneration) -> None:
-    """Turn `model` into the library's T5, which calls transformers as 4.57 asks for, so nothing warns.
+    """Turn `model` into the library's T5.
 
-    models/t5/modeling_t5.py, T5StackWithAdapters.forward starts a cache in the form of a tuple where it
-    was given none, and names it `past_key_value` towards each block. The results are the same.
+    On transformers 4.57 so that nothing warns: models/t5/modeling_t5.py, T5StackWithAdapters.forward starts a
+    cache in the form of a tuple where it was given none, and names it `past_key_value` towards each block.
+    The results are the same.
     """
     with torch.device(model.device):
-        _import_adapters().init(model)
+        import_adapters().init(model)
+    if not AS_IT_IS:
+        return
 
     def start_cache(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         if kwargs.get("use_cache") and kwargs.get("past_key_values") is None:
@@ -93,13 +95,3 @@ def initialise(model: T5ForConditionalGeneration) -> None:
     for stack in (model.encoder, model.decoder):
         for block in stack.block:
             block.register_forward_pre_hook(rename_cache, with_kwargs=True)
-
-
-def _import_adapters() -> ModuleType:
-    try:
-        import adapters
-    except ImportError as error:
-        raise UserError(
-            f"The library `adapters` cannot be imported ({error}): run `pip install adapters==1.3.0`."
-        ) from None
-    return adapters

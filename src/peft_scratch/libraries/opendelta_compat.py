@@ -1,6 +1,6 @@
 """Import OpenDelta 0.3.2 on today's transformers, without its web server and its cloud client.
 
-The library was last released in 2022. Four of its imports fail or do harm now; each is stood in for
+The library was last released in 2022. Five of its imports fail or do harm now; each is stood in for
 while `opendelta` is being imported, and only then, so nothing else ever sees a stand-in.
 """
 
@@ -17,6 +17,7 @@ from types import ModuleType
 from transformers.integrations.deepspeed import deepspeed_config, is_deepspeed_zero3_enabled
 
 from peft_scratch.errors import UserError
+from peft_scratch.libraries.stand_ins import names_added
 
 
 def _unavailable(what: str) -> Callable[..., None]:
@@ -78,8 +79,16 @@ def import_opendelta() -> ModuleType:
     Raises:
         UserError: it, or `rich`, which it prints with, is not installed.
     """
+    from transformers.models.distilbert import modeling_distilbert  # only here: it takes its time
+
+    # delta_models/prefix.py: what transformers 4 called this class, which has another name in 5.
+    renamed = getattr(modeling_distilbert, "DistilBertSelfAttention", None)
     try:
-        with _standing_in(), warnings.catch_warnings():
+        with (
+            _standing_in(),
+            names_added([(modeling_distilbert, "MultiHeadSelfAttention", renamed)]),
+            warnings.catch_warnings(),
+        ):
             # Some of its docstrings hold formulas whose backslashes Python, from 3.12 on, warns of aloud.
             warnings.filterwarnings("ignore", ".*invalid escape sequence")
             import opendelta

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -28,12 +31,7 @@ class PeftLoRA(LoRA):
         Raises:
             UserError: a target matches no linear layer, or PEFT is not installed.
         """
-        try:
-            import peft
-        except ImportError as error:
-            raise UserError(
-                f"The library PEFT cannot be imported ({error}): run `pip install peft==0.21.2`."
-            ) from None
+        peft = import_peft()
         # tuners/tuners_utils.py, BaseTuner.inject_adapter raises only if no target at all matches: of
         # two, a misspelt one would be passed over silently. So they are looked up here first.
         places = find_in_blocks(model, self.targets, nn.Linear)
@@ -44,7 +42,9 @@ class PeftLoRA(LoRA):
             lora_dropout=0.0,
             target_modules=list(self.targets),
         )
-        with torch.device(model.device):
+        with torch.device(model.device), warnings.catch_warnings():
+            # peft_model.py asks for it by the name that it had before transformers 5.
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
             wrapper = peft.get_peft_model(model, config)
         wrapper.train(model.training)  # a new wrapper is in training mode, whatever it wraps
         layers = [n for n, module in model.named_modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
@@ -58,3 +58,34 @@ class PeftLoRA(LoRA):
     def base_name(self, name: str) -> str:
         """Without the names of PEFT's wrapper and of its layer around each target."""
         return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+
+
+def import_peft() -> ModuleType:
+    """The package `peft`, which adapts plain layers whatever torchao is installed.
+
+    tuners/lora/torchao.py, dispatch_torchao, from PEFT 0.19 on asks of every layer, quantised or not, whether
+    torchao is there, and import_utils.py, is_torchao_available, raises if it is older than 0.16. Colab has
+    0.10. No layer here is quantised, so an old torchao is the same as none: while PEFT asks for the first
+    time, it is hidden, and PEFT remembers the answer.
+
+    Raises:
+        UserError: PEFT is not installed.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise UserError(
+            f"The library PEFT cannot be imported ({error}): run `pip install peft==0.21.2`."
+        ) from None
+    try:
+        peft.import_utils.is_torchao_available()
+    except ImportError:
+        before = sys.modules.get("torchao")
+        sys.modules["torchao"] = None  # as Python has it for "not to be found"
+        try:
+            peft.import_utils.is_torchao_available()
+        finally:
+            del sys.modules["torchao"]
+            if before is not None:
+                sys.modules["torchao"] = before
+    return peft

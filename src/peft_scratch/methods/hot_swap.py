@@ -15,6 +15,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods.method import Tuned
+from peft_scratch.methods.parameters import untie
 
 
 def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
@@ -36,6 +37,8 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
     with torch.device("meta"):  # allocates nothing: every parameter is replaced below
         base = T5ForConditionalGeneration(_plain_config(model.config))
     frozen = {tuned.method.base_name(name): p for name, p in model.named_parameters() if not p.requires_grad}
+    if "lm_head.weight" in frozen:  # which transformers 5 ties whatever the configuration says
+        untie(base)
     # By identity, so that tensors which are tied (T5's embedding and its output layer) stay tied.
     found = {}
     for name, p in base.named_parameters():
@@ -54,5 +57,7 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
 
 def _plain_config(config: T5Config) -> T5Config:
     """`config` without what a library has written into it."""
-    known = T5Config().to_dict()
-    return T5Config.from_dict({name: value for name, value in config.to_dict().items() if name in known})
+    known = {*T5Config().to_dict(), "decoder_start_token_id"}
+    plain = T5Config.from_dict({name: value for name, value in config.to_dict().items() if name in known})
+    plain._attn_implementation = config._attn_implementation  # else it would add up in another order
+    return plain

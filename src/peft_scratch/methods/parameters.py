@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
 
 #: Part of the name of every parameter that a method from scratch adds. The course's own loader keeps
 #: the entries of a file whose key holds it.
@@ -24,6 +25,21 @@ def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
 def trainable_names(model: nn.Module) -> list[str]:
     """Names of the parameters that require a gradient, in model order."""
     return [name for name, p in model.named_parameters() if p.requires_grad]
+
+
+def is_tied(config: T5Config) -> bool:
+    """Whether a T5 of this configuration uses its embedding as output layer too; T5 1.1 and Flan-T5 do not.
+
+    transformers 5 (configuration_t5.py, T5Config.__post_init__) sets `tie_word_embeddings` whatever it is
+    told, and keeps what it was told as the scale of the output.
+    """
+    return getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
+
+
+def untie(model: T5ForConditionalGeneration) -> None:
+    """Give `model` an output layer of its own, with the values that it has, if it has none."""
+    if model.lm_head.weight is model.shared.weight:
+        model.lm_head.weight = nn.Parameter(model.shared.weight.detach().clone())
 
 
 def freeze_all_but(model: nn.Module, declared: Callable[[str], bool]) -> list[str]:

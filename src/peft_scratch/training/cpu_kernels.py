@@ -8,15 +8,21 @@ Letters: B batch, H heads, T and S tokens of queries and keys, K width of a head
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface, T5PreTrainedModel, __version__
+from transformers.masking_utils import eager_mask
 from transformers.models.t5.modeling_t5 import T5Attention, T5LayerNorm
+
+#: What the attention here is called in transformers' `AttentionInterface`.
+ATTENTION = "peft_scratch"
+_T5_ASKS_THE_INTERFACE = int(__version__.split(".")[0]) >= 5
 
 # Bits of a number that decides on one element; four such numbers come of one draw of 64 bits.
 BITS = 15
@@ -28,25 +34,32 @@ def cpu_kernels(model: nn.Module) -> Iterator[None]:
     """Within it, `model`, with whatever method in it, uses the cheaper computation wherever there is one.
 
     Only calls are redirected: no module, parameter or hook is added, and afterwards `model` is as before.
+    On transformers 4, whose T5 does not ask the `AttentionInterface`, attention stays T5's own.
     """
     swapped = []
+    whole = next((module for module in model.modules() if isinstance(module, T5PreTrainedModel)), None)
+    attention_before = None
     try:
         for module in model.modules():
             if "forward" in vars(module):  # someone else's, as of Accelerate: leave it
                 continue
             if type(module) is nn.Dropout:
                 module.forward = partial(_dropout_forward, module)
-            elif isinstance(module, T5Attention):
-                module.forward = partial(_attention_forward, module, module.forward)
             elif isinstance(module, T5LayerNorm):
                 module.forward = partial(_norm_forward, module)
             else:
                 continue
             swapped.append(module)
+        if whole is not None and _T5_ASKS_THE_INTERFACE:
+            attention_before = whole.config._attn_implementation
+            whole.set_attn_implementation(ATTENTION if whole.device.type == "cpu" else "sdpa")
         yield
     finally:
         for module in swapped:
             del module.forward
+        if attention_before is not None:
+            whole.set_attn_implementation(attention_before)
+        _whole_bias.cache_clear()
 
 
 # Dropout
@@ -178,54 +191,34 @@ class _Attention(torch.autograd.Function):
 
 def _attention_forward(
     module: T5Attention,
-    whole: Callable[..., tuple],
-    hidden_states: Tensor,
-    mask: Tensor | None = None,
-    key_value_states: Tensor | None = None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
     position_bias: Tensor | None = None,
-    cache_position: Tensor | None = None,
-    query_length: int | None = None,
     **others: object,
-) -> tuple:
-    """As `T5Attention.forward`, which is called (`whole`) for all that training and encoding do not need:
-    a cache, masked or pruned heads, the weights as an output, AdapterHub's prefixes."""
-    asked = [others.get(name) for name in ("past_key_values", "layer_head_mask")]
-    prefixes = getattr(getattr(module, "prefix_tuning", None), "prefixes", ())
-    if (
-        any(value is not None for value in asked)
-        or others.get("output_attentions")
-        or module.pruned_heads
-        or len(prefixes)
-    ):
-        return whole(
-            hidden_states,
-            mask=mask,
-            key_value_states=key_value_states,
-            position_bias=position_bias,
-            cache_position=cache_position,
-            query_length=query_length,
-            **others,
-        )
-    read = hidden_states if key_value_states is None else key_value_states
-    batch, length, heads = len(hidden_states), hidden_states.shape[1], module.n_heads
-    q, k, v = (
-        layer(x).view(batch, -1, heads, module.key_value_proj_dim).transpose(1, 2)  # (B, H, T or S, K)
-        for layer, x in ((module.q, hidden_states), (module.k, read), (module.v, read))
-    )
-    if position_bias is None:  # in a stack's first block; the others are handed it
-        keys = k.shape[2]
-        if module.has_relative_attention_bias:
-            queries = query_length if query_length is not None else cache_position[-1] + 1
-            bias = module.compute_bias(queries, keys, device=k.device, cache_position=cache_position)
-            position_bias = bias[:, :, -length:]  # (1, H, T, S)
-        else:
-            position_bias = k.new_zeros(1, heads, length, keys)
-        if mask is not None:
-            position_bias = position_bias + mask[..., :keys]  # (B, H, T, S)
-        position_bias = position_bias.to(q.dtype).expand(batch, -1, -1, -1).contiguous()
-    mixed = attention(q, k, v, position_bias, module.dropout if module.training else 0.0)
-    mixed = mixed.transpose(1, 2).reshape(batch, length, module.inner_dim)  # (B, T, H K)
-    return module.o(mixed), position_bias
+) -> tuple[Tensor, Tensor | None]:
+    """`attention` as transformers' `AttentionInterface` calls it: q `(B, H, T, K)`, k and v `(B, H, S, K)`,
+    mask `(B, 1, T, S)`, bias `(1, H, T, S)`. Returns `(B, T, H, K)` and, if asked for, the weights."""
+    bias = _whole_bias(position_bias, attention_mask, len(query), query.dtype)
+    weights = None
+    if others.get("output_attentions"):  # the whole way, which makes them
+        weights = F.dropout((query @ key.transpose(2, 3) + bias).softmax(-1), dropout)
+        mixed = weights @ value
+    else:
+        mixed = attention(query, key, value, bias, dropout)
+    return mixed.transpose(1, 2).contiguous(), weights
+
+
+@lru_cache(maxsize=2)  # one for self-attention, one for cross-attention
+def _whole_bias(position_bias: Tensor, mask: Tensor | None, batch: int, dtype: torch.dtype) -> Tensor:
+    """Relative positions and mask in one `(B, H, T, S)`, made once for all blocks of a stack.
+
+    A tensor is its own key, and the blocks of a stack are handed the same ones.
+    """
+    whole = position_bias if mask is None else position_bias + mask
+    return whole.to(dtype).expand(batch, -1, -1, -1).contiguous()
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, p: float) -> Tensor:
@@ -240,11 +233,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, p: float) -> Tensor
     Returns:
         `(B, H, T, K)`.
     """
-    if not q.is_cpu:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p, scale=1.0)
     flat_q, flat_k, flat_v, flat_bias = (x.flatten(0, 1) for x in (q, k, v, bias))
     if p:
         mixed = _Attention.apply(flat_q, flat_k, flat_v, flat_bias, p)
     else:
         mixed = torch.baddbmm(flat_bias, flat_q, flat_k.transpose(1, 2)).softmax(-1) @ flat_v
     return mixed.unflatten(0, q.shape[:2])
+
+
+AttentionInterface.register(ATTENTION, _attention_forward)
+AttentionMaskInterface.register(ATTENTION, eager_mask)  # zero and minus infinity, to be added

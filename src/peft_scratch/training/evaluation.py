@@ -137,7 +137,8 @@ def scored_predictions(
             encoder_outputs=BaseModelOutput(encoded),
             attention_mask=inputs["attention_mask"],
             decoder_input_ids=word[:, None],
-            past_key_values=out.past_key_values,
+            # As the version of transformers calls it.
+            **{name: out[name] for name in ("cache", "past_key_values") if name in out},
             use_cache=True,
         )
         settled &= out.logits[:, -1].argmax(-1) == tokenizer.eos_token_id
