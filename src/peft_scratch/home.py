@@ -8,6 +8,8 @@ from pathlib import Path
 
 # What keeps files in the home folder while notebooks are executed and figures drawn.
 _NEEDY = {"IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "jupyter", "MPLCONFIGDIR": "matplotlib"}
+# Without a home it would take the folder `~` in the working folder, literally.
+_CACHE = {"HF_HOME": "huggingface"}
 
 
 def home() -> Path | None:
@@ -22,11 +24,14 @@ def home() -> Path | None:
 def do_without_home() -> None:
     """Have Jupyter, IPython and Matplotlib use a temporary folder where there is no home to write to.
 
+    Where there is no home at all, the Hugging Face cache too. A cache that is there but cannot be written is
+    refused by name before a run starts (`experiments/ready.py`).
+
     What the user has set is left alone.
     """
     found = home()
     if found is not None and os.access(found, os.W_OK):
         return
-    for variable, name in _NEEDY.items():
+    for variable, name in (_NEEDY if found else {**_NEEDY, **_CACHE}).items():
         if variable not in os.environ:
             os.environ[variable] = os.path.join(tempfile.gettempdir(), f"peft-scratch-{os.getpid()}", name)

@@ -76,6 +76,16 @@ def test_without_a_home_jupyter_and_matplotlib_get_a_folder(monkeypatch):
         monkeypatch.setenv(name, "")  # so that it is removed after the test
 
 
+@pytest.mark.parametrize(("folder", "settled"), [("/", True), ("/proc/nonexistent", False)])
+def test_without_any_home_the_cache_is_no_folder_called_tilde(folder, settled, monkeypatch):
+    for name in ("HF_HOME", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, "")  # so that it is as before after the test
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", folder)
+    cli.do_without_home()
+    assert ("HF_HOME" in os.environ) == settled
+
+
 def test_a_run_needs_no_home_no_user_no_cache_and_no_utf8(tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()  # a file where a folder should be: nobody, not even root, can make it
