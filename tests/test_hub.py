@@ -287,7 +287,7 @@ def test_auto_takes_the_course_where_there_is_a_gpu_and_the_hub_answers(hub, mon
     hub.fault = "out of order"
     choice = choose_profile()
     assert choice.profile.name == "offline"
-    assert "the Hugging Face Hub does not answer" in choice.reason
+    assert "the Hugging Face Hub cannot be reached" in choice.reason
 
 
 def test_the_stand_in_serves_what_it_says(hub):

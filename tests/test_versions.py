@@ -19,13 +19,13 @@ from peft_scratch.exactness.parity import already_measured, bases
 ROOT = Path(__file__).resolve().parents[1]
 #: AdapterHub as it comes, the methods, and the core of exactness: run once more, on transformers 4.57.6.
 ON_THE_OLDER = (
-    "methods/test_libraries.py",
+    "libraries/test_libraries.py",
     "methods/test_adapter.py",
     "methods/test_lora.py",
     "methods/test_soft_prompt.py",
-    "test_parity.py",
-    "test_convert.py",
-    "test_lean.py",
+    "exactness/test_parity.py",
+    "exactness/test_convert.py",
+    "training/test_cpu_kernels.py",
 )
 
 newer = pytest.mark.skipif(

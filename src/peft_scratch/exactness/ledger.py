@@ -21,7 +21,7 @@ from peft_scratch.exactness.t5_configs import empty_t5, t5_config
 from peft_scratch.libraries.catalogue import OPENDELTA, Call, calls
 from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt, apply, count_parameters
 from peft_scratch.methods.derivation import Step, letters, step, total
-from peft_scratch.methods.parameters import is_tied
+from peft_scratch.methods.parameters import is_tied, untie
 
 #: The methods at the assignment's sizes.
 METHODS: dict[str, Callable[..., Method]] = {
@@ -193,8 +193,11 @@ def _growth(call: Call, model: T5ForConditionalGeneration) -> int:
     """How many parameters `call` adds to `model`."""
     before = count_parameters(model)
     if call.library == OPENDELTA and call.name == "SoftPromptModel":
+        tied = model.lm_head.weight is model.shared.weight
         model.shared.to_empty(device="cpu")  # it reads rows of the vocabulary, whatever is in them
         model.tie_weights()
+        if not tied:  # transformers 5 ties every output layer
+            untie(model)
     return count_parameters(call.put_into(model)) - before
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from peft_scratch.assignment import FROM_SCRATCH
+from peft_scratch.assignment import FROM_SCRATCH, find_run
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.session import Session
 from peft_scratch.experiments.settings import fingerprint
@@ -74,7 +74,7 @@ def _train(session: Session, run_id: str, settings: dict[str, int]) -> SmallData
     ]
     return SmallDataResult(
         id=run.id,
-        title=run.title,
+        title=find_run(run_id).title,  # the same reviews and epochs for all, said elsewhere
         profile=profile.name,
         reviews=len(reviews.train),
         epochs=profile.epochs,

@@ -42,7 +42,7 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
             "base model instead."
         )
     with torch.device("meta"):  # allocates nothing: every parameter is replaced below
-        base = getattr(model, BASE_CLASS)(_plain_config(model))
+        base = _class_of(model)(_plain_config(model))
     frozen = {method.base_name(name): p for name, p in model.named_parameters() if not p.requires_grad}
     if "lm_head.weight" in frozen:  # which transformers 5 ties whatever the configuration says
         untie(base)
@@ -63,9 +63,14 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
     return base.eval()
 
 
+def _class_of(model: nn.Module) -> type:
+    """What the model was before a method went in; a model that never had one is what it is."""
+    return getattr(model, BASE_CLASS, type(model))
+
+
 def _plain_config(model: nn.Module) -> PretrainedConfig:
     """The model's configuration without what a library has written into it."""
-    config_class = getattr(model, BASE_CLASS).config_class
+    config_class = _class_of(model).config_class
     known = {*config_class().to_dict(), "decoder_start_token_id"}
     there = config_as_built(model).to_dict()
     plain = config_class.from_dict({name: value for name, value in there.items() if name in known})
