@@ -24,8 +24,8 @@ def home() -> Path | None:
 def do_without_home() -> None:
     """Have Jupyter, IPython and Matplotlib use a temporary folder where there is no home to write to.
 
-    Where there is no home at all, the Hugging Face cache too. One that is there but cannot be written is refused
-    by name before a run starts (`experiments/ready.py`).
+    Where there is no home at all, the Hugging Face cache too. A cache that is there but cannot be written is
+    refused by name before a run starts (`experiments/ready.py`).
 
     What the user has set is left alone.
     """
