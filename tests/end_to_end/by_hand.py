@@ -13,7 +13,7 @@ from nbformat.v4 import output_from_msg
 
 
 class CellFailed(Exception):
-    """A cell raised; the message has its first line, and what was raised."""
+    """A cell raised; the message has its first line, what was raised, and what was printed before."""
 
 
 class OpenNotebook:
@@ -99,7 +99,8 @@ class OpenNotebook:
         )["content"]
         if reply["status"] != "ok":
             text = f"{cell.source.splitlines()[0]}: {reply.get('ename')}: {reply.get('evalue')}"
-            raise CellFailed(f"{self.path.name}: {text}")
+            printed = "".join(output.get("text", "") for output in cell.outputs)
+            raise CellFailed(f"{self.path.name}: {text}\n{printed[-2000:]}")
         return "".join(output.get("text", "") for output in cell.outputs)
 
     def save(self) -> None:

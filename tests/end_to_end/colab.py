@@ -73,13 +73,17 @@ def make_image() -> Path:
 
 
 def make_machine(folder: Path, image: Path) -> str:
-    """A fresh machine: what the image has, and a place of its own for what is added. Its Python."""
-    python = folder / "machine" / "bin" / "python"
-    _run([image / "bin" / "python", "-m", "venv", "--without-pip", folder / "machine"])
-    (site,) = (folder / "machine").glob("lib/python*/site-packages")
-    (below,) = image.glob("lib/python*/site-packages")
-    (site / "image.pth").write_text(f"import site; site.addsitedir({str(below)!r})\n")
-    return str(python)
+    """A fresh machine in `folder`, with all that the image has; its Python.
+
+    The files are the image's own, under further names, which takes seconds; pip never writes into a file, it
+    puts another in its place.
+    """
+    _run([image / "bin" / "python", "-m", "venv", "--without-pip", folder])
+    (site,) = folder.glob("lib/python*/site-packages")
+    (installed,) = image.glob("lib/python*/site-packages")
+    ignored = shutil.ignore_patterns("__pycache__")  # Python does write into those
+    shutil.copytree(installed, site, copy_function=os.link, ignore=ignored, dirs_exist_ok=True)
+    return str(folder / "bin" / "python")
 
 
 def freeze(python: str, env: dict[str, str]) -> dict[str, str]:
@@ -90,8 +94,13 @@ def freeze(python: str, env: dict[str, str]) -> dict[str, str]:
     return {name or "editable": version or editable for name, version, editable in lines}
 
 
-def run_notebook(number: int, place: Path, image: Path, bundle: Path) -> str:
-    """Run notebook `number` on a machine of its own; what there is to say about it."""
+def run_notebook(number: int, place: Path, machines: Path, image: Path, bundle: Path) -> str:
+    """Run notebook `number` on a machine of its own; what there is to say about it.
+
+    Args:
+        place: outside the checkout, or the set-up would find the checkout and not the bundle.
+        machines: where files of the image can have further names.
+    """
     folder = place / f"machine {number}"
     content = folder / "content"
     content.mkdir(parents=True)
@@ -99,7 +108,7 @@ def run_notebook(number: int, place: Path, image: Path, bundle: Path) -> str:
     path = Path(shutil.copy(ROOT / "notebooks" / NOTEBOOKS[number], content))
     downloads = place / "downloads"
     downloads.mkdir(exist_ok=True)
-    python = make_machine(folder, image)
+    python = make_machine(machines / str(number), image)
     env = {
         "PYTHONPATH": str(HERE / "colab_stand_in"),
         "PEFT_SCRATCH_DRIVE": str(place / "drive"),
@@ -137,16 +146,19 @@ def run_notebook(number: int, place: Path, image: Path, bundle: Path) -> str:
 def main() -> None:
     started = time.monotonic()
     image = make_image()
-    with tempfile.TemporaryDirectory(prefix="colab-") as name:
-        place = Path(name)
+    with (
+        tempfile.TemporaryDirectory(prefix="colab-") as name,
+        tempfile.TemporaryDirectory(prefix="machines-", dir=image.parent) as machines_name,
+    ):
+        place, machines = Path(name), Path(machines_name)
         bundle = place / "peft-scratch.zip"
         archive = ["git", "archive", "--format=zip", "--prefix=peft-scratch/", f"--output={bundle}", "HEAD"]
         _run(archive, cwd=ROOT)
         *first, last = NOTEBOOKS
         with ThreadPoolExecutor(2) as pool:
-            for line in pool.map(lambda number: run_notebook(number, place, image, bundle), first):
+            for line in pool.map(lambda n: run_notebook(n, place, machines, image, bundle), first):
                 print(line, flush=True)
-        print(run_notebook(last, place, image, bundle), flush=True)
+        print(run_notebook(last, place, machines, image, bundle), flush=True)
         output = place / "drive" / "MyDrive" / "peft-scratch" / "smoke"
         found = {path.stem for path in (output / "report" / "results").glob("*.json")}
         assert found >= RUNS.keys(), f"numbers are missing: {RUNS.keys() - found}"
