@@ -14,6 +14,7 @@ from transformers import T5ForConditionalGeneration
 from peft_scratch.errors import UserError
 from peft_scratch.methods.injection import find_in_blocks
 from peft_scratch.methods.lora import LoRA
+from peft_scratch.methods.recomputing import drop_embedding_hook
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class PeftLoRA(LoRA):
             lora_dropout=0.0,
             target_modules=list(self.targets),
         )
+        drop_embedding_hook(model)  # PEFT registers its own, of which alone transformers 5 knows then
         with torch.device(model.device), warnings.catch_warnings():
             # peft_model.py asks for it by the name that it had before transformers 5.
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)

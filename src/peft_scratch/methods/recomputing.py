@@ -16,15 +16,22 @@ def let_gradients_pass(model: nn.Module) -> None:
     """Make what enters the first block of each stack require a gradient while the stack is checkpointed.
 
     It may be enabled before or after. The dropout of a stack is where token ids and embeddings that the
-    caller made come together. transformers and PEFT have a hook on the embedding for it, which misses the
-    latter, and is a local function that no pickle takes; so it is removed.
+    caller made come together.
     """
-    if hasattr(model, "_require_grads_hook"):  # it has been registered
-        model.disable_input_require_grads()
+    drop_embedding_hook(model)
     for stack in stacks(model).values():
         stack.dropout.before_checkpoints = False
         stack.register_forward_pre_hook(_tell_dropout)
         stack.dropout.register_forward_hook(_require_gradient)
+
+
+def drop_embedding_hook(model: nn.Module) -> None:
+    """Remove the hook that transformers puts on the embedding for the same purpose, if it is there.
+
+    It misses embeddings that the caller made, and it is a local function, which no pickle takes.
+    """
+    if hasattr(model, "_require_grads_hook"):
+        model.disable_input_require_grads()
 
 
 def _tell_dropout(stack: nn.Module, args: tuple) -> None:
