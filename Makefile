@@ -60,6 +60,9 @@ base: $(INSTALLED)  ## pre-train the offline base model: an hour, and before it 
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-base.txt
 	$(BIN)/peft-scratch base $(if $(BUDGET),--budget "$(BUDGET)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
+publish: $(INSTALLED)  ## for maintainers: put a finished offline run into report, weights, notebooks and README
+	$(BIN)/peft-scratch publish $(if $(OUTPUT),--output "$(OUTPUT)")
+
 # Two processes of one thread each: the tests' models are so small that threads only wait for each other.
 test: lint $(OLDER)  ## lint and tests, without network or GPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile

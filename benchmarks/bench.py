@@ -2,7 +2,7 @@
 
 python benchmarks/bench.py recipes | steps | limit | growth     how fast; `all` does these four
 python benchmarks/bench.py recipes-agree | verdicts             whether the results are the same
-python benchmarks/bench.py page                                 table and figure, from the JSON alone
+python benchmarks/bench.py page | publish                       table and figure, from the JSON alone
 
 Run it on a machine that does nothing else: each part records the load it found.
 """
@@ -21,7 +21,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler, which measures m
 import typer
 
 from peft_scratch.errors import UserError
-from peft_scratch.paths import ROOT
+from peft_scratch.paths import BUILD, ROOT, output_folder
 
 app = typer.Typer(
     help="How fast the kit is, part by part; each part writes its rows to the JSON as it gets them.",
@@ -36,7 +36,9 @@ Model = Annotated[str, typer.Option(help="A T5's name, as `peft-scratch paramete
 Tokens = Annotated[int, typer.Option(min=16, help="Length of an input.")]
 Batch = Annotated[int, typer.Option(min=1, help="Reviews in a step.")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each thing is timed.")]
-RESULTS = ROOT / "benchmarks" / "results.json"
+RESULTS = BUILD / "benchmarks" / "results.json"
+PUBLISHED = ROOT / "benchmarks" / "results.json"
+OFFLINE = output_folder("offline")
 
 
 @app.command()
@@ -119,7 +121,7 @@ def recipes_agree(
 @app.command()
 def verdicts(
     results: Results = RESULTS,
-    output: Annotated[Path, typer.Option(help="The folder with the runs' weights.")] = ROOT,
+    output: Annotated[Path, typer.Option(help="The folder with the runs' weights.")] = OFFLINE,
     test_reviews: int = 2000,
 ) -> None:
     """Scores against real generation, all ten runs, review by review."""
@@ -130,10 +132,22 @@ def verdicts(
 
 @app.command()
 def page(results: Results = RESULTS) -> None:
-    """The tables and the figure; of the results that are kept, in the README too."""
+    """The tables and the figure, beside the JSON."""
     import page as making
 
-    making.write(results, ROOT / "README.md" if results == RESULTS else None)
+    making.write(results, None)
+
+
+@app.command()
+def publish(results: Results = RESULTS) -> None:
+    """For maintainers: put the parts that were measured into benchmarks/ and docs/performance.md."""
+    import page as making
+    import parts
+
+    from peft_scratch.results import write_json
+
+    write_json(PUBLISHED, {**parts.read(PUBLISHED), **parts.read(results)})
+    making.write(PUBLISHED, ROOT / "docs" / "performance.md")
 
 
 if __name__ == "__main__":

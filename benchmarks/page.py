@@ -36,7 +36,7 @@ AXIS_NAMES = {
 #: Of the recipes' table: title, and name in the JSON.
 _COLUMNS = {"training": "training", "evaluation": "evaluation", "whole run": "run"}
 _FIGURE = (
-    '<img src="benchmarks/speed.png" width="100%" alt="How many times faster the fast recipe is; a step '
+    '<img src="../benchmarks/speed.png" width="100%" alt="How many times faster the fast recipe is; a step '
     'of ours over one of the libraries, and over its matrix products; how a step grows">'
 )
 Parts = dict[str, dict[str, Any]]

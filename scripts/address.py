@@ -1,43 +1,132 @@
-"""Write the repository's address from pyproject.toml into the README and the notebooks.
+"""Set the repository's address in pyproject.toml, the badges of README and notebooks, and the set-up cells.
 
-`make address` runs it. The address stands in badges, in the clone command and in the notebooks'
-set-up cell; `project.urls.Repository` is the one place where it is set.
+`make address` runs it: it takes the remote `origin` of this checkout, or `REPOSITORY=owner/name`. Until an
+address is set there is no badge and no clone command: the README says how to open a notebook by upload.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# What comes before an address, and the address: `owner/name` on GitHub.
-PLACES = re.compile(
-    r'(REPOSITORY = \\?"https://github\.com/|colab\.research\.google\.com/github/|git clone https://github\.com/)'
-    r"([\w.-]+/[\w.-]+)"
-)
+#: What pyproject.toml and the set-up cells hold until an address is set.
+UNSET = "OWNER/peft-scratch"
+_ADDRESS = re.compile(r"(?:https://github\.com/|git@github\.com:|^)([\w.-]+/[\w.-]+?)(?:\.git)?/?")
+_SET = re.compile(r'^(Repository = "https://github\.com/)([\w.-]+/[\w.-]+)(")$', re.MULTILINE)
+
+NOTEBOOKS = {
+    "01_full_fine_tuning": ("1 Full fine-tuning", "1 number, and what to compare the ten with"),
+    "02_soft_prompt": ("2 Soft prompt", "3: from scratch, OpenDelta twice"),
+    "03_adapter": ("3 Adapter", "1: from scratch"),
+    "04_adapter_library": ("4 Adapter, library", "2: AdapterHub twice"),
+    "05_lora": ("5 LoRA", "3: from scratch, PEFT twice"),
+}
 
 
 def address(pyproject: str) -> str:
     """`owner/name`, as the text of pyproject.toml sets it."""
-    found = re.search(r'^Repository = "https://github\.com/([\w.-]+/[\w.-]+)"$', pyproject, re.MULTILINE)
+    found = _SET.search(pyproject)
     if found is None:
         raise SystemExit(
             "pyproject.toml must set Repository under [project.urls], as https://github.com/owner/name."
         )
+    return found[2]
+
+
+def asked(arguments: list[str]) -> str:
+    """`owner/name` as it was given, or else that of the remote `origin`."""
+    if arguments:
+        text = arguments[0]
+    else:
+        command = ["git", "remote", "get-url", "origin"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        text = done.stdout.strip()
+        if done.returncode:
+            raise SystemExit(
+                "This checkout has no remote `origin`: run `make address REPOSITORY=owner/name`."
+            )
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        raise SystemExit(f"{text!r} is no address on GitHub: run `make address REPOSITORY=owner/name`.")
     return found[1]
 
 
-def rewritten(text: str, owner_and_name: str) -> str:
-    """`text` with every address in it replaced."""
-    return PLACES.sub(lambda match: match[1] + owner_and_name, text)
+def badge(owner_and_name: str, notebook: str) -> str:
+    """The badge that opens a notebook in Colab; nothing until an address is set."""
+    if owner_and_name == UNSET:
+        return ""
+    colab = "https://colab.research.google.com"
+    page = f"{colab}/github/{owner_and_name}/blob/main/notebooks/{notebook}.ipynb"
+    return f"[![Open in Colab]({colab}/assets/colab-badge.svg)]({page})"
 
 
-def main() -> None:
-    owner_and_name = address((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    for path in (ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))):
-        text = path.read_text(encoding="utf-8")
-        path.write_text(rewritten(text, owner_and_name), encoding="utf-8")
+def readme(text: str, owner_and_name: str) -> str:
+    """The README with its table of notebooks and its first command for this address."""
+    rows = [
+        f"| [{title}](notebooks/{name}.ipynb) | {numbers} | {badge(owner_and_name, name)} |"
+        for name, (title, numbers) in NOTEBOOKS.items()
+    ]
+    table = "\n".join(["| notebook | numbers | |", "|---|---|---|", *rows])
+    get = (
+        f"git clone https://github.com/{owner_and_name}"
+        if owner_and_name != UNSET
+        else "# download and unpack"
+    )
+    name = owner_and_name.partition("/")[2]
+    commands = "\n".join(
+        (
+            "```",
+            get,
+            f"cd {name}",
+            "make run     # install into .venv, execute the five notebooks, make tables and report",
+            "make test    # lint and tests, without network or GPU",
+            "```",
+        )
+    )
+    return _between(_between(text, "notebooks", table), "commands", commands)
+
+
+def _between(text: str, name: str, content: str) -> str:
+    start, end = f"<!-- {name}: written by `make address` -->", f"<!-- /{name} -->"
+    before, start, rest = text.partition(start)
+    _, end, after = rest.partition(end)
+    if not start or not end:
+        raise SystemExit(f"The README lacks its markers {name!r}: put them back.")
+    return f"{before}{start}\n{content}\n{end}{after}"
+
+
+def notebook(text: str, owner_and_name: str, name: str) -> str:
+    """A notebook's JSON with its badge and its set-up cell for this address."""
+    content = json.loads(text)
+    title = content["cells"][0]["source"]
+    if title[0].startswith("[![Open in Colab]"):
+        del title[:2]
+    if found := badge(owner_and_name, name):
+        title[:0] = [f"{found}\n", "\n"]
+    for cell in content["cells"]:
+        cell["source"] = [
+            re.sub(r'^(REPOSITORY = "https://github\.com/)[\w./-]+(")', rf"\g<1>{owner_and_name}\2", line)
+            for line in cell["source"]
+        ]
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    chosen = asked(arguments)
+    pyproject = ROOT / "pyproject.toml"
+    text = pyproject.read_text(encoding="utf-8")
+    address(text)
+    pyproject.write_text(_SET.sub(rf"\g<1>{chosen}\3", text), encoding="utf-8")
+    page = ROOT / "README.md"
+    page.write_text(readme(page.read_text(encoding="utf-8"), chosen), encoding="utf-8")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        path.write_text(notebook(path.read_text(encoding="utf-8"), chosen, path.stem), encoding="utf-8")
+    print(f"The address is https://github.com/{chosen} now.")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

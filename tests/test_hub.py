@@ -149,7 +149,7 @@ def test_a_renamed_repository_is_followed(hub):
 @pytest.mark.parametrize(
     ("fault", "cause", "remedy"),
     [
-        ("gated", "accounts with a permission only", "log in with `hf auth login`"),
+        ("gated", "only to accounts with a permission", "log in with `hf auth login`"),
         ("gone", "has nothing of that name", "see on https://huggingface.co/"),
         ("no such version", "a file or version that is needed is not on", "take a newer release"),
         ("out of order", "does not deliver it", "check the connection and run again"),

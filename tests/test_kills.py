@@ -26,7 +26,7 @@ from typing import Any
 
 PHASES = ("training", "evaluation", "saving")
 RUNS = ("full", "adapter_scratch_b8", "lora_peft_r8")
-INTERRUPTED = "Interrupted: finished epochs are kept, and the same command goes on from there."
+INTERRUPTED = "Interrupted: finished epochs are kept; run the same command again to continue."
 MEASURED = {"seconds", "train_seconds", "evaluation_seconds", "peak"}
 
 

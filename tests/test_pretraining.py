@@ -16,7 +16,7 @@ from peft_scratch.data.offline_reviews import fingerprint, imdb_split, sentence_
 from peft_scratch.errors import UserError
 from peft_scratch.paths import OFFLINE_BASE
 from peft_scratch.pretraining import embeddings, teacher
-from peft_scratch.pretraining.card import RECORD
+from peft_scratch.pretraining.card import RECORD, card
 from peft_scratch.pretraining.corpus import WINDOW, Corpus, Sources, tokenizer_texts, training_sources
 from peft_scratch.pretraining.optimizer import RMSScaledAdamW
 from peft_scratch.pretraining.pretrain import Recipe, _backward, pretrain
@@ -322,3 +322,9 @@ def test_the_shipped_base_is_small_and_holds_no_review_text():
         if file.suffix in {".json", ".md"} and file.name != "tokenizer.json":
             text = file.read_text().lower()
             assert not any(review[:80] in text for review in test)
+
+
+def test_the_card_that_is_shown_is_the_one_of_the_record():
+    shown = (OFFLINE_BASE / "README.md").read_text(encoding="utf-8")
+    assert shown == card(json.loads((OFFLINE_BASE / RECORD).read_text(encoding="utf-8")))
+    assert (OFFLINE_BASE / "LOG.md").exists()

@@ -1,16 +1,18 @@
 """The repository as a whole: one address, versions that agree, notebooks fit to be read."""
 
+import importlib
 import importlib.util
 import json
 import re
 import shutil
 import stat
+import subprocess
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from peft_scratch.paths import ROOT
+from peft_scratch.paths import OFFLINE_BASE, ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REQUIREMENTS = sorted(ROOT.glob("requirements*.txt"))
@@ -42,22 +44,88 @@ def _addresses(text):
 
 
 def test_readme_and_notebooks_have_the_address_of_pyproject():
-    address = _script("address").address((ROOT / "pyproject.toml").read_text())
-    for path in (ROOT / "README.md", *NOTEBOOKS):
+    script = _script("address")
+    address = script.address((ROOT / "pyproject.toml").read_text())
+    # Until a real one is set, a reader sees none at all.
+    assert _addresses((ROOT / "README.md").read_text()) == ({address} - {script.UNSET})
+    for path in NOTEBOOKS:
         assert _addresses(path.read_text()) == {address}, path.name
 
 
-def test_make_address_changes_every_place(tmp_path):
+def _copy_of_the_project(folder):
     for name in ("README.md", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
-    pyproject = tmp_path / "pyproject.toml"
-    pyproject.write_text(re.sub(r'(?<=github\.com/)[^"]+', "some-one/a.fork", pyproject.read_text()))
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     script = _script("address")
-    script.ROOT = tmp_path
-    script.main()
+    script.ROOT = folder
+    return script
+
+
+def test_make_address_changes_every_place(tmp_path):
+    script = _copy_of_the_project(tmp_path)
+    before = (tmp_path / "README.md").read_text()
+    script.main(["some-one/a.fork"])
+    assert script.address((tmp_path / "pyproject.toml").read_text()) == "some-one/a.fork"
+    readme = (tmp_path / "README.md").read_text()
+    assert "git clone https://github.com/some-one/a.fork\ncd a.fork\n" in readme
+    assert readme.count("colab-badge.svg") == len(NOTEBOOKS)
     for path in (tmp_path / "README.md", *(tmp_path / "notebooks").glob("*.ipynb")):
         assert _addresses(path.read_text()) == {"some-one/a.fork"}, path.name
+        if path.suffix == ".ipynb":
+            first = json.loads(path.read_text())["cells"][0]["source"]
+            assert first[0].endswith(f"/some-one/a.fork/blob/main/notebooks/{path.name})\n")
+            assert first[2].startswith("# ")
+    script.main([script.UNSET])
+    assert (tmp_path / "README.md").read_text() == before
+    for path in (tmp_path / "notebooks").glob("*.ipynb"):
+        assert "colab-badge" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "https://github.com/some-one/a.fork.git",
+        "git@github.com:some-one/a.fork.git",
+        "https://github.com/some-one/a.fork",
+    ],
+)
+def test_the_address_is_the_remote_s_by_default(tmp_path, remote):
+    script = _copy_of_the_project(tmp_path)
+    for command in (["init", "-q"], ["remote", "add", "origin", remote]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    assert script.asked([]) == "some-one/a.fork"
+
+
+def test_without_a_remote_the_address_has_to_be_given(tmp_path):
+    script = _script("address")
+    script.ROOT = tmp_path
+    with pytest.raises(SystemExit, match="no remote `origin`: run `make address REPOSITORY=owner/name`"):
+        script.asked([])
+    with pytest.raises(SystemExit, match="is no address on GitHub"):
+        script.asked(["https://elsewhere.org/a/b"])
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), OFFLINE_BASE / "README.md"):
+        text = page.read_text(encoding="utf-8")
+        if page.parent == ROOT:
+            assert len(text.encode()) <= 9_000
+            assert "OWNER" not in text
+        for link in re.findall(r'(?:\]\(|src=")([^)"#]+)', text):
+            if not link.startswith("http"):
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_ten_lines_of_the_readme_run(tmp_path, monkeypatch):
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(program.strip().splitlines()) <= 15
+    monkeypatch.chdir(tmp_path)
+    program = program.replace("google-t5/t5-small", str(OFFLINE_BASE)).replace("range(20)", "range(2)")
+    names = {}
+    exec(compile(program, "README.md", "exec"), names)
+    names["unmerge"] = importlib.import_module("peft_scratch").unmerge
+    names["unmerge"](names["model"])
+    names["load_delta"](names["model"], "lora.pt")
 
 
 def test_an_address_that_is_not_set_is_reported():

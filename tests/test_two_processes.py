@@ -68,7 +68,7 @@ def _work(base: Path, folder: Path) -> None:
     files._write = noting
     gc.freeze()  # Accelerate collects garbage before every evaluation; what is imported need not be looked at
     bench = workbench.Session.open("smoke")
-    with pytest.raises(UserError, match="is being worked in by process"), bench.alone_in(base):
+    with pytest.raises(UserError, match="is in use by process"), bench.alone_in(base):
         pass
     (folder / f"refused-{os.getpid()}").touch()
     cli.main(["run", *RUNS, RUNS[-1], "--profile", "smoke"], standalone_mode=False)

@@ -18,9 +18,10 @@ from peft_scratch import __version__
 from peft_scratch.app import cli_ask
 from peft_scratch.assignment import RUNS, find_profile, find_run
 from peft_scratch.console import make_printable
-from peft_scratch.errors import UserError
+from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
 from peft_scratch.experiments import cli_sweep
+from peft_scratch.home import do_without_home
 from peft_scratch.submission import commands as submission
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class _Sentences(TyperGroup):
             if str(missing.name).startswith("peft_scratch"):
                 raise
             _stop(f"The package {missing.name!r} is not installed: run `make run`, which installs it.", 2)
+        except ImportError as problem:
+            if (mistake := replaced_package(problem)) is None:
+                raise
+            _stop(str(mistake), 2)
         except OSError as problem:
             if problem.errno not in _REFUSALS:
                 raise
@@ -51,7 +56,7 @@ class _Sentences(TyperGroup):
                 2,
             )
         except KeyboardInterrupt:
-            _stop("Interrupted: finished epochs are kept, and the same command goes on from there.", 130)
+            _stop("Interrupted: finished epochs are kept; run the same command again to continue.", 130)
 
 
 def _stop(sentence: str, status: int) -> NoReturn:
@@ -67,7 +72,7 @@ def _say(text: str) -> None:
 
 
 def _known_profile(name: str) -> str:
-    """`name`, if it is a profile's: said before torch is imported, which takes seconds."""
+    """Return `name`, or refuse an unknown profile before torch is imported, which takes seconds."""
     if name != "auto":
         find_profile(name)
     return name
@@ -145,6 +150,10 @@ def run(
     elif changes:
         raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
     else:
+        from peft_scratch.experiments.profile_choice import choose_profile
+        from peft_scratch.experiments.ready import check_packages
+
+        check_packages(choose_profile(profile).profile)
         notebooks(profile, seed, output, recipe)
         tables(profile, output)
         report(profile, output, name, number)
@@ -283,6 +292,27 @@ def base(
     pretrain(seconds, output or OFFLINE_BASE)
 
 
+def publish(
+    output: Annotated[
+        Path | None, typer.Option(help="Output folder of the offline run; out/offline by default.")
+    ] = None,
+) -> None:
+    """Put a finished offline run into the repository.
+
+    For maintainers. Notebooks, report, weights and the README's numbers become those of that run. The
+    report is made again from the results, so that it names nobody.
+    """
+    from peft_scratch.assignment import PROFILES
+    from peft_scratch.publish import publish
+
+    def make_report(folder: Path) -> None:
+        tables("offline", folder)
+        report("offline", folder)
+
+    for path in publish(output or PROFILES["offline"].output, make_report):
+        typer.echo(path)
+
+
 def _seconds(budget: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
     if match is None or float(match[1]) == 0:
@@ -347,6 +377,7 @@ for command, line in {
     exactness.parameters: "Derive and count what each method adds to any T5.",
     exactness.convert: "Convert weight files to library folders and back.",
     base: "Pre-train the offline base model, or resume doing so.",
+    publish: "Put a finished offline run into the repository.",
 }.items():
     app.command(short_help=line)(command)
 
@@ -354,6 +385,7 @@ for command, line in {
 def main() -> None:
     """The command `peft-scratch`."""
     make_printable()
+    do_without_home()
     app()
 
 

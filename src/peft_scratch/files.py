@@ -16,7 +16,7 @@ from pathlib import Path
 from peft_scratch.errors import UserError
 
 # Full, too large, read-only, forbidden, or no folder at all: trying again does not help. Whatever else
-# the system says may be a passing moment of a mounted Drive.
+# the system says may be a temporary failure of a mounted Drive.
 _LASTING = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
@@ -29,8 +29,8 @@ _PAUSES = (0.5, 1.0, 2.0)
 def write_atomically(path: str | Path, data: str | bytes | memoryview) -> None:
     """Write `data` to `path`, so that the file is either the old one or the new one, whole.
 
-    A kill at any moment, a full disk and a machine that loses its power leave one of the two. Errors
-    that may pass are tried again, over some seconds.
+    After a kill at any moment, a full disk or a power failure, it is one of the two. Errors
+    that may be temporary are retried for a few seconds.
 
     Args:
         path: the file; its folder is made if need be.
@@ -72,10 +72,10 @@ def _write(path: Path, data: bytes | memoryview) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold `folder`, which is made if need be, for this process; the system lets go when it ends or dies.
+    """Keep `folder`, which is made if need be, for this process; the lock ends with the process.
 
-    The lock itself lies in this machine's temporary folder: a mounted Drive may know no locks, and one
-    that a lost machine left there would stay for good.
+    The lock itself is in this machine's temporary folder: a mounted Drive may not support locks, and a lock
+    that a lost machine left there would stay forever.
 
     Raises:
         UserError: another process holds the folder; the message says which.
@@ -89,13 +89,11 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
-        raise UserError(
-            f"{folder} is being worked in by {who}: wait for it or stop it, then run again."
-        ) from None
+        raise UserError(f"{folder} is in use by {who}: wait, or stop that process, then run again.") from None
     try:
         write_atomically(holder, f"process {os.getpid()}, since {datetime.now():%H:%M}")
         yield
     finally:
-        with suppress(OSError):  # a note that stays misleads nobody: the lock counts
+        with suppress(OSError):  # only the lock counts, not this note
             holder.unlink()
         lock.release()

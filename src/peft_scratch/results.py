@@ -166,7 +166,7 @@ class Result(_Part):
 
     Attributes:
         malformed: share of outputs that are neither label word.
-        mistakes: positions of the test reviews that were judged wrong.
+        mistakes: positions of the test reviews whose prediction is wrong.
     """
 
     id: str

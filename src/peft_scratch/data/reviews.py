@@ -75,7 +75,7 @@ def _from_hub(name: str) -> dict[str, Dataset]:
                 "but 0 and 1 are needed."
             )
         try:
-            # A missing text is an empty review: it is judged like any other.
+            # A missing text is an empty review: it gets a prediction like any other.
             splits[part] = split.map(lambda row: {"text": clean(row["text"] or "")}, desc=f"Cleaning {part}")
         except UnicodeDecodeError as problem:
             raise UserError(

@@ -74,6 +74,6 @@ def _failure(profile: Profile, problem: Exception) -> UserError:
     if Path(profile.base) == OFFLINE_BASE:
         return UserError(
             f"The offline base model in weights/base is missing or damaged ({type(problem).__name__}): "
-            "restore that folder from the repository, or make it anew with `make base`."
+            "restore that folder from the repository, or pre-train it again with `make base`."
         )
     return hub.failure(hub.MODEL, profile.base, problem)

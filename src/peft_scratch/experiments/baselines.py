@@ -1,4 +1,4 @@
-"""What the ten numbers are to be held against: a classic on the same reviews, trained in seconds."""
+"""What the ten numbers are compared with: a classic on the same reviews, trained in seconds."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
     """Within it, a forward pass notes what it saves for its backward pass: bytes, by address.
 
     Each storage counts once, however many operations save it or a view into it; the parameters, which
-    are there anyway, do not count. For one forward pass: memory that was freed may be used anew.
+    are there anyway, do not count. For one forward pass: memory that was freed may be used again.
     """
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, int] = {}
@@ -200,7 +200,7 @@ def peak_during(work: Callable[[], None], device: torch.device) -> tuple[int | N
 
 
 def _reset_resident_peak() -> bool:
-    """Let the kernel's peak start anew from what is resident now; false where it does not offer that."""
+    """Reset the kernel's peak to what is resident now; false where the kernel cannot do that."""
     try:
         # What was freed, but is kept by the C library for later, would count as held. glibc alone has it.
         ctypes.CDLL(None).malloc_trim(0)

@@ -27,9 +27,10 @@ from peft_scratch.experiments.baselines import bag_of_words
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.estimate import Rates, measure_rates
 from peft_scratch.experiments.profile_choice import ProfileChoice, choose_profile
+from peft_scratch.experiments.ready import check_folders
 from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.experiments.summary import summary
-from peft_scratch.files import alone_in, write_atomically
+from peft_scratch.files import alone_in
 from peft_scratch.paths import DRIVE
 from peft_scratch.results import Result, RunResult, read_results, write_result
 from peft_scratch.training.evaluation import Predictions, predict
@@ -98,9 +99,7 @@ class Session:
         # in the way of a second session.
         accelerator = Accelerator(mixed_precision="no")
         if accelerator.is_main_process:
-            probe = output / "runs" / ".writable"
-            write_atomically(probe, "")
-            probe.unlink(missing_ok=True)
+            check_folders(choice.profile, output)
         return cls(choice, seed, output, accelerator, chosen, extra_seed)
 
     @property

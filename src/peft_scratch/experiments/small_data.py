@@ -18,7 +18,7 @@ from peft_scratch.experiments.settings import fingerprint
 from peft_scratch.results import SmallDataEpoch, SmallDataResult, SmallDataRun, write_result
 
 SEEDS = (0, 1, 2)
-#: The test reviews are fewer than in the ten runs, for time: they are judged after every epoch.
+#: To save time, there are fewer test reviews than in the ten runs: they are predicted after every epoch.
 SETTINGS = {"train_reviews": 256, "test_reviews": 500, "epochs": 8}
 
 
@@ -33,7 +33,7 @@ def small_data(
 ) -> Iterator[SmallDataResult]:
     """Train each of `runs` with each of `seeds`; write `report/small_data/<run>.json` and yield it.
 
-    The reviews are the same for every run and seed. What was interrupted goes on from its last whole epoch.
+    The reviews are the same for every run and seed. An interrupted run continues after its last whole epoch.
 
     Raises:
         UserError: as `Session.open`, `Session.prepare` and `Trainer.fit` do.

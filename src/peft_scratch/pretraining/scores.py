@@ -16,7 +16,7 @@ from peft_scratch.data.offline_reviews import sentence_split
 from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.experiments.profile_choice import ProfileChoice
 from peft_scratch.experiments.session import Session
-from peft_scratch.paths import OFFLINE_BASE, ROOT
+from peft_scratch.paths import BUILD, OFFLINE_BASE
 from peft_scratch.pretraining.card import write_card
 from peft_scratch.training.evaluation import predict
 from peft_scratch.training.recipe import RECIPES
@@ -26,10 +26,10 @@ CONDITIONS = {"max_tokens": 192, "train_reviews": 4000, "test_reviews": 1500, "e
 RECIPE = RECIPES["fast"]
 
 
-def measure(base: Path = OFFLINE_BASE, output: Path = ROOT / "runs" / "base-scores") -> dict[str, float]:
+def measure(base: Path = OFFLINE_BASE, output: Path = BUILD / "base-scores") -> dict[str, float]:
     """Accuracy in percent, by name: without tuning, with each method, and from random weights.
 
-    Every tuned figure is that of the last epoch. A measurement that was interrupted goes on with
+    Every tuned figure is that of the last epoch. An interrupted measurement continues with
     the first run that is not finished.
     """
     scores = {"sentences_zero_shot": _sentences(base)}

@@ -1,9 +1,9 @@
-"""Labels for texts that have none: judged by a MiniLM that was tuned on the labelled sentences.
+"""Labels for texts that have none: predicted by a MiniLM that was tuned on the labelled sentences.
 
 The original T5 learnt `sst2 sentence: ` from 67,000 labelled phrases; here there are 7,500 labelled
 sentences, which a small T5 learns by heart. An encoder that knows English from elsewhere generalises from
-as many, and its judgements on pieces of the unlabelled reviews make up for the missing phrases (distillation,
-Hinton et al. 2015). The reviews' true labels are nowhere read.
+as many, and its predictions on pieces of the unlabelled reviews make up for the missing phrases
+(distillation, Hinton et al. 2015). The reviews' true labels are nowhere read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BATCH = 32
 LEARNING_RATE = 1e-4
 WARMUP = 0.1  # share of the steps; linearly to zero from there on
 LONGEST = 192  # tokens that it reads
-KEPT = 0.35  # share of what it judges that is kept on either side: the firmest
+KEPT = 0.35  # share of its predictions that is kept for each label: the most certain
 
 
 class Teacher:
@@ -76,7 +76,7 @@ class Teacher:
         self.model.eval()
         scores = np.zeros(len(rows))
         batches = np.array_split(np.argsort([len(row) for row in rows]), -(-len(rows) // (2 * BATCH)))
-        for batch in tqdm(batches, desc="teacher: judging", unit="batch", mininterval=5):
+        for batch in tqdm(batches, desc="teacher: predicting", unit="batch", mininterval=5):
             logits = self._logits(rows, batch)
             scores[batch] = (logits[:, 1] - logits[:, 0]).numpy()
         return scores
@@ -96,7 +96,7 @@ def firmest(
 ) -> list[tuple[np.ndarray, int]]:
     """(text, label) of the share `kept` with the lowest scores, label 0, and of that with the highest, 1.
 
-    Cutting by rank makes up for a leaning of the judge towards one label; half of the reviews is of each.
+    Choosing by rank corrects a bias of the teacher towards one label: half of the reviews have each label.
     """
     order, size = np.argsort(scores), round(kept * len(texts))
     return [(texts[i], 0) for i in order[:size]] + [(texts[i], 1) for i in order[len(order) - size :]]

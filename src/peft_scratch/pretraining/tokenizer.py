@@ -54,7 +54,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABU
         )
         slow.save_pretrained(folder)
         T5TokenizerFast.from_pretrained(folder).save_pretrained(folder)
-    # With this entry every load would convert the slow tokenizer anew; tokenizer.json holds its effect.
+    # With this entry every load would convert the slow tokenizer again; tokenizer.json holds its effect.
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings.pop("add_prefix_space", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What training leaves on disk after each epoch, so that an interrupted run goes on from there."""
+"""What training leaves on disk after each epoch, so that an interrupted run continues from there."""
 
 from __future__ import annotations
 
@@ -113,7 +113,9 @@ class Checkpoints:
                 restore(model, state)
                 return history
             except Exception:  # torch raises half a dozen kinds, by where the damage is
-                accelerator.print(f"{path} is damaged and passed over: this run goes on from before it")
+                accelerator.print(
+                    f"{path} is damaged and skipped: this run continues from the epoch before it"
+                )
         return History()
 
     def _newest_first(self) -> list[Path]:

@@ -48,7 +48,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep what a step frees for the next step, for as long as the process lives.
 
     glibc gives large blocks back to the kernel, which hands them out again page by page, each cleared: in
-    a step of training on a CPU that is hundreds of thousands of pages. Other C libraries are left alone.
+    a step of training on a CPU that is hundreds of thousands of pages. Other C libraries are not changed.
     """
     with suppress(AttributeError, OSError, TypeError):  # no glibc; on Windows there is no library `None`
         mallopt = ctypes.CDLL(None).mallopt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,8 @@ class Predictions:
     def score(self, rows: Sequence[bool] | None = None) -> dict[str, float]:
         """`accuracy` and `malformed`, each a share of 1, over the reviews where `rows` is true."""
         keep = np.ones(len(self.labels), bool) if rows is None else np.asarray(rows, bool)
-        return LabelWordAccuracy(keep_in_memory=True).compute(
+        # It keeps nothing, yet it makes a folder: not in the user's cache, which may not be writable.
+        return LabelWordAccuracy(keep_in_memory=True, cache_dir=tempfile.gettempdir()).compute(
             predictions=np.asarray(self.predictions)[keep], references=np.asarray(self.labels)[keep]
         )
 
@@ -80,7 +82,7 @@ def predict(
     recipe: Recipe,
     title: str = "evaluating",
 ) -> Predictions:
-    """Have `model` (prepared by `accelerator`) judge every review of `collator`.
+    """Have `model` (prepared by `accelerator`) predict every review of `collator`.
 
     The predictions are those of greedy generation of at most `MAX_LENGTH` tokens, which `recipe` may have
     replaced by something cheaper (see `scored_predictions`). Where float16 gives numbers that are not
@@ -125,7 +127,7 @@ def _predict(
                 predictions = generated_predictions(whole, inputs, tokenizer)
             said[batch["index"].cpu()] = predictions.cpu()
     model.train(training)
-    # Malformed, which is what stands where another process judged, is less than a label.
+    # Malformed, the value where another process made the prediction, is less than a label.
     said = accelerator.gather(said[None].to(accelerator.device)).max(0).values.cpu()  # (processes, N) -> (N)
     return Predictions(said.tolist(), list(collator.labels))
 
