@@ -8,8 +8,8 @@ from collections.abc import MutableMapping
 
 #: A thread of torch's that waits for the others looks so often whether it may go on, then sleeps. GNU's
 #: OpenMP (Linux) counts looks, and by itself some 300,000; Intel's and LLVM's (Windows, macOS) milliseconds,
-#: and by itself 200. While it looks it keeps a core from everything else: two runs side by side took up to
-#: fifty times as long as one (see docs/performance.md).
+#: and by itself 200. While it looks it keeps a core from everything else: two runs side by side took three to
+#: thirty times as long as one (see docs/performance.md).
 WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 
 
