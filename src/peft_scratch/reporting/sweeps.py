@@ -109,8 +109,8 @@ def sweep_plot(path: Path, target: Path) -> None:
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("best epoch, %")
     seeds = int(table["seeds"].max())
-    spread = f"; bars: one standard deviation over {seeds} seeds" if seeds > 1 else "; one seed"
-    figure.suptitle(f"{run}: {', '.join(swept)}; rings: Pareto front{spread}", fontsize=9)
+    bars = f"; bars: one standard deviation over {seeds} seeds" if seeds > 1 else "; one seed"
+    figure.suptitle(f"{run}: {', '.join(swept)}; rings: Pareto front{bars}", fontsize=9)
     figure.savefig(target)
 
 
