@@ -71,7 +71,7 @@ def _work(base: Path, folder: Path) -> None:
     with pytest.raises(UserError, match="is in use by process"), bench.alone_in(base):
         pass
     (folder / f"refused-{os.getpid()}").touch()
-    cli.main(["run", *RUNS, RUNS[-1], "--profile", "smoke"], standalone_mode=False)
+    cli.app(["run", *RUNS, RUNS[-1], "--profile", "smoke"], standalone_mode=False)
 
 
 @pytest.fixture(scope="module")
