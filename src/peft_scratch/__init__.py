@@ -16,6 +16,8 @@ from peft_scratch.threads import let_idle_threads_sleep
 
 # tqdm says so when Jupyter has no widgets; text bars are what is wanted here anyway.
 warnings.filterwarnings("ignore", message="IProgress not found")
+# What transformers will rename in its next version concerns the kit and not a reader of its notebooks.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
 
 # Here, since whatever starts with the kit passes by here before torch is loaded.
 let_idle_threads_sleep()
