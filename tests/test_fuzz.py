@@ -92,6 +92,12 @@ def _words_tokenizer():
     )
 
 
+class _Output(dict):
+    """As a model's output: its parts by key and by attribute."""
+
+    __getattr__ = dict.__getitem__
+
+
 class Told:
     """As a T5: of the review whose only token is i it says `sayings[i]`, whatever comes after the end."""
 
@@ -106,7 +112,7 @@ class Told:
         said = self.sayings[hidden[:, 0]]
         assert step == 0 or torch.equal(decoder_input_ids[:, 0], said[:, step - 1]), "led to say another"
         logits = torch.nn.functional.one_hot(said[:, step : step + 1], len(WORDS)).float()
-        return SimpleNamespace(logits=logits, encoder_last_hidden_state=hidden, past_key_values=step + 1)
+        return _Output(logits=logits, encoder_last_hidden_state=hidden, past_key_values=step + 1)
 
     def generate(self, max_length, input_ids=None, encoder_outputs=None, **_):
         hidden = input_ids if encoder_outputs is None else encoder_outputs[0]

@@ -228,6 +228,17 @@ BASELINES = {
     "bag_of_words": "Bag of words, logistic regression",
 }
 
+#: What the dimensions of an entry of a weight file are called, by the end of its key.
+ENTRY_DIMENSIONS = {
+    "sharif_llm_A": ("input width", "rank"),
+    "sharif_llm_B": ("rank", "output width"),
+    "sharif_llm_adapter.0.weight": ("bottleneck", "width"),
+    "sharif_llm_adapter.0.bias": ("bottleneck",),
+    "sharif_llm_adapter.2.weight": ("width", "bottleneck"),
+    "sharif_llm_adapter.2.bias": ("width",),
+    "sharif_llm_soft_prompts.prompt_emb": ("number of prompt rows", "width"),
+}
+
 WEIGHT_FILES = {run.weight_file: run for run in RUNS.values() if run.weight_file}
 
 

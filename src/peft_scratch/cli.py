@@ -21,6 +21,7 @@ from peft_scratch.console import make_printable
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
 from peft_scratch.experiments import cli_sweep
+from peft_scratch.files import REFUSED
 from peft_scratch.home import do_without_home
 from peft_scratch.submission import commands as submission
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from peft_scratch.experiments.jobs import Engine
 
 # What the machine refuses, as opposed to what the kit does wrong.
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+_REFUSALS = (*REFUSED, errno.ENOTDIR)
 
 
 class _Sentences(TyperGroup):
@@ -136,12 +137,12 @@ def run(
     for run_id in chosen:
         find_run(run_id)
     if seeds or engine != "here":
-        from peft_scratch.experiments.jobs import Engine
+        from peft_scratch.experiments.jobs import Engine, seeds_of
 
-        where = Engine(engine, address, gpus_per_run, cpus_per_run)
+        where, numbers = Engine(engine, address, gpus_per_run, cpus_per_run), seeds_of(seeds or str(seed))
         if not chosen:  # the notebooks train the first seed's ten, the others follow
-            notebooks(profile, int(re.match(r"\d*", seeds)[0] or seed), output, recipe)
-        _train_many(chosen or list(RUNS), changes, profile, seeds or str(seed), output, recipe, where)
+            notebooks(profile, numbers[0], output, recipe)
+        _train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
         if not chosen:
             tables(profile, output)
             report(profile, output, name, number)
@@ -187,15 +188,15 @@ def _train_many(
     chosen: list[str],
     changes: dict[str, int | float],
     profile: str,
-    seeds: str,
+    seeds: list[int],
     output: Path | None,
     recipe: str,
     engine: Engine,
 ) -> None:
     """Train every run with every seed; what is finished already is found on disk."""
-    from peft_scratch.experiments.jobs import jobs_of, seeds_of
+    from peft_scratch.experiments.jobs import jobs_of
 
-    jobs = jobs_of(chosen, seeds_of(seeds), profile, output, recipe, [changes])
+    jobs = jobs_of(chosen, seeds, profile, output, recipe, [changes])
     for job, result in engine.train(jobs):
         _say(f"{job}: best epoch {_percent(result.accuracy.best)}, last {_percent(result.accuracy.last)}")
 

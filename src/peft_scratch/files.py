@@ -15,11 +15,13 @@ from pathlib import Path
 
 from peft_scratch.errors import UserError
 
+#: Full, read-only or forbidden: what a machine refuses to write.
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 # Full, too large, read-only, forbidden, or no folder at all: trying again does not help. Whatever else
 # the system says may be a temporary failure of a mounted Drive.
 _LASTING = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *REFUSED,
+    *(errno.EFBIG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 )
 # Seconds to wait before each further attempt. The layers write their files through this module, so it
 # does with Python's own library, and a library of retries is not needed where torch and transformers suffice.

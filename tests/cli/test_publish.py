@@ -154,6 +154,16 @@ def test_what_is_not_finished_is_refused_and_nothing_written(output, repository,
     assert _files(repository) == before
 
 
+def test_the_readme_holds_the_table_once_however_often_it_is_written(output):
+    results = read_results(output / "report" / "results")
+    once = publishing.with_numbers(f"before\n{START}\nold\n{END}\nafter\n", results)
+    assert once.startswith("before\n")
+    assert once.endswith("after\n")
+    assert "old" not in once
+    assert f"{results['full'].percent:.1f}" in once
+    assert publishing.with_numbers(once, results) == once
+
+
 def test_a_readme_without_markers_is_refused(output):
     with pytest.raises(UserError, match="lacks its markers"):
         publishing.with_numbers("# Kit", read_results(output / "report" / "results"))

@@ -1,6 +1,5 @@
 """The tables: right from a JSON to the cell, honest about what is missing and where numbers are from."""
 
-import copy
 import io
 import json
 
@@ -18,7 +17,6 @@ from peft_scratch.reporting.tables import (
     parameters,
     parameters_markdown,
     tables,
-    with_numbers,
 )
 from peft_scratch.results import HandCount, RunResult, read_results
 
@@ -195,16 +193,6 @@ def test_the_csv_reads_back(results):
 
 def test_nothing_run_yet_makes_whole_tables():
     assert tables({})["numbers.md"].count("missing") == len(TEN) + len(BASELINES)
-
-
-def test_the_readme_holds_the_table_once_however_often_it_is_written(results):
-    page = "before\n<!-- numbers: written by `make tables` -->\nold\n<!-- /numbers -->\nafter\n"
-    once = with_numbers(page, results)
-    assert once.startswith("before\n")
-    assert once.endswith("after\n")
-    assert "old" not in once
-    assert "90.2" in once
-    assert with_numbers(once, copy.deepcopy(results)) == once
 
 
 def test_results_are_read_by_id(tmp_path, results):

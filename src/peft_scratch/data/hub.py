@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from huggingface_hub.file_download import repo_folder_name
 from requests import RequestException
 
 from peft_scratch.errors import UserError
+from peft_scratch.files import REFUSED
 from peft_scratch.paths import ROOT
 
 #: Files that were put here by hand stand in for the Hub's: `hub/google-t5/t5-small/config.json`, say.
@@ -29,9 +29,6 @@ BY_HAND = ROOT / "hub"
 #: What is loaded, in a sentence; its kind of repository; the files that are needed of it.
 MODEL = ("base model", "model", "config.json, model.safetensors, tokenizer.json and tokenizer_config.json")
 REVIEWS = ("reviews", "dataset", "the parquet files of train and test")
-
-# What a machine refuses to write. Any other OSError comes from the network or from a damaged file.
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def place(name: str) -> str:
@@ -74,7 +71,7 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
             f"see on {page} whether it was renamed, or take a newer release of this kit",
         )
     for link in chain:
-        if isinstance(link, OSError) and link.errno in _REFUSALS:
+        if isinstance(link, OSError) and link.errno in REFUSED:
             return (
                 f"its files cannot be written to {constants.HF_HOME} ({link.strerror})",
                 "free some space, or set the environment variable HF_HOME to a folder that has room",

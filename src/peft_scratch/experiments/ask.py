@@ -246,8 +246,7 @@ def trained_members(session: Session) -> list[Member]:
         result = found.get(run.id)
         if not isinstance(result, RunResult):
             continue
-        folder = session.output / "runs" / f"{session.profile.name}-{run.id}-{result.fingerprint}"
-        path = folder / "best.pt"
+        path = session.run_folder(run.id, str(result.fingerprint)) / "best.pt"
         if not path.is_file() and run.weight_file:
             path = session.output / "weights" / run.weight_file
         if path.is_file():

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from peft_scratch.assignment import find_run
 from peft_scratch.errors import UserError
+from peft_scratch.experiments.profile_choice import choose_profile
 from peft_scratch.experiments.session import Session
 from peft_scratch.experiments.settings import change
 from peft_scratch.results import RunResult
@@ -81,8 +82,9 @@ class Engine:
             UserError: a job's settings are impossible, which is found before the first starts; or a job
                 failed for a reason that the user can fix, after the other jobs have ended.
         """
+        profiles = {name: choose_profile(name).profile for name in {job.profile for job in jobs}}
         for job in jobs:
-            change(find_run(job.run_id), _session(job).profile, job.settings)
+            change(find_run(job.run_id), profiles[job.profile], job.settings)
         yield from _on_ray(jobs, self) if self.name == "ray" else _here(jobs)
 
 

@@ -219,7 +219,7 @@ def _reset_resident_peak() -> bool:
 def _knowledge(prepared: PreparedRun) -> Knowledge:
     """The loss of the pre-training task: of the base, of the tuned model, and with the method off."""
     session, model = prepared.session, prepared.tuned.model
-    masked = _masked_reviews_of(session)
+    masked = session.masked
     off = None
     if prepared.run.kind != "full":
         # Frozen, as the untouched base was, so that both are measured alike whatever a recipe does with that.
@@ -232,7 +232,7 @@ def _knowledge(prepared: PreparedRun) -> Knowledge:
     )
 
 
-def _masked_reviews_of(session: Session) -> Collator:
+def masked_reviews_of(session: Session) -> Collator:
     """The same held-out reviews for every run of the session's profile."""
     test = session.reviews.test
     texts = test.select(evenly_spaced(len(test), KNOWLEDGE_REVIEWS))["text"]
@@ -242,7 +242,7 @@ def _masked_reviews_of(session: Session) -> Collator:
 def base_knowledge(session: Session, again: bool = False) -> float:
     """The base's loss of the pre-training task, measured once for all runs of a session, or `again`."""
     if session.base_knowledge is None or again:
-        session.base_knowledge = pretraining_loss(session.frozen_base(), _masked_reviews_of(session), session)
+        session.base_knowledge = pretraining_loss(session.frozen_base(), session.masked, session)
     return session.base_knowledge
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class PreparedRun:
         session.recipe.cast_frozen(tuned.model)
         return cls(session, run, profile, float(learning_rate), tuned, bool(settings))
 
-    @property
+    @functools.cached_property  # the base's file is hashed for it
     def configuration(self) -> dict[str, Any]:
         """Everything that the weights of this run depend on."""
         seed, recipe = self.session.seed, self.session.recipe.name
@@ -72,8 +73,7 @@ class PreparedRun:
     @property
     def folder(self) -> Path:
         """Where this run keeps its checkpoints and its best weights."""
-        name = f"{self.profile.name}-{self.run.id}-{fingerprint(self.configuration)}"
-        return self.session.output / "runs" / name
+        return self.session.run_folder(self.run.id, fingerprint(self.configuration))
 
     @property
     def reviews(self) -> Reviews:

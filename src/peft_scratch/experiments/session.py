@@ -26,6 +26,7 @@ from peft_scratch.experiments.base_model import load_base
 from peft_scratch.experiments.baselines import bag_of_words
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.estimate import Rates, measure_rates
+from peft_scratch.experiments.measurements import masked_reviews_of
 from peft_scratch.experiments.profile_choice import ProfileChoice, choose_profile
 from peft_scratch.experiments.ready import check_folders
 from peft_scratch.experiments.run import PreparedRun
@@ -154,6 +155,11 @@ class Session:
         return Collator(self._tokens[key], list(split["label"]), label_ids(self.tokenizer), pad_id)
 
     @functools.cached_property
+    def masked(self) -> Collator:
+        """The held-out reviews as the pre-training task, the same for every run."""
+        return masked_reviews_of(self)
+
+    @functools.cached_property
     def rates(self) -> Rates:
         """How fast this machine is, measured on a few steps of each method."""
         return measure_rates(self)
@@ -261,6 +267,10 @@ class Session:
         return result
 
     # What is there
+
+    def run_folder(self, run_id: str, fingerprint: str) -> Path:
+        """Where a run of this configuration keeps its checkpoints and its best weights."""
+        return self.output / "runs" / f"{self.profile.name}-{run_id}-{fingerprint}"
 
     @property
     def results_folder(self) -> Path:

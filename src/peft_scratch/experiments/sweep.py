@@ -56,9 +56,8 @@ def sweep(
         raise UserError(f"A sweep's name is made of letters, digits, dots and dashes, not {name!r}.")
     engine = engine or Engine()
     jobs = jobs_of([run_id], seeds, profile, output, recipe, combinations(settings))
-    rows = [_row(job.settings, job.seed, result) for job, result in engine.train(jobs)]
-    order = {str(job.settings) + str(job.seed): n for n, job in enumerate(jobs)}
-    rows.sort(key=lambda row: order[str(row["settings"]) + str(row["seed"])])
+    trained = sorted(engine.train(jobs), key=lambda pair: jobs.index(pair[0]))
+    rows = [_row(job.settings, job.seed, result) for job, result in trained]
     folder = output or choose_profile(profile).profile.output
     path = folder / "report" / "sweeps" / f"{name}.json"
     write_json(path, {"run": run_id, "swept": list(settings), "rows": rows})

@@ -13,20 +13,10 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
+from peft_scratch.assignment import ENTRY_DIMENSIONS
 from peft_scratch.errors import UserError
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.parameters import is_own, plain_name
-
-# What the dimensions of an entry are called, by the end of its key.
-_DIMENSIONS = {
-    "sharif_llm_A": ("input width", "rank"),
-    "sharif_llm_B": ("rank", "output width"),
-    "sharif_llm_adapter.0.weight": ("bottleneck", "width"),
-    "sharif_llm_adapter.0.bias": ("bottleneck",),
-    "sharif_llm_adapter.2.weight": ("width", "bottleneck"),
-    "sharif_llm_adapter.2.bias": ("width",),
-    "sharif_llm_soft_prompts.prompt_emb": ("number of prompt rows", "width"),
-}
 
 
 def save_delta(model: nn.Module, path: str | Path, declared: Callable[[str], bool] = is_own) -> None:
@@ -214,7 +204,7 @@ def first_difference(
 
 
 def _difference_in_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    called = next((names for end, names in _DIMENSIONS.items() if name.endswith(end)), ())
+    called = next((names for end, names in ENTRY_DIMENSIONS.items() if name.endswith(end)), ())
     if len(got) == len(expected) == len(called):
         for what, in_file, in_model in zip(called, got, expected, strict=True):
             if in_file != in_model:

@@ -214,14 +214,6 @@ def parameters_markdown(results: Results) -> str:
     )
 
 
-def with_numbers(page: str, results: Results) -> str:
-    """`page` with the table of the ten numbers put between its two `numbers` markers."""
-    start, end = "<!-- numbers: written by `make tables` -->", "<!-- /numbers -->"
-    before, _, rest = page.partition(start)
-    _, _, after = rest.partition(end)
-    return f"{before}{start}\n{_numbers_table(results)}\n{end}{after}"
-
-
 def _origin(results: Results) -> str:
     """Which profile, base and reviews the results are from, in a few words."""
     origins = sorted({_origin_of(result) for result in results.values() if isinstance(result, RunResult)})

@@ -77,7 +77,6 @@ class _Said:
 @dataclass
 class _State:
     library: bool | None
-    library_at: int = -1
     code: _Said = field(default_factory=_Said)
     heading: _Said = field(default_factory=_Said)
     headings_since: int = 0
@@ -132,10 +131,10 @@ def _read_heading(cell: Cell, at: int, state: _State, kind: str, number: int) ->
     for line in lines[:20]:
         state.headings_since += 1
         if _LIBRARY_HEADING.search(line) and not _OTHER_HEADING.search(line) and number != 3:
-            state.library, state.library_at = True, at
+            state.library = True
             state.count = None
         elif _SCRATCH_HEADING.search(line) and number != 4:
-            state.library, state.library_at = False, at
+            state.library = False
             state.count = None
         if kind in SIZE_NAMES and (size := _size_of_heading(line, kind)) is not None:
             state.heading = _Said(size, f"the heading “{line.strip('# ').strip()[:60]}”", at)
@@ -165,10 +164,10 @@ def _take(events: list[Event], at: int, state: _State, found: Found, number: int
     for event in events:
         if event.what == "library":
             found.library_cells.append(at)
-            state.library, state.library_at = True, at
+            state.library = True
         elif event.what == "scratch":
             if number != 4:
-                state.library, state.library_at = False, at
+                state.library = False
         elif event.what == "size":
             state.code = _Said(event.values[0], event.by, at)
             if state.heading.size == event.values[0]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from peft_scratch.assignment import FILES, PROFILES, WEIGHT_FILES, Run
+from peft_scratch.assignment import ENTRY_DIMENSIONS, FILES, PROFILES, WEIGHT_FILES, Run
 from peft_scratch.paths import ROOT
 from peft_scratch.submission import tensors
 from peft_scratch.submission.archive import File
@@ -29,17 +29,6 @@ _SAVE = "save `{name: p.detach().float().cpu()}` of the trained parameters with 
 #: Below this share of the entries' usual size, what starts at zero was not trained: an optimiser moves it by
 #: a thousandth and more.
 _IDLE = 1e-6
-# What the dimensions of an entry are called, by the end of its key.
-_DIMENSIONS = {
-    "sharif_llm_A": ("input width", "rank"),
-    "sharif_llm_B": ("rank", "output width"),
-    "sharif_llm_adapter.0.weight": ("bottleneck", "width"),
-    "sharif_llm_adapter.0.bias": ("bottleneck",),
-    "sharif_llm_adapter.2.weight": ("width", "bottleneck"),
-    "sharif_llm_adapter.2.bias": ("width",),
-    "sharif_llm_soft_prompts.prompt_emb": ("number of prompt rows", "width"),
-}
-
 #: Where files of the Hub lie that were downloaded by hand, as `data.hub` has it; that module takes seconds.
 BY_HAND = ROOT / "hub"
 _BASE_WEIGHTS = "model.safetensors"
@@ -164,7 +153,7 @@ def first_difference(
 
 
 def _difference_in_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    called = next((names for end, names in _DIMENSIONS.items() if name.endswith(end)), ())
+    called = next((names for end, names in ENTRY_DIMENSIONS.items() if name.endswith(end)), ())
     if len(got) == len(expected) == len(called):
         if got == expected[::-1] and len(got) == 2:
             return f"stored transposed, {got} in the file, {expected} in the model"

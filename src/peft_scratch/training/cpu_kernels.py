@@ -274,11 +274,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, p: float) -> Tensor
     Returns:
         `(B, H, T, K)`.
     """
-    if torch.is_autocast_enabled(q.device.type):  # a library's update may have widened q or v
-        q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
     if not q.is_cpu:
         return fused_attention(q, k, v, bias, p)
-    bias = bias.to(q.dtype)
     flat_q, flat_k, flat_v, flat_bias = (x.flatten(0, 1) for x in (q, k, v, bias))
     if p:
         mixed = _Attention.apply(flat_q, flat_k, flat_v, flat_bias, p)

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter
 from peft_scratch.reporting.languages import Language
 
 # Okabe and Ito's colours (2008), told apart by colour-blind readers; markers and hatches serve print in grey.
-BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+BLUE, RED, GREEN, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9"
 YELLOW, GREY = "#F0E442", "#666666"
 METHODS = {"full": ("#000000", "s"), "soft_prompt": (BLUE, "o"), "adapter": (RED, "^"), "lora": (GREEN, "D")}
 
