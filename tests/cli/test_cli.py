@@ -1,6 +1,7 @@
 """The command line: what each command prints, writes and returns when all goes well."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -127,7 +128,12 @@ def test_run_without_a_name_does_what_make_run_does(monkeypatch, tmp_path):
 
 
 def _make(*arguments):
-    done = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    # A make that these tests were started by would speak through its variables.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
+    command = ["make", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     return done.stdout
 
 

@@ -54,6 +54,12 @@ answer = model.generate(**batch, max_length=5)[0]
 print(tokenizer.decode(answer, skip_special_tokens=True))""",
 }
 
+# What must be said before the lines are run.
+_NEEDS = {
+    "AdapterHub": " `adapters` 1.3 was made for transformers 4.57, not for 5: give it an environment of its "
+    "own, with `pip install adapters`."
+}
+
 _TEMPLATE = """\
 ---
 {{ card_data }}
@@ -158,7 +164,8 @@ def model_card(subject: Subject) -> ModelCard:
         ),
         facts=facts,
         folder_is=f"`{subject.folder.name}` is this folder; on the Hub, it is the name of this repository."
-        + ("" if subject.loaded_from or merged else " `BASE` is the model that it was trained on."),
+        + ("" if subject.loaded_from or merged else " `BASE` is the model that it was trained on.")
+        + _NEEDS.get(subject.library, ""),
         loading=_LOADING[subject.library].format(
             base=subject.loaded_from or "BASE", folder=subject.folder.name
         ),
