@@ -1,25 +1,24 @@
 """The text of a PDF as lines of cells, in the order in which a person sees them.
 
 The text layer of a right-to-left document may hold ۸۹٫۹ in any order; where the signs stand on the page is
-what counts, so the lines are put together from their places. pypdf does that in its layout mode.
+what counts, so lines and tables are put together from their places (`layout.py`).
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import re
 import time
 from dataclasses import dataclass, field
 
 from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject, StreamObject
 
+from peft_scratch.submission.layout import Block, blocks_of, line_block
 from peft_scratch.submission.numerals import western
 
 #: Pages that are read; bytes of drawing on a page and in all, unpacked; letters in all; seconds in all.
 _MOST_PAGES, _LARGEST_PAGE, _LARGEST, _LONGEST, _SECONDS = 60, 1_500_000, 12_000_000, 400_000, 6.0
-_ARABIC = re.compile(r"[\u0590-\u06ef\u06fa-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+")
 
 
 class Locked(Exception):
@@ -30,29 +29,20 @@ class Damaged(Exception):
     """The file cannot be read as a PDF; the message says of which kind the damage is."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """A piece of a line, set off by spaces: its text and the columns that it takes."""
-
-    text: str
-    start: int
-    end: int
-
-
 @dataclass
 class Document:
     """What a PDF says.
 
     Attributes:
         pages: how many it has.
-        lines: each with its parts from left to right, digits as ASCII, right-to-left words readable.
+        blocks: its tables and lines of text, digits as ASCII, right-to-left text as it is read.
         plain: the text layer in its own order, digits as ASCII.
         pictures: whether it holds any picture.
         partly: why it was not read to its end; empty if it was.
     """
 
     pages: int
-    lines: list[list[Part]] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
     plain: str = ""
     pictures: bool = False
     partly: str = ""
@@ -112,25 +102,19 @@ def _kind(problem: Exception) -> str:
 def _read_page(document: Document, page: PageObject) -> None:
     """Add the lines and the text of a page; one that pypdf fails at adds nothing."""
     try:
-        document.plain += western(page.extract_text()) + "\n"
+        text = western(page.extract_text())
+        document.plain += f"{text}\n"
     except Exception:
         document.partly = document.partly or "a page is damaged"
         return
     try:
-        laid_out = page.extract_text(extraction_mode="layout")
-    except Exception:  # the layout mode is young, and gives up on some fonts
-        laid_out = page.extract_text()
-    for line in laid_out.splitlines()[:3_000]:
-        readable = western(_ARABIC.sub(lambda word: word[0][::-1], line[:4_000].translate(_NO_MARKS)))
-        parts = [Part(found[0], *found.span()) for found in re.finditer(r"\S+(?: \S+)*", readable)]
-        if parts:
-            document.lines.append(parts)
-
-
-# Vowel marks and direction marks would change the columns.
-_NO_MARKS = dict.fromkeys(
-    [*range(0x064B, 0x0660), 0x0670, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-)
+        blocks = blocks_of(page)
+    except Exception:  # what pypdf gives up on: unusual fonts, damaged operators
+        blocks = []
+    said = sum(len(block.text) for block in blocks)
+    if said * 2 < len(text.strip()):  # drawn in a way that is not followed, such as a form on the page
+        blocks = [line_block(line) for line in text.splitlines()[:3_000] if line.strip()]
+    document.blocks += blocks
 
 
 def _size(page: PageObject, limit: int) -> int:

@@ -55,7 +55,7 @@ def _examine(file: File, numbers: dict[str, float], profile: str, student_number
         ]
     if not document.pages:
         return [error(REPORT, "report-empty", f"{where} has no page", "export it again")]
-    if not document.plain.strip() and not document.lines:
+    if not document.plain.strip() and not document.blocks:
         if document.partly:
             return [look(REPORT, "report-partly", f"{where} was not read: {document.partly}", "look by hand")]
         why = "as a scan has none" if document.pictures else "and no picture either"
@@ -73,7 +73,7 @@ def _examine(file: File, numbers: dict[str, float], profile: str, student_number
 def _content(
     where: str, document: pdf.Document, numbers: dict[str, float], profile: str, student_number: str
 ) -> list[Finding]:
-    text = "\n".join("  ".join(part.text for part in parts) for parts in document.lines)
+    text = "\n".join(block.text for block in document.blocks)
     whole = whole_numbers(text) | whole_numbers(document.plain)
     whole |= whole_numbers("\n".join(line[::-1] for line in document.plain.splitlines()))
     found = []
@@ -177,7 +177,7 @@ def _wrong(where: str, run: str, one: _Said, places: Places, readable: bool) -> 
     if one.elsewhere or one.in_some_reading:
         text = f"{where} has the {value:.1f} % of {title}, but it seems to stand for another run"
         return look(REPORT, "report-number-elsewhere", text, "see for which run it stands")
-    if run in places.empty_rows and readable:
+    if run in places.empty_cells or (run in places.empty_rows and readable):
         text = f"{where} leaves the cell of {title} empty; its notebook has {value:.1f} %"
         return error(REPORT, "report-number-empty", text, "put the number of the notebook")
     if readable:
