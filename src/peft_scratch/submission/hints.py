@@ -33,7 +33,8 @@ _LIBRARY = re.compile(
 )
 #: The word PEFT as the name of the field, or of what was written without it.
 _NO_LIBRARY = re.compile(
-    r"without (?:the |a |any )?(?:peft|librar)\w*|peft methods?|\(peft\)|بدون کتابخانه|no library|non-library",
+    r"without (?:the |a |any )?(?:peft|librar)\w*|no library|non-library|peft methods?|\(peft\)"
+    r"|بدون کتابخانه",
     re.IGNORECASE,
 )
 _SCRATCH = re.compile(
@@ -49,6 +50,9 @@ _SIZE = re.compile(
     re.IGNORECASE,
 )
 _SIZE_BEFORE = re.compile(r"(?<![\d.,])(\d{1,3})[\s-]*(?:soft|virtual|prompt|tokens?|توکن)", re.IGNORECASE)
+_TWO_SIZES = re.compile(
+    r"(?:ranks?|tokens?|sizes?|counts?)\s*(?:of\s+)?(\d{1,2})\s+and\s+(\d{1,2})\b", re.IGNORECASE
+)
 _ORDINALS = {"اول": 1, "دوم": 2, "سوم": 3, "چهارم": 4, "پنجم": 5, "one": 1, "two": 2, "three": 3, "four": 4}
 _NOTEBOOK = re.compile(
     r"(?:note\s?book|نوت\s?بوک|دفتر\w*)\s*(?:#|no\.?|num\w*|number|شماره)?\s*[:=]?\s*0?"

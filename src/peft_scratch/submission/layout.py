@@ -1,8 +1,8 @@
 """What stands where on a page of a PDF: the cells of tables by their rules, and the lines of text.
 
-A person gives a number to a row and a column by the rules that are drawn and by where words stand. So the
-operators of a page are followed for both: rules and edges of rectangles make a grid, whose cells are joined
-where nothing parts them; what lies in no cell becomes lines, which are parted at wide gaps.
+A person gives a number to a row and a column by the rules that are drawn and by where words stand. So rules
+and edges of rectangles make a grid, whose cells are joined where nothing parts them. What lies in no cell
+becomes lines, which are parted at wide gaps.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from pypdf import PageObject
-from pypdf._text_extraction._layout_mode._text_state_manager import TextStateManager
-from pypdf.generic import ContentStream
 
+from peft_scratch.submission.drawn import COLUMN, SPACE, Page, Piece, Rule, drawn_on
 from peft_scratch.submission.numerals import western
 
-#: Limits of one page: operators, pieces of text, rules; the grid of one table.
-_MOST_OPERATORS, _MOST_PIECES, _MOST_RULES, _LARGEST_GRID = 120_000, 6_000, 2_000, 60
-#: In points: rules nearer than this are one; a rule is thinner than this.
-_SNAP, _THIN = 2.5, 2.5
-#: In heights of letters: a gap is a space, or parts two columns; lines of one paragraph lie nearer.
-_SPACE, _COLUMN = 0.15, 1.5
+#: Rules of a page that are looked at, and the most rows or columns of a table.
+_MOST_RULES, _LARGEST_GRID = 2_000, 60
+#: Rules nearer than this are one, in points.
+_SNAP = 2.5
+#: Rules of one table lie nearer than this below each other.
+_FARTHEST = 200
 #: Letters that run from right to left; digits and the marks in numbers do not.
 _ARABIC = re.compile(r"[\u0590-\u060b\u060d-\u065f\u066d-\u06ef\u06fa-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+")
 # Vowel marks and direction marks, which take no place.
@@ -35,7 +33,7 @@ _NO_MARKS = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Box:
-    """A cell, or a part of a line: its text, and its place in points, `top` above `bottom`, both downwards."""
+    """A cell, or a part of a line: its text, and its place in points, downwards from `top` to `bottom`."""
 
     text: str
     left: float
@@ -72,41 +70,12 @@ def line_block(text: str) -> Block:
     return Block([[Box(text[:4_000], 0, 0, 0, 0)]])
 
 
-@dataclass(frozen=True)
-class _Piece:
-    text: str
-    left: float
-    right: float
-    base: float
-    height: float
-
-    @property
-    def middle(self) -> tuple[float, float]:
-        return (self.left + self.right) / 2, self.base - self.height / 3
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """A straight line: at `at` from `start` to `end`."""
-
-    at: float
-    start: float
-    end: float
-
-
-@dataclass
-class _Page:
-    pieces: list[_Piece] = field(default_factory=list)
-    across: list[_Rule] = field(default_factory=list)
-    down: list[_Rule] = field(default_factory=list)
-
-
 def blocks_of(page: PageObject) -> list[Block]:
     """The tables and lines of a page, from top to bottom.
 
     Raises whatever pypdf raises at damaged or unusual fonts and operators.
     """
-    drawn = _drawn(page)
+    drawn = drawn_on(page)
     found: list[tuple[float, Block]] = []
     left = drawn.pieces
     for cells in _grids(drawn, float(page.mediabox.width) * float(page.mediabox.height)):
@@ -118,153 +87,29 @@ def blocks_of(page: PageObject) -> list[Block]:
     return [block for _, block in sorted(found, key=lambda one: one[0])]
 
 
-# What is drawn
-
-
-def _drawn(page: PageObject) -> _Page:
-    contents = page.get("/Contents")
-    drawn = _Page()
-    if contents is None:
-        return drawn
-    operators = ContentStream(contents.get_object(), page.pdf, "bytes").operations
-    _Walk(page._layout_mode_fonts(), drawn).follow(itertools.islice(operators, _MOST_OPERATORS))
-    return drawn
-
-
-class _Walk:
-    """Follows the operators of a page; pypdf keeps the matrices and knows the fonts."""
-
-    def __init__(self, fonts: dict[str, Any], drawn: _Page) -> None:
-        self._fonts, self._drawn = fonts, drawn
-        self._state = TextStateManager()
-        self._kept: list[tuple[float, ...]] = []
-        self._at: tuple[float, float] | None = None
-
-    def follow(self, operators: Iterable[tuple[list[Any], bytes]]) -> None:
-        for operands, operator in operators:
-            if operator in (b"Tj", b"TJ", b"'", b'"'):
-                self._show(operator, operands)
-            elif operator in (b"re", b"m", b"l"):
-                self._rule(operator, [float(one) for one in operands])
-            else:
-                self._state_of(operator, operands)
-
-    def _state_of(self, operator: bytes, operands: list[Any]) -> None:
-        state = self._state
-        if operator == b"q":
-            state.add_q()
-            self._kept.append((state.Tc, state.Tw, state.Tz, state.TL, state.Ts))
-        elif operator == b"Q":
-            if self._kept:
-                state.remove_q()
-                # Word sets the spacing of letters within q and Q; pypdf lets it go on.
-                state.Tc, state.Tw, state.Tz, state.TL, state.Ts = self._kept.pop()
-        elif operator == b"cm":
-            state.add_cm(*operands)
-        elif operator in (b"BT", b"ET"):
-            state.reset_tm()
-        elif operator == b"Tf":
-            if (font := self._fonts.get(operands[0])) is not None:
-                state.set_font(font, operands[1])
-        elif operator in (b"Td", b"TD", b"Tm", b"T*"):
-            state.reset_trm()
-            if operator == b"Tm":
-                state.reset_tm()
-            elif operator == b"TD":
-                state.set_state_param(b"TL", -operands[1])
-            state.add_tm([0, -state.TL] if operator == b"T*" else list(operands))
-        else:
-            state.set_state_param(operator, operands)
-
-    def _show(self, operator: bytes, operands: list[Any]) -> None:
-        if operator in (b"'", b'"'):
-            if operator == b'"':
-                self._state.set_state_param(b"Tw", operands[0])
-                self._state.set_state_param(b"Tc", operands[1])
-            self._state_of(b"T*", [])
-        shown = operands[-1] if operands else []
-        run = self._state.text_state_params(b"")
-        text, start, along = "", 0.0, 0.0
-        for one in shown if isinstance(shown, list) else [shown]:
-            if isinstance(one, (bytes, str)):
-                said = self._state.text_state_params(one)
-                text += said.text
-                along += said.word_tx(said.value)
-                continue
-            gap = -float(one) / 1000 * run.font_size * run.Tz / 100
-            if gap > _COLUMN * run.font_size:
-                self._piece(run, text, start, along)
-                text, start = "", along + gap
-            elif gap > _SPACE * run.font_size and not text.endswith(" "):
-                text += " "
-            along += gap
-        self._piece(run, text, start, along)
-        self._state.add_trm([along, 0])
-
-    def _piece(self, run: Any, text: str, start: float, end: float) -> None:
-        a, b, _, d, e, f = run.transform[:6]
-        bare = text.strip()
-        if not bare or run.rotated or len(self._drawn.pieces) >= _MOST_PIECES:
-            return
-        # Spaces at the ends take place and say nothing.
-        share = (end - start) / len(text)
-        start += share * (len(text) - len(text.lstrip()))
-        end -= share * (len(text) - len(text.rstrip()))
-        height = abs(run.font_size * d) or abs(run.font_size * b) or 1.0
-        self._drawn.pieces.append(_Piece(bare, a * start + e, a * end + e, -(b * start + f), height))
-
-    def _rule(self, operator: bytes, numbers: list[float]) -> None:
-        a, b, c, d, e, f = self._state.effective_transform[:6]
-
-        def placed(x: float, y: float) -> tuple[float, float]:
-            return a * x + c * y + e, -(b * x + d * y + f)
-
-        here = placed(*numbers[:2])
-        if operator == b"m":
-            self._at = here
-        elif operator == b"l":
-            if self._at is not None:
-                self._edge(*self._at, *here)
-            self._at = here
-        else:
-            x, y, width, height = numbers[:4]
-            x0, y0 = here
-            x1, y1 = placed(x + width, y + height)
-            if abs(x1 - x0) < _THIN or abs(y1 - y0) < _THIN:
-                self._edge(x0, y0, x1, y1)
-            else:
-                for corners in ((x0, y0, x1, y0), (x0, y1, x1, y1), (x0, y0, x0, y1), (x1, y0, x1, y1)):
-                    self._edge(*corners)
-
-    def _edge(self, x0: float, y0: float, x1: float, y1: float) -> None:
-        drawn = self._drawn
-        if len(drawn.across) + len(drawn.down) >= 4 * _MOST_RULES:
-            return
-        if abs(y1 - y0) < _THIN < abs(x1 - x0):
-            drawn.across.append(_Rule((y0 + y1) / 2, min(x0, x1), max(x0, x1)))
-        elif abs(x1 - x0) < _THIN < abs(y1 - y0):
-            drawn.down.append(_Rule((x0 + x1) / 2, min(y0, y1), max(y0, y1)))
-
-
 # Grids
 
 
-def _joined(rules: list[_Rule]) -> list[_Rule]:
+#: Rules across and down, and the leftmost and rightmost place.
+_Rules = tuple[list[Rule], list[Rule], list[float]]
+
+
+def _joined(rules: list[Rule]) -> list[Rule]:
     """Rules without those that lie on each other, and pieces of one as one."""
-    joined: list[_Rule] = []
+    joined: list[Rule] = []
     for rule in sorted(rules, key=lambda one: (round(one.at / _SNAP), one.start)):
         before = joined[-1] if joined else None
         if before and abs(rule.at - before.at) < _SNAP and rule.start < before.end + _SNAP:
-            joined[-1] = _Rule(before.at, before.start, max(before.end, rule.end))
+            joined[-1] = Rule(before.at, before.start, max(before.end, rule.end))
         else:
             joined.append(rule)
     return joined[:_MOST_RULES]
 
 
-def _grids(drawn: _Page, area: float) -> Iterator[list[Box]]:
+def _grids(drawn: Page, area: float) -> Iterator[list[Box]]:
     """The cells of each table: rules that meet are one table. Frames around a page are none."""
     across, down = _joined(drawn.across), _joined(drawn.down)
-    tables: list[tuple[list[_Rule], list[_Rule], list[float]]] = []
+    tables: list[_Rules] = []
     # Rules across of one width, one below the other, belong together, and what crosses them.
     for rule in across:
         for rows, _, extent in tables:
@@ -278,8 +123,8 @@ def _grids(drawn: _Page, area: float) -> Iterator[list[Box]]:
                 break
         else:
             tables.append(([rule], [], [rule.start, rule.end]))
-    for rows, columns, extent in tables:
-        top, bottom = rows[0].at, rows[-1].at
+    for rows, columns, extent in _side_by_side(tables):
+        top, bottom = min(rule.at for rule in rows), max(rule.at for rule in rows)
         columns += [
             one
             for one in down
@@ -294,6 +139,24 @@ def _grids(drawn: _Page, area: float) -> Iterator[list[Box]]:
             yield [cell for cell in cells if _area(cell) < 0.3 * area]
 
 
+def _side_by_side(tables: list[_Rules]) -> list[_Rules]:
+    """The columns of a table whose rules across are broken between them are one table."""
+    merged: list[_Rules] = []
+    for rows, columns, extent in tables:
+        heights = _distinct(rule.at for rule in rows)
+        for others, _, its in merged:
+            same = _distinct(rule.at for rule in others)
+            if len(same) == len(heights) > 1 and all(
+                abs(one - other) < _SNAP for one, other in zip(same, heights, strict=True)
+            ):
+                others += rows
+                its[:] = [min(its[0], extent[0]), max(its[1], extent[1])]
+                break
+        else:
+            merged.append((rows, columns, extent))
+    return merged
+
+
 def _area(box: Box) -> float:
     return (box.right - box.left) * (box.bottom - box.top)
 
@@ -306,7 +169,7 @@ def _distinct(values: Iterable[float]) -> list[float]:
     return kept
 
 
-def _cells(xs: list[float], ys: list[float], rows: list[_Rule], columns: list[_Rule]) -> list[Box]:
+def _cells(xs: list[float], ys: list[float], rows: list[Rule], columns: list[Rule]) -> list[Box]:
     """The rectangles between neighbouring rules, joined where no rule parts them."""
     places = list(itertools.product(range(len(ys) - 1), range(len(xs) - 1)))
     group = {place: place for place in places}
@@ -317,10 +180,9 @@ def _cells(xs: list[float], ys: list[float], rows: list[_Rule], columns: list[_R
         return place
 
     for y, x in places:
-        across, down = (xs[x] + xs[x + 1]) / 2, (ys[y] + ys[y + 1]) / 2
-        if x + 2 < len(xs) and not _parts(columns, xs[x + 1], down):
+        if x + 2 < len(xs) and not _parts(columns, xs[x + 1], ys[y], ys[y + 1]):
             group[top_of((y, x + 1))] = top_of((y, x))
-        if y + 2 < len(ys) and not _parts(rows, ys[y + 1], across):
+        if y + 2 < len(ys) and not _parts(rows, ys[y + 1], xs[x], xs[x + 1]):
             group[top_of((y + 1, x))] = top_of((y, x))
     members: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for place in places:
@@ -337,13 +199,17 @@ def _cells(xs: list[float], ys: list[float], rows: list[_Rule], columns: list[_R
     ]
 
 
-def _parts(rules: list[_Rule], at: float, between: float) -> bool:
-    return any(abs(rule.at - at) <= _SNAP and rule.start <= between <= rule.end for rule in rules)
+def _parts(rules: list[Rule], at: float, start: float, end: float) -> bool:
+    """Whether rules at this place part two neighbours, over half of their length."""
+    drawn = sum(
+        max(min(rule.end, end) - max(rule.start, start), 0) for rule in rules if abs(rule.at - at) <= _SNAP
+    )
+    return drawn > (end - start) / 2
 
 
-def _table(cells: list[Box], pieces: list[_Piece]) -> tuple[Block | None, list[_Piece]]:
+def _table(cells: list[Box], pieces: list[Piece]) -> tuple[Block | None, list[Piece]]:
     """The pieces that lie in the cells as a table, and the others."""
-    inside: dict[Box, list[_Piece]] = {cell: [] for cell in cells}
+    inside: dict[Box, list[Piece]] = {cell: [] for cell in cells}
     others = []
     for piece in pieces:
         x, y = piece.middle
@@ -363,12 +229,12 @@ def _table(cells: list[Box], pieces: list[_Piece]) -> tuple[Block | None, list[_
     return Block(list(rows.values()), ruled=True), others
 
 
-def _columns(cell: Box, pieces: list[_Piece]) -> list[Box]:
+def _columns(cell: Box, pieces: list[Piece]) -> list[Box]:
     """A cell's text; where only rules across are drawn, a cell is a row, parted at wide gaps."""
-    groups: list[list[_Piece]] = []
+    groups: list[list[Piece]] = []
     edge = 0.0
     for piece in sorted(pieces, key=lambda one: one.left):
-        if groups and piece.left < edge + _COLUMN * piece.height:
+        if groups and piece.left < edge + COLUMN * piece.height:
             groups[-1].append(piece)
             edge = max(edge, piece.right)
         else:
@@ -388,8 +254,8 @@ def _columns(cell: Box, pieces: list[_Piece]) -> list[Box]:
 # Lines
 
 
-def _in_lines(pieces: Iterable[_Piece]) -> list[list[_Piece]]:
-    lines: list[list[_Piece]] = []
+def _in_lines(pieces: Iterable[Piece]) -> list[list[Piece]]:
+    lines: list[list[Piece]] = []
     for piece in sorted(pieces, key=lambda one: (one.base, one.left)):
         if lines and piece.base - lines[-1][0].base < 0.45 * max(piece.height, lines[-1][0].height):
             lines[-1].append(piece)
@@ -398,11 +264,11 @@ def _in_lines(pieces: Iterable[_Piece]) -> list[list[_Piece]]:
     return [sorted(line, key=lambda one: one.left) for line in lines]
 
 
-def _text(pieces: list[_Piece]) -> str:
+def _text(pieces: list[Piece]) -> str:
     """The text of pieces that stand beside each other, in the order of reading."""
     text, edge = "", None
     for piece in pieces:
-        if edge is not None and piece.left - edge > _SPACE * piece.height and not text.endswith(" "):
+        if edge is not None and piece.left - edge > SPACE * piece.height and not text.endswith(" "):
             text += " "
         text += piece.text
         edge = max(piece.right, edge if edge is not None else piece.right)
@@ -440,13 +306,13 @@ def _mixed(token: str) -> str:
     )
 
 
-def _lines(pieces: list[_Piece]) -> Iterator[Block]:
+def _lines(pieces: list[Piece]) -> Iterator[Block]:
     """Lines of text; those that are parted into columns, one below the other, are a table."""
     table: list[list[Box]] = []
     for line in _in_lines(pieces):
-        groups: list[list[_Piece]] = []
+        groups: list[list[Piece]] = []
         for piece in line:
-            if groups and piece.left - max(one.right for one in groups[-1]) < _COLUMN * piece.height:
+            if groups and piece.left - max(one.right for one in groups[-1]) < COLUMN * piece.height:
                 groups[-1].append(piece)
             else:
                 groups.append([piece])
@@ -462,7 +328,7 @@ def _lines(pieces: list[_Piece]) -> Iterator[Block]:
     yield from _finished(table)
 
 
-def _box(group: list[_Piece]) -> Box:
+def _box(group: list[Piece]) -> Box:
     height = max(one.height for one in group)
     base = group[0].base
     right = max(one.right for one in group)

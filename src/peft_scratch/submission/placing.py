@@ -28,6 +28,9 @@ _BEHIND = re.compile(
     r"\s*%?\s*(?:\([^()]{0,60}\)|(?:for|with|at|using|برای|با)\s[^.,;]{0,40}?"
     r"(?=\s+and\b|[.,;]|$))"
 )
+_SENTENCE = re.compile(r"(?<=[.!?؟])\s+(?=[^\W\d_])")
+#: A line goes on in the next one if it takes this share of the width, and the next is nearer, in heights.
+_FULL, _STEP = 0.7, 2.3
 #: A box with more letters than this is text rather than a cell.
 _LONG = 70
 #: In points: heads may stand this far beside their column where no rules part them.
@@ -74,18 +77,42 @@ def place(document: Document) -> Places:
     """The numbers of a report with the runs that they can stand for."""
     places = Places()
     flow = _Flow(places)
-    for n, block in enumerate(document.blocks, start=1):
-        if block.is_line:
-            flow.line(block.rows[0][0].text)
+    for n, one in enumerate(_paragraphs(document.blocks), start=1):
+        if isinstance(one, str):
+            for sentence in _SENTENCE.split(one):
+                flow.line(sentence)
         else:
-            _table(block, n, places, flow.section)
-            flow.passed(block)
+            _table(one, n, places, flow.section)
+            flow.passed(one)
     _settle(places.placed)
     places.any_reading = {one.value for one in places.placed} | _readings(document.plain)
     return places
 
 
 # Text
+
+
+def _paragraphs(blocks: list[Block]) -> Iterator[str | Block]:
+    """Lines that run to the margin with those below them, and tables as they are."""
+    lines = [block.rows[0][0] for block in blocks if block.is_line]
+    width = max((box.right - box.left for box in lines), default=0.0)
+    text, before = "", None
+    for block in blocks:
+        box = block.rows[0][0] if block.is_line else None
+        if before is not None:
+            step, height = (box.bottom - before.bottom, before.bottom - before.top) if box else (-1.0, 0.0)
+            if before.right - before.left > _FULL * width and 0 < step < _STEP * height:
+                text += " "
+            else:
+                yield text
+                text = ""
+        if box is None:
+            yield block
+        else:
+            text += box.text
+        before = box
+    if before is not None:
+        yield text
 
 
 @dataclass
@@ -119,15 +146,14 @@ class _Flow:
             if joined.kind in (None, row.kind, self.section.kind) or row.kind is None
             else row
         )
-        counts = hints_of_counts(text)
-        if counts.kind is not None:
-            self.counted = counts
-        elif row.kind is not None and row.kind != self.section.kind:
+        if row.kind is not None and row.kind != self.section.kind:
             self.section, self.counted = row, Hints()
         elif not row.empty and len(text) < 160:
             # Of the same method: what is said anew takes the place of what was said.
             kept = Hints(self.section.kind, self.section.library)
             self.section = row.over(kept) if runs_of(row.over(kept)) else _without_size(row).over(kept)
+        counts = hints_of_counts(text)
+        self.counted = counts if counts.kind is not None else self.counted
         runs = runs_of(row)
         if row.kind is not None and len(runs) == 1 and len(text) < 120:
             self.places.empty_rows |= runs

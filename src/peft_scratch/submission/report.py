@@ -174,12 +174,14 @@ def _wrong(where: str, run: str, one: _Said, places: Places, readable: bool) -> 
                 REPORT, "report-number", f"{text}; {value:.1f} stands elsewhere", "see which is meant"
             )
         return error(REPORT, "report-number", text, fix)
+    if (run in places.empty_cells and not one.possibly) or (
+        run in places.empty_rows and readable and not one.elsewhere and not one.in_some_reading
+    ):
+        text = f"{where} leaves the cell of {title} empty; its notebook has {value:.1f} %"
+        return error(REPORT, "report-number-empty", text, "put the number of the notebook")
     if one.elsewhere or one.in_some_reading:
         text = f"{where} has the {value:.1f} % of {title}, but it seems to stand for another run"
         return look(REPORT, "report-number-elsewhere", text, "see for which run it stands")
-    if run in places.empty_cells or (run in places.empty_rows and readable):
-        text = f"{where} leaves the cell of {title} empty; its notebook has {value:.1f} %"
-        return error(REPORT, "report-number-empty", text, "put the number of the notebook")
     if readable:
         text = f"{where} does not have the {value:.1f} % of {title} that its notebook has"
         return error(REPORT, "report-number", text, "put the number of the notebook that is handed in")
