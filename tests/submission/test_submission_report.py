@@ -8,6 +8,7 @@ import re
 import pypdf
 import pytest
 import typst
+from PIL import Image
 
 from peft_scratch.assignment import RUNS
 from peft_scratch.submission import report
@@ -292,6 +293,26 @@ def test_a_report_that_cannot_be_understood_accuses_nobody():
     found = examine(made("The results are in the attached figure. We are happy with 73.2 of them."))
     assert codes(found, ERROR) == []
     assert codes(found, LOOK).count("report-number-not-found") == len(NUMBERS)
+
+
+NOTHING = "The course asks for a report. It explains four methods, and where to hand in the files."
+
+
+def picture(width: int) -> str:
+    """A picture of this width in points, as large as a logo or as a table."""
+    made_of = io.BytesIO()
+    Image.new("RGB", (30, 20), "white").save(made_of, "PNG")
+    data = ", ".join(map(str, made_of.getvalue()))
+    return f"#image(bytes(({data})), width: {width}pt)"
+
+
+def test_another_document_is_no_report():
+    for source in (NOTHING, f"{picture(60)}\n\n{NOTHING}"):
+        for numbers in (NUMBERS, {}):
+            assert codes(examine(made(source), numbers), ERROR) == ["report-nothing"]
+    found = examine(made(f"{NOTHING}\n\n{picture(300)}"))  # the numbers may stand in it
+    assert codes(found, ERROR) == []
+    assert "report-number-not-found" in codes(found, LOOK)
 
 
 def test_other_numbers_of_a_run_are_no_error():

@@ -54,6 +54,8 @@ class Page:
     pieces: list[Piece] = field(default_factory=list)
     across: list[Rule] = field(default_factory=list)
     down: list[Rule] = field(default_factory=list)
+    #: Names of drawn objects, with width and height in points: pictures and forms.
+    objects: list[tuple[str, float, float]] = field(default_factory=list)
 
 
 def drawn_on(page: PageObject) -> Page:
@@ -83,6 +85,9 @@ class _Walk:
         for operands, operator in operators:
             if operator in (b"Tj", b"TJ", b"'", b'"'):
                 self._show(operator, operands)
+            elif operator == b"Do" and operands:
+                a, b, c, d = self._state.effective_transform[:4]
+                self._drawn.objects.append((str(operands[0]), abs(a) + abs(b), abs(c) + abs(d)))
             elif operator in (b"re", b"m", b"l"):
                 self._rule(operator, [float(one) for one in operands])
             else:

@@ -70,8 +70,8 @@ def line_block(text: str) -> Block:
     return Block([[Box(text[:4_000], 0, 0, 0, 0)]])
 
 
-def blocks_of(page: PageObject) -> list[Block]:
-    """The tables and lines of a page, from top to bottom.
+def laid_out(page: PageObject) -> tuple[list[Block], list[tuple[str, float, float]]]:
+    """The tables and lines of a page from top to bottom; the objects on it, with width and height in points.
 
     Raises whatever pypdf raises at damaged or unusual fonts and operators.
     """
@@ -84,7 +84,7 @@ def blocks_of(page: PageObject) -> list[Block]:
             found.append((block.rows[0][0].top, block))
     for block in _lines(left):
         found.append((block.rows[0][0].top, block))
-    return [block for _, block in sorted(found, key=lambda one: one[0])]
+    return [block for _, block in sorted(found, key=lambda one: one[0])], drawn.objects
 
 
 # Grids

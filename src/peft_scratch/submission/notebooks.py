@@ -34,6 +34,7 @@ _ABOUT = {
 _ADAPTER_HUB = re.compile(
     r"SeqBn|PfeifferConfig|HoulsbyConfig|AdapterTrainer|AdapterConfig|\badapters\.init|train_adapter|add_adapter"
 )
+_OF_LIBRARY = re.compile(r"external librar|open\s?delta|adapter\s?hub|\bpeft\b|\badapters\b", re.IGNORECASE)
 _OWN_ADAPTER = re.compile(r"class \w*(?:adapter|bottleneck)\w*\s*\(\s*(?:\w+\.)*Module", re.IGNORECASE)
 _NAMED = (
     (re.compile(r"adapter[\s_-]*(?:hub|lib)", re.IGNORECASE), 4),
@@ -297,8 +298,22 @@ def _not_found(notebook: Notebook, run: Run, found: Found) -> Finding:
     if not shows_any_number(cells):
         text = f"{where}: no output holds an accuracy, so there is none of {run.title}"
         return error(number, "number-missing", text, _RUN_AND_SAVE)
+    start = _library_part(cells, found) if run.library not in ("none", "scratch") else None
+    if start is not None and not shows_any_number(cells[start:]):
+        ended = next((o.error for cell in cells[start:] for o in cell.outputs if o.error), "")
+        why = (
+            f"the library part ended with {ended}" if ended else "no output of the library part has a number"
+        )
+        text = f"{where}: {why}, so there is no accuracy of {run.title}"
+        return error(number, "number-missing", text, _RUN_AND_SAVE)
     text = f"{where}: the accuracy of {run.title} was not found in the outputs by this reader"
     return look(number, "number-not-found", text, "look by hand")
+
+
+def _library_part(cells: list[Cell], found: Found) -> int | None:
+    """Where the library is first spoken of, behind all accuracies; None if it is not."""
+    behind = max((one.cell for one in found.measured), default=-1) + 1
+    return next((n for n in range(behind, len(cells)) if _OF_LIBRARY.search(cells[n].source)), None)
 
 
 # Counts and libraries

@@ -14,11 +14,15 @@ from dataclasses import dataclass, field
 from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject, StreamObject
 
-from peft_scratch.submission.layout import Block, blocks_of, line_block
+from peft_scratch.submission.layout import Block, laid_out, line_block
 from peft_scratch.submission.numerals import western
 
 #: Pages that are read; bytes of drawing on a page and in all, unpacked; letters in all; seconds in all.
 _MOST_PAGES, _LARGEST_PAGE, _LARGEST, _LONGEST, _SECONDS = 60, 1_500_000, 12_000_000, 400_000, 6.0
+
+
+#: A picture of numbers is wider and higher than this, in points.
+_PICTURE = (140.0, 40.0)
 
 
 class Locked(Exception):
@@ -37,7 +41,7 @@ class Document:
         pages: how many it has.
         blocks: its tables and lines of text, digits as ASCII, right-to-left text as it is read.
         plain: the text layer in its own order, digits as ASCII.
-        pictures: whether it holds any picture.
+        pictures: whether it shows a picture in which numbers could stand: larger than a logo.
         partly: why it was not read to its end; empty if it was.
     """
 
@@ -71,7 +75,6 @@ def read(data: bytes) -> Document:
         try:
             page = reader.pages[number]
             size = _size(page, left)
-            document.pictures |= _has_pictures(page)
         except Exception as problem:
             if not document.plain and number == 0:
                 raise Damaged(_kind(problem)) from problem
@@ -108,9 +111,11 @@ def _read_page(document: Document, page: PageObject) -> None:
         document.partly = document.partly or "a page is damaged"
         return
     try:
-        blocks = blocks_of(page)
+        blocks, objects = laid_out(page)
+        document.pictures |= _shows_pictures(page, objects)
     except Exception:  # what pypdf gives up on: unusual fonts, damaged operators
         blocks = []
+        document.pictures |= _has_pictures(page)
     said = sum(len(block.text) for block in blocks)
     if said * 2 < len(text.strip()):  # drawn in a way that is not followed, such as a form on the page
         blocks = [line_block(line) for line in text.splitlines()[:3_000] if line.strip()]
@@ -142,10 +147,17 @@ def _size(page: PageObject, limit: int) -> int:
     return size
 
 
+def _shows_pictures(page: PageObject, objects: list[tuple[str, float, float]]) -> bool:
+    """Whether a picture is drawn that is large enough for numbers in it; forms count as what they hold."""
+    large = any(width > _PICTURE[0] and height > _PICTURE[1] for _, width, height in objects)
+    forms = any(width <= 1 for _, width, _ in objects)  # a form has its own scale
+    return (large or forms) and _has_pictures(page)
+
+
 def _has_pictures(page: PageObject) -> bool:
     resources = page.get("/Resources")
     objects = resources.get_object().get("/XObject") if resources is not None else None
     if objects is None:
         return False
     found = [one.get_object() for one in objects.get_object().values()]
-    return any(isinstance(one, StreamObject) and one.get("/Subtype") == "/Image" for one in found)
+    return any(isinstance(one, StreamObject) and one.get("/Subtype") in ("/Image", "/Form") for one in found)

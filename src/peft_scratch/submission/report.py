@@ -7,7 +7,7 @@ import re
 from peft_scratch.assignment import REPORT, RUNS
 from peft_scratch.submission import pdf
 from peft_scratch.submission.archive import File
-from peft_scratch.submission.findings import Finding, error, look, ok
+from peft_scratch.submission.findings import OK, Finding, error, look, ok
 from peft_scratch.submission.numerals import whole_numbers
 from peft_scratch.submission.placing import Placed, Places, place
 from peft_scratch.submission.sizes import sizes_of
@@ -80,12 +80,19 @@ def _content(
     if student_number and int(student_number) not in whole:
         said = f"{where} does not have the student number {student_number}"
         found.append(look(REPORT, "report-anonymous", said, "put number and name into its head"))
+    places = place(document)
+    in_part = bool(document.pictures or document.partly)
+    calculation = _calculation(where, f"{text}\n{document.plain}")
+    counts = _counts(where, whole, profile)
+    if not in_part and not places.placed and not any(one.mark == OK for one in (*calculation, *counts)):
+        said = f"{where} holds no accuracy, no parameter count and no calculation, and no picture either"
+        return [error(REPORT, "report-nothing", said, "hand in the report, not another document")]
     if numbers:
-        found += _numbers(where, place(document), numbers, bool(document.pictures or document.partly))
+        found += _numbers(where, places, numbers, in_part)
     else:
         said = f"{where}: its numbers could not be compared, since none was read in the notebooks"
         found.append(look(REPORT, "report-not-compared", said, "compare by hand"))
-    return [*found, *_counts(where, whole, profile), *_calculation(where, f"{text}\n{document.plain}")]
+    return [*found, *counts, *calculation]
 
 
 # The numbers
