@@ -257,11 +257,10 @@ def _table(block: Block, number: int, places: Places, caption: Hints) -> None:
             places.empty_cells |= runs_of(known)
     here = {one.runs for one in places.placed if one.table == number}
     places.empty_cells -= {run for run in places.empty_cells if frozenset({run}) in here}
-    if not block.ruled:
-        for row in block.rows:
-            hints = _of_row(row, indexes)
-            if hints.kind and len(runs_of(hints)) == 1 and not any(b in with_numbers for b in row):
-                places.empty_rows |= runs_of(hints)
+    for row in block.rows:
+        hints = _lone_size(_of_row(row, indexes), row, [], indexes)
+        if hints.kind and len(runs_of(hints)) == 1 and not any(b in with_numbers for b in row):
+            places.empty_rows |= runs_of(hints)
 
 
 def _of_row(row: list[Box], indexes: set[Box]) -> Hints:
