@@ -94,6 +94,10 @@ class SortedBatches(PlainBatches):
         yield from _parts(order, self.batch_size)
 
 
+# What has a length and gives lists of positions of reviews: one of the kinds above, or a list of lists.
+Batches = ShuffledBatches | PlainBatches | Sequence[list[int]]
+
+
 def _parts(order: list[int], size: int) -> Iterator[list[int]]:
     return (order[i : i + size] for i in range(0, len(order), size))
 
@@ -108,7 +112,7 @@ class ProcessShard:
     A batch of fewer reviews than processes goes to each of them whole: the mean over them is the same.
     """
 
-    batches: ShuffledBatches | PlainBatches
+    batches: Batches
     process: int
     processes: int
 
@@ -120,13 +124,11 @@ class ProcessShard:
         return len(self.batches)
 
 
-def make_loader(
-    batches: ShuffledBatches | PlainBatches, collator: Collator, accelerator: Accelerator
-) -> DataLoader:
+def make_loader(batches: Batches, collator: Collator, accelerator: Accelerator) -> DataLoader:
     """This process's share of `batches`, collated, on its device."""
     share = ProcessShard(batches, accelerator.process_index, accelerator.num_processes)
-    loader = DataLoader(range(len(batches.lengths)), batch_sampler=share, collate_fn=collator)
-    # As one of one, since `Share` has dealt already.
+    loader = DataLoader(range(len(collator.inputs)), batch_sampler=share, collate_fn=collator)
+    # As one of one, since `ProcessShard` has dealt already.
     return prepare_data_loader(
         loader, accelerator.device, num_processes=1, process_index=0, put_on_device=True
     )

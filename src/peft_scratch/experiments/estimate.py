@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from peft_scratch.assignment import FROM_SCRATCH, RUNS, Profile, Run
-from peft_scratch.data.batches import Collator, subset
-from peft_scratch.experiments.measurements import GENERATED_REVIEWS, KNOWLEDGE_REVIEWS, base_knowledge
+from peft_scratch.data.batches import Collator
+from peft_scratch.experiments.measurements import KNOWLEDGE_REVIEWS, pretraining_loss
+from peft_scratch.experiments.run import GENERATED_REVIEWS
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import apply
 from peft_scratch.training.evaluation import predict
@@ -89,6 +90,9 @@ def measure_rates(session: Session) -> Rates:
         tools = (session.tokenizer, session.accelerator, EVALUATED_BATCHES * size, recipe)
         predict(model, test, *tools, title="timing evaluation")
 
+    def know() -> None:
+        session.base_knowledge = pretraining_loss(model, session.masked, session)
+
     with torch.random.fork_rng():  # so that nothing after it comes out otherwise
         step = {RUNS[name].kind: _seconds_of_a_step(session, RUNS[name], training) for name in FROM_SCRATCH}
         collected = _timed(session.accelerator.free_memory)
@@ -96,7 +100,7 @@ def measure_rates(session: Session) -> Rates:
         evaluate(model, session.recipe)
         scored = _timed(lambda: evaluate(model, session.recipe))
         generated = _timed(lambda: evaluate(model, replace(session.recipe, scoring=False)))
-        masked = _timed(lambda: base_knowledge(session, again=True))
+        masked = _timed(know)
     there = len(test.inputs)
     held_out = min(KNOWLEDGE_REVIEWS, len(reviews.test))
     return Rates(step, scored / there, generated / there, masked / held_out, collected)
@@ -114,9 +118,7 @@ def _seconds_of_a_step(session: Session, run: Run, training: Collator) -> float:
     )
 
     def steps(rows: range) -> int:
-        collator = subset(training, rows)
-        batches = session.recipe.training_batches([len(row) for row in collator.inputs], size, seed=0)
-        return len(trainer.train_batches(collator, batches, f"timing {run.title}"))
+        return len(trainer.train_batches(training, [list(rows)], f"timing {run.title}"))
 
     there = len(training.inputs)
     steps(range(min(size, there)))

@@ -14,25 +14,39 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from peft_scratch.assignment import MAX_LENGTH, Profile, Run, find_run
-from peft_scratch.data.batches import Collator
+from peft_scratch.data.batches import Collator, evenly_spaced, subset
 from peft_scratch.data.reviews import Reviews
 from peft_scratch.data.tokens import label_ids, tokenise
+from peft_scratch.errors import UserError
 from peft_scratch.experiments.base_model import base_bytes, base_fingerprint
 from peft_scratch.experiments.environment import environment
-from peft_scratch.experiments.measurements import measure
+from peft_scratch.experiments.measurements import knowledge, training_memory
 from peft_scratch.experiments.settings import change, configuration, fingerprint, prompt_rows
 from peft_scratch.files import write_atomically
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
 from peft_scratch.methods.checkpoint import serialised
 from peft_scratch.paths import shown
-from peft_scratch.results import Disk, Files, RunResult, write_result
-from peft_scratch.training.checkpoints import History, restore, trainable_state
+from peft_scratch.results import (
+    Disk,
+    Files,
+    Generation,
+    RunResult,
+    TrainingAccuracy,
+    read_result,
+    write_result,
+)
+from peft_scratch.training.checkpoints import History, trainable_state
 from peft_scratch.training.evaluation import Predictions
 from peft_scratch.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.session import Session
+
+#: The parts of a result that are measured after the last epoch.
+MEASURED = ("memory", "knowledge", "training_accuracy", "generation")
+#: How many test reviews each run ends on generating for.
+GENERATED_REVIEWS = 200
 
 
 @dataclass(frozen=True)
@@ -90,8 +104,9 @@ class PreparedRun:
         model = self.tuned.model.to(self.session.accelerator.device)
         return self.session.predict(model, collator, self.profile.batch_size, **options)
 
+    @functools.cached_property
     def trainer(self) -> Trainer:
-        """A trainer of this run's model with its learning rate."""
+        """Trains this run's model with its learning rate."""
         return Trainer(
             self.tuned.model,
             accelerator=self.session.accelerator,
@@ -117,15 +132,38 @@ class PreparedRun:
             return scores(predictions, reviews.test["validation"])
 
         with session.alone_in(folder):
-            history = self.trainer().fit(training, evaluate, self.profile.epochs, folder)
-            restore(self.tuned.model, history.best_state)
-            self.tuned.model.eval()
-            measured = measure(self, history, training, test, folder / "result.json")
+            history = self.trainer.fit(training, evaluate, self.profile.epochs, folder)
+            self.trainer.put_back(history.best_state)
+            measured = self._measured_before(history) or self.measure(training, test)
             result = RunResult(**self._facts(config, history, reviews), **_summary(history), **measured)
             if session.accelerator.is_main_process:
                 self._keep(result, folder)
             session.accelerator.wait_for_everyone()  # so that no other reads what is not written yet
         return result
+
+    def measure(self, training: Collator, test: Collator) -> dict[str, Any]:
+        """What the assignment claims, measured on the model as it stands, which stays as it is.
+
+        Training accuracy is taken on half as many reviews as test accuracy, and the comparison with
+        generation on `GENERATED_REVIEWS`, if there are so many: they cost time in every run.
+        """
+        memory = training_memory(self.trainer, training)
+        known = knowledge(self)
+        wanted = (self.profile.test_reviews or len(self.session.reviews.test)) // 2
+        seen = subset(training, evenly_spaced(len(training.inputs), wanted))
+        some = subset(test, evenly_spaced(len(test.inputs), GENERATED_REVIEWS))
+        accuracy = self.predict(seen, title="measuring training accuracy").score()["accuracy"]
+        scored, generated = (
+            self.predict(some, scoring=scoring, title=f"comparing with generation: {how}").predictions
+            for scoring, how in ((True, "scoring"), (False, "generating"))
+        )
+        differ = sum(one != other for one, other in zip(scored, generated, strict=True))
+        return {
+            "memory": memory,
+            "knowledge": known,
+            "training_accuracy": TrainingAccuracy(accuracy=accuracy, reviews=len(seen.inputs)),
+            "generation": Generation(reviews=len(some.inputs), of=len(test.inputs), differ=differ),
+        }
 
     def score(self) -> dict[str, Any]:
         """What the model scores on the test reviews as it stands: `accuracy` and other shares of 1."""
@@ -170,6 +208,21 @@ class PreparedRun:
         model = self.tuned.model.to(device).eval()
         with torch.inference_mode(), self.session.recipe.forward_context(model, device):
             yield model, batch
+
+    def _measured_before(self, history: History) -> dict[str, Any] | None:
+        """What was measured when this run's result was written, if it is of the very epochs of `history`."""
+        try:
+            found = read_result(self.folder / "result.json")
+        except (OSError, UserError):  # not there, damaged, or of an older kit: it is measured again
+            return None
+        epochs = _summary(history)["epochs"]
+        if (
+            not isinstance(found, RunResult)
+            or [e.model_dump(exclude_unset=True) for e in found.epochs] != epochs
+        ):
+            return None
+        parts = {name: getattr(found, name) for name in MEASURED}
+        return None if None in parts.values() else parts
 
     def _facts(self, config: dict[str, Any], history: History, reviews: Reviews) -> dict[str, Any]:
         """What the result says of the run besides what was measured."""

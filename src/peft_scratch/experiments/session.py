@@ -26,7 +26,7 @@ from peft_scratch.experiments.base_model import load_base
 from peft_scratch.experiments.baselines import bag_of_words
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.estimate import Rates, measure_rates
-from peft_scratch.experiments.measurements import masked_reviews_of
+from peft_scratch.experiments.measurements import masked_reviews_of, pretraining_loss
 from peft_scratch.experiments.profile_choice import ProfileChoice, choose_profile
 from peft_scratch.experiments.ready import check_folders
 from peft_scratch.experiments.run import PreparedRun
@@ -65,7 +65,6 @@ class Session:
     accelerator: Accelerator
     recipe: Recipe
     extra_seed: bool = False
-    base_knowledge: float | None = None  # measured once, by the first run that is trained
     panel: tuple[tuple[str, ...], Panel] | None = None
     _tokens: dict[tuple[str, int, str], list[list[int]]] = field(default_factory=dict)
 
@@ -158,6 +157,11 @@ class Session:
     def masked(self) -> Collator:
         """The held-out reviews as the pre-training task, the same for every run."""
         return masked_reviews_of(self)
+
+    @functools.cached_property
+    def base_knowledge(self) -> float:
+        """The base's loss of the pre-training task, measured once for all runs."""
+        return pretraining_loss(self.frozen_base(), self.masked, self)
 
     @functools.cached_property
     def rates(self) -> Rates:

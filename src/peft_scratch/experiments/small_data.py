@@ -62,7 +62,7 @@ def _train(session: Session, run_id: str, settings: dict[str, int]) -> SmallData
         return {"accuracy": on_test, "training_accuracy": on_training}
 
     with session.alone_in(folder):
-        history = prepared.trainer().fit(training, accuracies, profile.epochs, folder)
+        history = prepared.trainer.fit(training, accuracies, profile.epochs, folder)
     epochs = [
         SmallDataEpoch(
             epoch=epoch["epoch"],

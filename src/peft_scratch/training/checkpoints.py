@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from peft_scratch.errors import UserError
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
+
+# How many points of the loss curve an epoch leaves, whatever its number of steps.
+CURVE_POINTS = 25
 
 
 @dataclass
@@ -41,6 +45,34 @@ class History:
     def best(self) -> int:
         """Position of the epoch with the highest accuracy, the earliest of equals."""
         return max(range(len(self.epochs)), key=lambda i: (self.epochs[i]["accuracy"], -i))
+
+    def add(
+        self,
+        losses: list[float],
+        scores: dict[str, Any],
+        train_seconds: float,
+        evaluation_seconds: float,
+        **watched: Any,
+    ) -> None:
+        """Add an epoch: the loss of each of its steps, what its evaluation returned, how long both took."""
+        self.curve += _curve(losses, len(self.epochs))
+        self.epochs.append(
+            {
+                "epoch": len(self.epochs) + 1,
+                "loss": sum(losses) / len(losses),
+                **scores,
+                "train_seconds": train_seconds,
+                "evaluation_seconds": evaluation_seconds,
+                **watched,
+            }
+        )
+
+
+def _curve(losses: list[float], epoch: int) -> list[tuple[float, float]]:
+    size = math.ceil(len(losses) / CURVE_POINTS)
+    chunks = [losses[i : i + size] for i in range(0, len(losses), size)]
+    ends = [min((i + 1) * size, len(losses)) for i in range(len(chunks))]
+    return [(epoch + end / len(losses), sum(c) / len(c)) for end, c in zip(ends, chunks, strict=True)]
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:

@@ -116,7 +116,7 @@ def _predict(
     training = model.training
     model.eval()
     said = torch.full((len(lengths),), MALFORMED)
-    bar = progress(loader, f"  {title}", "batch", accelerator.is_main_process)
+    bar = progress(loader, f"  {title}", "batch")
     with torch.inference_mode(), recipe.forward_context(model, accelerator.device):
         for batch in bar:
             whole = accelerator.unwrap_model(model)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
-from torch.utils.data import Sampler
 
 from peft_scratch.data.batches import LengthGroupedBatches, PlainBatches, ShuffledBatches, SortedBatches
 from peft_scratch.errors import UserError
@@ -27,7 +26,8 @@ class Recipe:
     Attributes:
         name: as it is asked for, and as results record it.
         summary: as the top of a run shows it.
-        by_length: batches are of reviews of like length, in training and in evaluation.
+        training_batches: the batches of an epoch, given lengths, batch size and seed.
+        evaluation_batches: the batches of an evaluation, given lengths and batch size.
         scoring: an evaluation asks for the label words' scores and generates only where they settle nothing.
         low_precision: where the hardware has bfloat16, or at least float16, work is done in it and the
             frozen base held in it. What trains is float32 always.
@@ -36,7 +36,8 @@ class Recipe:
 
     name: str
     summary: str
-    by_length: bool
+    training_batches: type[ShuffledBatches]
+    evaluation_batches: type[PlainBatches]
     scoring: bool
     low_precision: bool
     cpu_kernels: bool
@@ -81,15 +82,6 @@ class Recipe:
                 parameter.data = parameter.data.to(dtype)
         return model
 
-    def training_batches(self, lengths: list[int], batch_size: int, seed: int) -> Sampler[list[int]]:
-        """The batches of an epoch: random, the same for the same seed."""
-        kind = LengthGroupedBatches if self.by_length else ShuffledBatches
-        return kind(lengths, batch_size, seed)
-
-    def evaluation_batches(self, lengths: list[int], batch_size: int) -> Sampler[list[int]]:
-        """The batches of an evaluation: in order of length, or as the reviews come."""
-        return (SortedBatches if self.by_length else PlainBatches)(lengths, batch_size)
-
 
 RECIPES = {
     recipe.name: recipe
@@ -97,7 +89,8 @@ RECIPES = {
         Recipe(
             name="reference",
             summary="as in the course: float32, batches at random, generation for every evaluation",
-            by_length=False,
+            training_batches=ShuffledBatches,
+            evaluation_batches=PlainBatches,
             scoring=False,
             low_precision=False,
             cpu_kernels=False,
@@ -106,7 +99,8 @@ RECIPES = {
             name="fast",
             summary="same hyperparameters; half precision, batches sorted by length, "
             "scoring instead of generation",
-            by_length=True,
+            training_batches=LengthGroupedBatches,
+            evaluation_batches=SortedBatches,
             scoring=True,
             low_precision=True,
             cpu_kernels=True,
