@@ -1,5 +1,6 @@
 """What the notebooks show: phrases of reviews, published ranges, names of changed runs, honest axes."""
 
+import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch
 from peft_scratch.assignment import PROFILES, RUNS
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.settings import change
+from peft_scratch.methods import LoRALinear
 from peft_scratch.notebook import show
 from peft_scratch.paths import ROOT
 from peft_scratch.results import read_results
@@ -138,3 +140,10 @@ def test_an_unchanged_run_keeps_its_name_and_an_impossible_one_is_refused():
     assert change(RUNS["full"], PROFILES["smoke"], {})[0] == RUNS["full"]
     with pytest.raises(UserError):
         change(RUNS["lora_scratch_r8"], PROFILES["smoke"], {"rank": 0})
+
+
+def test_the_source_that_is_shown_has_no_markers_of_the_student_edition(capsys):
+    show.source(LoRALinear.forward)
+    shown = capsys.readouterr().out
+    assert "F.linear(x, self.weight, self.bias)" in shown and "SOLUTION" not in shown
+    assert "# BEGIN SOLUTION" in inspect.getsource(LoRALinear.forward)

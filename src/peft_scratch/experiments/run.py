@@ -25,6 +25,7 @@ from peft_scratch.files import write_atomically
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
 from peft_scratch.methods.checkpoint import serialised
+from peft_scratch.methods.soft_prompt import tokens_left
 from peft_scratch.paths import shown
 from peft_scratch.results import Disk, Files, RunResult, write_result
 from peft_scratch.training.checkpoints import History, restore, trainable_state
@@ -90,7 +91,13 @@ class PreparedRun:
 
     def collator(self, split: Any) -> Collator:
         """The reviews of `split`, cut to what the run's virtual tokens leave of an input."""
-        return self.session.collator(split, self.profile.max_tokens - prompt_rows(self.run))
+        return self.session.collator(split, self.text_tokens)
+
+    @property
+    def text_tokens(self) -> int:
+        """How many tokens of a review the model reads."""
+        rows, most = prompt_rows(self.run), self.profile.max_tokens
+        return tokens_left(most, rows) if rows else most
 
     def predict(self, collator: Collator, **options: Any) -> Predictions:
         """What the model as it stands says of the reviews of `collator`."""
@@ -148,7 +155,7 @@ class PreparedRun:
     def leanings(self, texts: Sequence[str]) -> Tensor:
         """By how many nats the model prefers `positive` to `negative` after each of `texts` (B,)."""
         session = self.session
-        tokens = tokenise(list(texts), session.tokenizer, self.profile.max_tokens - prompt_rows(self.run))
+        tokens = tokenise(list(texts), session.tokenizer, self.text_tokens)
         targets = label_ids(session.tokenizer)
         collator = Collator(tokens, [0] * len(tokens), targets, session.tokenizer.pad_token_id)
         negative, positive = (target[0] for target in targets)
