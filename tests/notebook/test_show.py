@@ -78,6 +78,24 @@ def test_a_quick_run_is_marked(results, tmp_path):
     assert "published" in show.contribution(session, 5, results)
 
 
+@pytest.mark.parametrize(
+    ("best", "best_epoch", "last", "said"),
+    [
+        (0.80, 2, 0.80, "best after epoch 2 of 2, which is the last: no fall to see here"),
+        (0.80, 1, 0.789, "best after epoch 1 of 2, and the last is 1.1 points lower"),
+        (0.80, 1, 0.7998, "best after epoch 1 of 2, and the last is as good"),
+    ],
+)
+def test_a_fall_after_the_best_epoch_is_said_only_where_there_is_one(
+    results, capsys, best, best_epoch, last, said
+):
+    accuracy = results["full"].accuracy.model_copy(
+        update={"best": best, "best_epoch": best_epoch, "last": last}
+    )
+    show.after_the_best(results["full"].model_copy(update={"accuracy": accuracy}))
+    assert capsys.readouterr().out == said + "\n"
+
+
 def test_an_axis_does_not_make_noise_look_like_a_trend(results, monkeypatch):
     plt.switch_backend("agg")
     monkeypatch.setattr(plt, "show", lambda: None)

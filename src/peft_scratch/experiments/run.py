@@ -77,6 +77,13 @@ class PreparedRun:
         return self.session.run_folder(self.run.id, fingerprint(self.configuration))
 
     @property
+    def result_path(self) -> Path:
+        """Where the result lies: a changed run's with its weights, apart from the ten."""
+        if self.changed:
+            return self.folder / "result.json"
+        return self.session.results_folder / f"{self.run.id}.json"
+
+    @property
     def reviews(self) -> Reviews:
         """The session's, or others if the user changed how many."""
         same = self.profile == self.session.profile
@@ -227,7 +234,7 @@ class PreparedRun:
             return
         if run.weight_file and not self.session.extra_seed:
             save_delta(model, output / "weights" / run.weight_file)
-        write_result(self.session.results_folder / f"{run.id}.json", result)
+        write_result(self.result_path, result)
 
 
 def scores(predictions: Predictions, validation: list[bool]) -> dict[str, Any]:

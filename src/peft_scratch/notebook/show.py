@@ -168,6 +168,19 @@ def numbers(*results: Result) -> None:
             _display(f"*{remark}*")
 
 
+def after_the_best(result: RunResult) -> None:
+    """Print how far the accuracy fell from the best epoch to the last."""
+    accuracy, epochs = result.accuracy, len(result.epochs)
+    lost = f"{100 * (accuracy.best - accuracy.last):.1f}"
+    if accuracy.best_epoch == epochs:
+        end = "which is the last: no fall to see here"
+    elif lost == "0.0":
+        end = "and the last is as good"
+    else:
+        end = f"and the last is {lost} points lower"
+    print(f"best after epoch {accuracy.best_epoch} of {epochs}, {end}")
+
+
 def standings(session: Session) -> None:
     """Display every row that there will be in the end, with the numbers found in the output folder."""
     found = session.results()
