@@ -24,12 +24,12 @@ from peft_scratch.training.trainer import Trainer
 if TYPE_CHECKING:
     from peft_scratch.experiments.session import Session
 
-# The first step warms up (memory is asked for, kernels are chosen), the others are timed: at least one, and
-# no more than fit into some seconds.
+# The first step warms up (memory is allocated, kernels are chosen). The others are timed: at least one, and
+# only as many as fit into some seconds.
 TIMED_STEPS, TIMED_SECONDS = 4, 2.0
 # Evaluations are in larger batches than training.
 EVALUATED_BATCHES = 2
-# Training accuracy, the two of the comparison with generation, and two that end a training.
+# Training accuracy, two for the comparison with generation, and two at the end of training.
 _EVALUATIONS_AFTERWARDS = 5
 
 
@@ -38,11 +38,11 @@ class Rates:
     """How fast this machine is, in seconds.
 
     Attributes:
-        step: of one training step on a batch, by the kind of method; a library's is taken to be as fast.
-        scored: of the recipe's evaluation of one review.
-        generated: of generating the answer to one review.
-        masked: of one review of the pre-training task, without gradients.
-        collected: of one collection of freed memory, which precedes each evaluation.
+        step: one training step on a batch, by kind of method; a library's step is assumed to be as fast.
+        scored: evaluating one review as the recipe does.
+        generated: generating the answer to one review.
+        masked: one review of the pre-training task, without gradients.
+        collected: one collection of freed memory, which comes before each evaluation.
     """
 
     step: Mapping[str, float]
@@ -78,7 +78,7 @@ def sample(reviews: int, size: int) -> list[int]:
 
 
 def measure_rates(session: Session) -> Rates:
-    """The rates of this machine in the session's profile and recipe, by a few steps of each method."""
+    """The rates of this machine with the session's profile and recipe, from a few steps of each method."""
     profile, reviews, size = session.profile, session.reviews, session.profile.batch_size
 
     def some(split: torch.utils.data.Dataset, batches: int) -> Collator:
@@ -93,7 +93,7 @@ def measure_rates(session: Session) -> Rates:
     def know() -> None:
         session.base_knowledge = pretraining_loss(model, session.masked, session)
 
-    with torch.random.fork_rng():  # so that nothing after it comes out otherwise
+    with torch.random.fork_rng():  # so that later random numbers stay the same
         step = {RUNS[name].kind: _seconds_of_a_step(session, RUNS[name], training) for name in FROM_SCRATCH}
         collected = _timed(session.accelerator.free_memory)
         model = session.frozen_base().to(session.accelerator.device)

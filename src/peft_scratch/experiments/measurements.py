@@ -1,9 +1,9 @@
 """The three claims that the assignment opens with, measured on a run.
 
-1. Memory: what training holds, read off its tensors while the one training loop runs.
-2. Disk: what a task adds to the base, and the base itself. Sizes of the files as they lie there.
-3. Knowledge: the loss of the base's own pre-training task, before and after, with the method in the
-   model and taken out again; and how far training and test accuracy are apart.
+1. Memory: what training holds, read from its tensors while the one training loop runs.
+2. Disk: what a task adds to the base, and the base itself, as sizes of files.
+3. Knowledge: the loss of the base's own pre-training task before and after training, and with the method
+   taken out again; and how far training and test accuracy are apart.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: How many held-out reviews the base's knowledge is measured on.
 KNOWLEDGE_REVIEWS = 128
-# Which of the tokens are masked is the same for every run, whatever its seed.
+# The same tokens are masked for every run, whatever its seed.
 MASKING_SEED = 0
 
 
@@ -45,15 +45,15 @@ MASKING_SEED = 0
 def training_memory(trainer: Trainer, collator: Collator) -> Memory:
     """What training holds in memory, measured in two steps on the longest batch of `collator`.
 
-    They are steps of the one training loop, taken after the run on the run's own model: so a run that
-    was found on disk is measured like any other. Their learning rate is 0, which leaves every weight as it
-    is. The batch is of as many reviews as went through the model at once (`trainer.micro_batch`).
+    The steps are those of the one training loop, taken after the run on the run's own model, so a run found
+    on disk is measured like any other. Their learning rate is 0, which leaves every weight as it is. The
+    batch holds as many reviews as go through the model at once (`trainer.micro_batch`).
 
     Returns:
-        Bytes: `parameters`, all of them; `gradients`, all there at once before the optimiser's step;
-        `optimizer`, its state after a step; `activations`, what the forward pass saves for the backward
-        pass (see `saved_for_backward`); `peak` and `peak_kind` of the second step, the first that has
-        all of it at once (see `peak_during`).
+        Bytes of all `parameters`; of the `gradients`, just before the optimizer's step; of the `optimizer`'s
+        state after a step; and of the `activations` that the forward pass saves for the backward pass (see
+        `saved_for_backward`). `peak` and `peak_kind` are of the second step, the first that holds all of
+        these at once (see `peak_during`).
     """
     model = trainer.model
     longest = next(iter(SortedBatches([len(row) for row in collator.inputs], trainer.micro_batch)))
@@ -99,9 +99,9 @@ def _learning_nothing(trainer: Trainer) -> Iterator[None]:
 def saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
     """Within it, a forward pass notes what it saves for its backward pass: bytes, by address.
 
-    Each storage counts once, however many operations save it or a view into it; the parameters, which
-    are there anyway, do not count. What is noted is kept until the end: an address that is free again would
-    be taken by another tensor, and the two would count as one.
+    Each storage counts once, however many operations save it or a view of it. Parameters do not count: they
+    are there anyway. What is noted is kept alive until the end, because a freed address could be given to
+    another tensor, and the two would count as one.
     """
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, int] = {}
@@ -119,10 +119,10 @@ def saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
 
 
 def peak_during(work: Callable[[], None], device: torch.device) -> tuple[int | None, str | None]:
-    """The most memory held while `work` runs, in bytes, and its kind; (None, None) where it cannot be had.
+    """The most memory held while `work` runs, in bytes, and its kind; (None, None) if it cannot be measured.
 
-    On a GPU (`cuda`) that is what torch's allocator handed out there. On a CPU under Linux (`resident`) it
-    is the whole process, with interpreter and libraries, as the kernel counts it (`VmHWM` in proc(5)).
+    On a GPU (`cuda`) it is what torch's allocator handed out. On a CPU under Linux (`resident`) it is the
+    whole process, with interpreter and libraries, as the kernel counts it (`VmHWM` in proc(5)).
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -136,9 +136,9 @@ def peak_during(work: Callable[[], None], device: torch.device) -> tuple[int | N
 
 
 def _reset_resident_peak() -> bool:
-    """Reset the kernel's peak to what is resident now; false where the kernel cannot do that."""
+    """Reset the kernel's peak to what is resident now; false if the kernel cannot do that."""
     try:
-        # What was freed, but is kept by the C library for later, would count as held. glibc alone has it.
+        # Freed memory that the C library keeps for later would count. Only glibc has this call.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
     except (OSError, AttributeError):
@@ -155,7 +155,7 @@ def knowledge(prepared: PreparedRun) -> Knowledge:
     masked = session.masked
     off = None
     if prepared.run.kind != "full":
-        # Frozen, as the untouched base was, so that both are measured alike whatever a recipe does with that.
+        # Frozen like the untouched base, so that every recipe measures both alike.
         off = pretraining_loss(base_of(prepared.tuned).requires_grad_(False), masked, session)
     return Knowledge(
         reviews=len(masked.inputs),
@@ -166,14 +166,14 @@ def knowledge(prepared: PreparedRun) -> Knowledge:
 
 
 def masked_reviews_of(session: Session) -> Collator:
-    """The same held-out reviews for every run of the session's profile."""
+    """The held-out reviews, the same for every run of the session's profile."""
     test = session.reviews.test
     texts = test.select(evenly_spaced(len(test), KNOWLEDGE_REVIEWS))["text"]
     return masked_reviews(texts, session.tokenizer, session.profile.max_tokens)
 
 
 def masked_reviews(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Collator:
-    """The texts as T5's pre-training task, span corruption (Raffel et al. 2020, section 3.1.4).
+    """The texts as T5's pre-training task: span corruption (Raffel et al. 2020, section 3.1.4).
 
     Spans of three tokens on average, 15 % of all, are drawn at random, the same every time.
 
@@ -189,7 +189,7 @@ def masked_reviews(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max
         if mask.any():  # an empty review has nothing to mask
             pairs.append([ids.tolist() for ids in corrupt(tokens, mask, sentinels, end)])
     inputs, targets = map(list, zip(*pairs, strict=True))
-    # A collator looks targets up by label; here every text has a target of its own.
+    # A collator looks up targets by label; here every text has its own target.
     return Collator(inputs, list(range(len(inputs))), targets, tokenizer.pad_token_id)
 
 
