@@ -147,7 +147,7 @@ class PreparedRun:
 
         with session.alone_in(folder):
             history = self.trainer.fit(training, evaluate, self.profile.epochs, folder)
-            self.trainer.put_back(history.best_state)
+            self.trainer.put_back_best()
             measured = self._measured_before(history) or self.measure(training, test)
             result = RunResult(**self._facts(config, history, reviews), **_summary(history), **measured)
             if session.accelerator.is_main_process:

@@ -60,6 +60,7 @@ class Trainer:
         self._began_in_float16 = recipe.precision[0] == torch.float16
         self.loss_scale = LossScale(accelerator.device) if self._began_in_float16 else None
         self._start = trainable_state(model)
+        self._history = History()
 
     @property
     def prepared(self) -> nn.Module:
@@ -101,6 +102,7 @@ class Trainer:
             history = self._back_in_float32(checkpoints, epochs, problem)
             self._fit(collator, evaluate, epochs, checkpoints, history)
         self.close()
+        self._history = history
         return history
 
     def _fit(
@@ -178,9 +180,9 @@ class Trainer:
             raise self._diverged(f"A weight stopped being a number in the last step of {title}")
         return losses
 
-    def put_back(self, state: dict[str, Tensor]) -> None:
-        """Put trainable tensors of an epoch back into the model, which is then ready to predict."""
-        restore(self.model, state)
+    def put_back_best(self) -> None:
+        """Give the model the weights of the best epoch that `fit` found, ready to predict."""
+        restore(self.model, self._history.best_state)
         self.model.eval()
 
     def close(self) -> None:
