@@ -1,4 +1,4 @@
-"""What training leaves on disk after each epoch, so that an interrupted run continues from there."""
+"""What training saves after each epoch, so that an interrupted run continues from there."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CURVE_POINTS = 25
 
 @dataclass
 class History:
-    """What training leaves: one entry per epoch, and the loss curve within the epochs.
+    """What training records: one entry per epoch, and the loss curve within the epochs.
 
     Attributes:
-        epochs: one dict per epoch, as the results hold it: what the evaluation returned, with the mean
-            training loss and the seconds of training and of evaluation.
-        curve: (epochs done, mean loss since the point before).
+        epochs: one dict per epoch, as results hold it: what the evaluation returned, the mean training loss,
+            and the seconds of training and of evaluation.
+        curve: (epochs done, mean loss since the previous point).
         best_state: the trainable tensors after the best epoch.
         micro_batch: how many reviews of a batch go through the model at once: all, unless memory ran out;
             0 before the first epoch.
@@ -43,7 +43,7 @@ class History:
 
     @property
     def best(self) -> int:
-        """Position of the epoch with the highest accuracy, the earliest of equals."""
+        """Position of the epoch with the highest accuracy; of equal ones, the earliest."""
         return max(range(len(self.epochs)), key=lambda i: (self.epochs[i]["accuracy"], -i))
 
     def add(
@@ -90,7 +90,7 @@ def restore(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run: its last two epochs, and of a finished run the last one.
+    """The checkpoints of one run: its last two epochs, or only the last one of a finished run.
 
     Each is one file, written whole or not at all, and read with `weights_only=True`.
     """
@@ -117,7 +117,7 @@ class Checkpoints:
         kept = [self._path(epoch) for epoch in epochs]
         for path in self._newest_first():
             if path not in kept:
-                with suppress(OSError):  # the next epoch, or the next start, tries again
+                with suppress(OSError):  # the next epoch or the next start tries again
                     path.unlink()
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> History:
@@ -126,7 +126,7 @@ class Checkpoints:
         A damaged file is reported and skipped. Without any file the history is empty.
 
         Raises:
-            UserError: a file is there but the system does not let it be read.
+            UserError: a file exists but the system refuses to read it.
         """
         shapes = _shapes(trainable_state(model))
         for path in self._newest_first():
@@ -144,7 +144,7 @@ class Checkpoints:
                 optimizer.load_state_dict(saved["optimizer"])
                 restore(model, state)
                 return history
-            except Exception:  # torch raises half a dozen kinds, by where the damage is
+            except Exception:  # depending on the damage, torch raises half a dozen kinds
                 accelerator.print(
                     f"{path} is damaged and skipped: this run continues from the epoch before it"
                 )

@@ -24,14 +24,14 @@ class Recipe:
     """How training and evaluation work; the attributes say what differs from the course's notebooks.
 
     Attributes:
-        name: as it is asked for, and as results record it.
-        summary: as the top of a run shows it.
+        name: as the user gives it and results record it.
+        summary: shown at the top of a run.
         training_batches: the batches of an epoch, given lengths, batch size and seed.
         evaluation_batches: the batches of an evaluation, given lengths and batch size.
-        scoring: an evaluation asks for the label words' scores and generates only where they settle nothing.
-        low_precision: where the hardware has bfloat16, or at least float16, work is done in it and the
-            frozen base held in it. What trains is float32 always.
-        cpu_kernels: on a CPU, dropout, attention and layer norm are computed as `cpu_kernels` has it.
+        scoring: an evaluation uses the scores of the label words, and generates text only where it must.
+        low_precision: if the hardware has bfloat16, or at least float16, the work is done in it, and the
+            frozen base is stored in it. Trainable parameters are always float32.
+        cpu_kernels: on a CPU, dropout, attention and layer norm are computed by `cpu_kernels`.
     """
 
     name: str
@@ -58,9 +58,9 @@ class Recipe:
 
     @contextmanager
     def forward_context(self, model: nn.Module, where: torch.device) -> Iterator[None]:
-        """Within it, a forward pass of `model` is done as the recipe has it.
+        """Within it, a forward pass of `model` follows the recipe.
 
-        Its backward pass belongs outside. Nothing of it is left on the model afterwards.
+        The backward pass belongs outside. Afterwards the model is as before.
         """
         dtype, _ = self.precision
         with (
@@ -71,14 +71,14 @@ class Recipe:
             yield
 
     def cast_frozen(self, model: nn.Module) -> nn.Module:
-        """`model`, its frozen parameters held in `precision`; those that train stay as they are."""
+        """`model` with its frozen parameters cast to `precision`; those that train stay as they are."""
         dtype, _ = self.precision
         if dtype == torch.float16:
             hold_in_float16(model)
             return model
         for parameter in model.parameters():
             if not parameter.requires_grad:
-                # In the parameter that is there, so that tied tensors stay tied.
+                # Within the same parameter, so that tied tensors stay tied.
                 parameter.data = parameter.data.to(dtype)
         return model
 

@@ -28,14 +28,14 @@ from peft_scratch.wording import duration
 class Trainer:
     """A model with its optimizer, ready to be trained by a recipe.
 
-    AdamW over the trainable parameters at a constant learning rate, as the assignment fixes it.
+    AdamW on the trainable parameters with a constant learning rate, as the assignment fixes it.
 
     Attributes:
-        model: on the accelerator's device from the start.
-        optimizer: over its trainable parameters.
-        micro_batch: how many reviews of a batch go through the model at once. It is the whole batch, and is
-            halved whenever memory runs out.
-        recipe: changes to the same in float32 if float16 fails.
+        model: on the accelerator's device.
+        optimizer: of its trainable parameters.
+        micro_batch: how many reviews of a batch go through the model at once: the whole batch, halved
+            whenever memory runs out.
+        recipe: the recipe, in float32 after float16 has failed.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Trainer:
 
     @property
     def prepared(self) -> nn.Module:
-        """The model as Accelerate has prepared it, which is what trains and is evaluated."""
+        """The model as Accelerate has prepared it. This is what is trained and evaluated."""
         if self._prepared is None:
             self._prepared, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         return self._prepared
@@ -78,17 +78,17 @@ class Trainer:
     ) -> History:
         """Train for `epochs` epochs, evaluating after each.
 
-        Data order and dropout of an epoch follow from (seed, epoch) alone. So a run that continues from its
-        last whole epoch, or starts over where there is none, ends where an uninterrupted one does, to the bit
-        on a CPU.
+        Data order and dropout of an epoch depend only on (seed, epoch). So a run that continues after its
+        last whole epoch, or starts over if there is none, ends where an uninterrupted one ends, on a CPU to
+        the bit.
 
-        In float16, steps that are not finite are skipped and counted; if they become many, the run goes on
-        from its last whole epoch in float32, and says so. The epochs of such a run record both.
+        In float16, steps that are not finite are skipped and counted. If there are too many, the run
+        continues from its last whole epoch in float32, and says so. The epochs of such a run record both.
 
         Args:
             collator: makes training batches from indices.
             evaluate: given the model, returns at least `accuracy`, a share of 1.
-            folder: of the run's checkpoints; training continues from the newest that can be read.
+            folder: holds the run's checkpoints; training continues from the newest readable one.
 
         Raises:
             UserError: the loss or a weight stopped being a number, a single review does not fit into memory,
@@ -113,7 +113,7 @@ class Trainer:
         checkpoints: Checkpoints | None,
         history: History,
     ) -> None:
-        """The epochs that `history` lacks; they are added to it."""
+        """Train the epochs that `history` lacks and add them to it."""
         history.micro_batch = self.micro_batch
         prepared = self.prepared
         for epoch in range(len(history.epochs), epochs):
@@ -136,7 +136,7 @@ class Trainer:
                 f"{_pace(time.perf_counter() - started, epoch, epochs)}"
             )
         if checkpoints and self.accelerator.is_main_process:
-            # Not with the last save: a run killed just after that one comes by here when it is started again.
+            # Not in the last save: a run that is killed right after it comes here when it is started again.
             checkpoints.remove_all_but(len(history.epochs))
 
     def train_epoch(self, collator: Collator, title: str, seed: int) -> list[float]:
@@ -175,7 +175,7 @@ class Trainer:
                 continue
             losses.append(loss)
             bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
-        # The last step's update has met no loss yet, and must not get into a checkpoint.
+        # No loss has been computed after the last update, and a bad one must not get into a checkpoint.
         if not all(p.sum().isfinite() for p in model.parameters() if p.requires_grad):
             raise self._diverged(f"A weight stopped being a number in the last step of {title}")
         return losses
@@ -206,7 +206,7 @@ class Trainer:
                 f"{self.micro_batch}, with the same gradients"
             )
         taken = True
-        if self.loss_scale:  # asks torch's own optimizer, which Accelerate has wrapped
+        if self.loss_scale:  # needs torch's own optimizer, which Accelerate has wrapped
             taken = self.loss_scale.step(self.optimizer.optimizer, where)
         else:
             self.optimizer.step()
@@ -219,7 +219,7 @@ class Trainer:
         return value
 
     def _resume(self, checkpoints: Checkpoints | None, epochs: int) -> History:
-        """Put model and optimizer to the end of the run's last whole epoch, or to their start."""
+        """Reset model and optimizer to the end of the run's last whole epoch, or to their start."""
         self.optimizer.zero_grad()
         self.optimizer.state.clear()
         restore(self.model, self._start)
@@ -239,7 +239,7 @@ class Trainer:
     def _back_in_float32(
         self, checkpoints: Checkpoints | None, epochs: int, problem: Float16Failed
     ) -> History:
-        """Put the run back to its last whole epoch, to go on in float32."""
+        """Reset the run to its last whole epoch, to continue in float32."""
         history = self._resume(checkpoints, epochs)
         self._work_in_float32()
         self.accelerator.print(
@@ -270,15 +270,17 @@ class Trainer:
 def _backward(trainer: Trainer, batch: dict[str, Tensor]) -> Tensor | None:
     """The loss of `batch` and its gradients, `micro_batch` reviews at a time; None if memory runs out.
 
-    The loss of a part is a mean over its target tokens, so each part counts by its share of them: the
-    sums are loss and gradients of the whole batch, but for rounding, and for dropout's draws. So it is
-    with the shares of several processes, over which gradients (and, by the caller, losses) are averaged.
+    The loss of a part is a mean over its target tokens, so each part is weighted by its share of them. The
+    sums are then loss and gradients of the whole batch, except for rounding and dropout's random draws. The
+    same holds for several processes, over which gradients (and, by the caller, losses) are averaged.
     """
     accelerator, model, micro_batch = trainer.accelerator, trainer.prepared, trainer.micro_batch
     counted = batch["labels"] != -100  # (B, T'): the tokens that the loss is a mean of
-    tokens = accelerator.reduce(counted.sum().float(), "mean")  # in a process's share, on average
+    tokens = accelerator.reduce(counted.sum().float(), "mean")  # in one process's part, on average
     whole = torch.zeros((), device=counted.device)
-    if accelerator.num_processes > 1:  # as many parts in each: they wait for each other's gradients
+    if (
+        accelerator.num_processes > 1
+    ):  # every process needs as many parts: they wait for each other's gradients
         micro_batch = len(counted)
     try:
         for rows in torch.arange(len(counted), device=counted.device).split(micro_batch):
@@ -300,6 +302,6 @@ def _backward(trainer: Trainer, batch: dict[str, Tensor]) -> Tensor | None:
 
 
 def _pace(seconds: float, epoch: int, epochs: int) -> str:
-    """How long an epoch took, and how long those after it will take at its pace."""
+    """How long an epoch took, and how long the remaining ones will take at that pace."""
     left = epochs - epoch - 1
     return duration(seconds) + (f", about {duration(left * seconds)} to go" if left else "")
