@@ -86,7 +86,7 @@ def _is_writer(name: str) -> bool:
 
 
 def exponent_of(weight: Tensor) -> int:
-    """The least e so that no row of `weight / 2^e` is longer than 1; computed once, as it waits for the GPU."""
+    """The least e so that no row of `weight / 2^e` is longer than 1. It waits for the GPU, so only once."""
     if weight not in _EXPONENTS:
         longest = torch.linalg.vector_norm(weight.detach().float(), dim=1).max().item()
         _EXPONENTS[weight] = math.ceil(math.log2(longest)) if longest > 0 else 0
