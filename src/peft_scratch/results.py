@@ -38,13 +38,18 @@ class Accuracy(_Part):
 
 
 class Environment(_Part):
-    """What a number depends on besides its configuration."""
+    """What a number depends on besides its configuration.
+
+    Attributes:
+        threads: on a CPU, among how many threads torch divides its sums: another number rounds otherwise.
+    """
 
     python: str
     versions: dict[str, str | None]
     device: str
     device_name: str
     precision: str
+    threads: int | None = None
 
 
 class Config(_Part):
