@@ -20,7 +20,13 @@ from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.experiments.base_model import base_bytes, base_fingerprint
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.measurements import measure
-from peft_scratch.experiments.settings import change, configuration, fingerprint, prompt_rows
+from peft_scratch.experiments.settings import (
+    change,
+    configuration,
+    fingerprint,
+    prompt_rows,
+    with_label_words,
+)
 from peft_scratch.files import write_atomically
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
@@ -57,6 +63,7 @@ class PreparedRun:
     def prepare(cls, session: Session, run_id: str, settings: dict[str, Any]) -> PreparedRun:
         """See `Session.prepare`."""
         run, profile = change(find_run(run_id), session.profile, settings)
+        run = with_label_words(run, [ids[:-1] for ids in label_ids(session.tokenizer)])  # no end token
         learning_rate = settings.get("learning_rate", run.learning_rate_in(profile))
         set_seed(session.seed)  # decides how the method's own parameters start
         tuned = apply(method_of(run), session.base())
@@ -120,7 +127,9 @@ class PreparedRun:
             history = self.trainer().fit(training, evaluate, self.profile.epochs, folder)
             restore(self.tuned.model, history.best_state)
             self.tuned.model.eval()
-            measured = measure(self, history, training, test, folder / "result.json")
+            measured: dict[str, Any] = {}
+            if not session.extra_seed:  # of other seeds the predictions are wanted, and nothing else
+                measured = measure(self, history, training, test, folder / "result.json")
             result = RunResult(**self._facts(config, history, reviews), **_summary(history), **measured)
             if session.accelerator.is_main_process:
                 self._keep(result, folder)

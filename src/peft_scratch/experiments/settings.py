@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from typing import Any
 
 from peft_scratch.assignment import SIZES, Profile, Run
 from peft_scratch.errors import UserError
 from peft_scratch.libraries import METHODS, method_of
-from peft_scratch.methods import first_rows, random_uniform, sampled_vocabulary
+from peft_scratch.methods import first_rows, label_words, random_uniform, sampled_vocabulary
 
 _PROFILE_SETTINGS = ("max_tokens", "train_reviews", "test_reviews", "epochs", "batch_size")
 
@@ -65,7 +67,9 @@ def _renamed(run: Run, original: Run, settings: dict[str, Any]) -> Run:
 
 
 #: Ways to start a soft prompt, by the name that `--set initialiser=...` takes.
-INITIALISERS = {function.__name__: function for function in (first_rows, sampled_vocabulary, random_uniform)}
+INITIALISERS = {
+    function.__name__: function for function in (first_rows, sampled_vocabulary, random_uniform, label_words)
+}
 
 
 def _initialiser(value: Any) -> Any:
@@ -74,6 +78,14 @@ def _initialiser(value: Any) -> Any:
     if value not in INITIALISERS:
         raise UserError(f"There is no initialiser {value!r}; choose one of {', '.join(INITIALISERS)}.")
     return INITIALISERS[value]
+
+
+def with_label_words(run: Run, pieces: Sequence[Sequence[int]]) -> Run:
+    """`run`, its initialiser told the label words' pieces if it is `label_words`: they need a tokenizer."""
+    if run.hyperparameters.get("initialiser") is not label_words:
+        return run
+    bound = partial(label_words, words=pieces)
+    return replace(run, hyperparameters={**run.hyperparameters, "initialiser": bound})
 
 
 def prompt_rows(run: Run) -> int:

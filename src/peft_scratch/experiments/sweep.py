@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def sweep(
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"A sweep's name is made of letters, digits, dots and dashes, not {name!r}.")
     engine = engine or Engine()
-    jobs = jobs_of([run_id], seeds, profile, output, recipe, combinations(settings))
+    made = jobs_of([run_id], seeds, profile, output, recipe, combinations(settings))
+    jobs = [replace(job, extra_seed=True) for job in made]  # nothing to measure after the last epoch
     trained = sorted(engine.train(jobs), key=lambda pair: jobs.index(pair[0]))
     rows = [_row(job.settings, job.seed, result) for job, result in trained]
     folder = output or choose_profile(profile).profile.output
