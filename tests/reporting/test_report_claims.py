@@ -220,7 +220,7 @@ def test_seeds_are_read_from_their_folders_and_go_to_tables(tmp_path, inputs):
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{name}.json").write_text(json.dumps(document))
     found = read(tmp_path, tmp_path / "none", tmp_path / "none")
-    assert [run.config.seed for run in found.seeds["full"]] == [0, 1, 2]
+    assert [run.seed for run in found.seeds["full"]] == [0, 1, 2]
     files = tables(read_results(tmp_path / "report" / "results"), found.further_seeds)
     assert files["seeds.csv"].splitlines()[0] == "id,run,seeds,mean,deviation,low,high"
     assert files["seeds.csv"].count("\n") == 1 + len(TEN)
