@@ -9,6 +9,7 @@ import psutil
 import pytest
 import torch
 
+from peft_scratch.data.tokens import label_ids
 from peft_scratch.errors import UserError
 from peft_scratch.experiments import jobs
 from peft_scratch.experiments.jobs import Engine, Job, jobs_of, seeds_of
@@ -95,6 +96,26 @@ def test_a_scaling_fixes_alpha_by_the_rank(tmp_path):
     assert start.configuration["hyperparameters"]["initialiser"] == "random_uniform"
     with pytest.raises(UserError, match="no initialiser 'zeros'; choose one of first_rows"):
         session.prepare("prompt_scratch_n10", {"initialiser": "zeros"})
+
+
+def test_a_prompt_can_start_from_the_label_words(tmp_path):
+    session = Session.open("smoke", output=tmp_path)
+    prepared = session.prepare("prompt_scratch_n10", {"initialiser": "label_words"})
+    table = session.base().get_input_embeddings().weight
+    rows = prepared.tuned.model.encoder.embed_tokens.sharif_llm_soft_prompts.prompt_emb
+    for row, ids in zip(rows, label_ids(session.tokenizer), strict=False):
+        assert torch.equal(row, table[ids[:-1]].mean(0)), "each word, without the end token"
+    assert prepared.configuration["hyperparameters"]["initialiser"] == "label_words"
+
+
+def test_other_seeds_and_sweeps_measure_nothing_after_the_last_epoch(tmp_path):
+    made = [
+        Job("lora_scratch_r8", seed, "smoke", tmp_path, "fast", QUICK, extra_seed=seed > 0) for seed in (0, 1)
+    ]
+    first, other = [result for _, result in Engine().train(made)]
+    assert None not in (first.memory, first.knowledge, first.training_accuracy, first.generation)
+    assert (other.memory, other.knowledge, other.training_accuracy, other.generation) == (None,) * 4
+    assert other.mistakes
 
 
 def test_a_sweep_leaves_a_table_and_a_plot(tmp_path):

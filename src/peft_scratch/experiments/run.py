@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from peft_scratch.paths import shown
 from peft_scratch.results import Disk, Files, RunResult, write_result
 from peft_scratch.training.checkpoints import History, restore, trainable_state
 from peft_scratch.training.evaluation import Predictions
+from peft_scratch.training.schedule import decay_linearly
 from peft_scratch.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class PreparedRun:
         profile: with changed sizes, likewise.
         tuned: the model with the method in it.
         changed: whether the user changed a constant; such a run is kept apart from the ten.
+        schedule: of the learning rate, `constant` or `linear`.
     """
 
     session: Session
@@ -58,6 +61,7 @@ class PreparedRun:
     learning_rate: float
     tuned: Tuned
     changed: bool
+    schedule: str = "constant"
 
     @classmethod
     def prepare(cls, session: Session, run_id: str, settings: dict[str, Any]) -> PreparedRun:
@@ -68,14 +72,15 @@ class PreparedRun:
         set_seed(session.seed)  # decides how the method's own parameters start
         tuned = apply(method_of(run), session.base())
         session.recipe.cast_frozen(tuned.model)
-        return cls(session, run, profile, float(learning_rate), tuned, bool(settings))
+        schedule = settings.get("schedule", "constant")
+        return cls(session, run, profile, float(learning_rate), tuned, bool(settings), schedule)
 
     @functools.cached_property  # the base's file is hashed for it
     def configuration(self) -> dict[str, Any]:
         """Everything that the weights of this run depend on."""
         seed, recipe = self.session.seed, self.session.recipe.name
         base = base_fingerprint(self.profile)
-        return configuration(self.run, self.profile, self.learning_rate, seed, base, recipe)
+        return configuration(self.run, self.profile, self.learning_rate, seed, base, recipe, self.schedule)
 
     @property
     def folder(self) -> Path:
@@ -99,7 +104,7 @@ class PreparedRun:
 
     def trainer(self) -> Trainer:
         """A trainer of this run's model with its learning rate."""
-        return Trainer(
+        trainer = Trainer(
             self.tuned.model,
             accelerator=self.session.accelerator,
             recipe=self.session.recipe,
@@ -107,6 +112,10 @@ class PreparedRun:
             batch_size=self.profile.batch_size,
             seed=self.session.seed,
         )
+        if self.schedule == "linear":
+            steps = self.profile.epochs * math.ceil(len(self.reviews.train) / self.profile.batch_size)
+            decay_linearly(trainer.optimizer, self.learning_rate, steps)
+        return trainer
 
     def train(self) -> RunResult:
         """Train the run, or resume it where it stopped; return its result, as its JSON holds it.

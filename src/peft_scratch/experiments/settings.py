@@ -14,13 +14,14 @@ from peft_scratch.assignment import SIZES, Profile, Run
 from peft_scratch.errors import UserError
 from peft_scratch.libraries import METHODS, method_of
 from peft_scratch.methods import first_rows, label_words, random_uniform, sampled_vocabulary
+from peft_scratch.training.schedule import SCHEDULES
 
 _PROFILE_SETTINGS = ("max_tokens", "train_reviews", "test_reviews", "epochs", "batch_size")
 
 
 def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, Profile]:
-    """`run` and `profile` with `settings` put in: a hyperparameter of the method, `learning_rate`, or
-    one of the profile's sizes. `scaling` is LoRA's alpha / rank, in place of alpha.
+    """`run` and `profile` with `settings` put in: a hyperparameter of the method, `learning_rate`, its
+    `schedule`, or one of the profile's sizes. `scaling` is LoRA's alpha / rank, in place of alpha.
 
     Raises:
         UserError: a setting is unknown, or its value is impossible.
@@ -41,8 +42,11 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
         elif name == "learning_rate":
             if not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise UserError(f"learning_rate must be a number above 0, not {value!r}.")
+        elif name == "schedule":
+            if value not in SCHEDULES:
+                raise UserError(f"schedule must be one of {', '.join(SCHEDULES)}, not {value!r}.")
         else:
-            known = [*of_method, "learning_rate", *_PROFILE_SETTINGS]
+            known = [*of_method, "learning_rate", "schedule", *_PROFILE_SETTINGS]
             raise UserError(f"The run {run.id!r} has no setting {name!r}; it has {', '.join(known)}.")
     if "scaling" in settings and "alpha" in of_method:
         alpha = settings["scaling"] * run.hyperparameters["rank"]
@@ -94,13 +98,20 @@ def prompt_rows(run: Run) -> int:
 
 
 def configuration(
-    run: Run, profile: Profile, learning_rate: float, seed: int, base: str, recipe: str
+    run: Run,
+    profile: Profile,
+    learning_rate: float,
+    seed: int,
+    base: str,
+    recipe: str,
+    schedule: str = "constant",
 ) -> dict[str, Any]:
     """All that the weights of a run depend on, as JSON holds it.
 
     Args:
         base: the base's fingerprint.
         recipe: the recipe's name.
+        schedule: of the learning rate; the assignment's, which is constant, is not mentioned.
     """
     sizes = {name: value for name, value in asdict(profile).items() if name in _PROFILE_SETTINGS}
     hyperparameters = json.loads(json.dumps(method_of(run).hyperparameters(), default=lambda f: f.__name__))
@@ -114,6 +125,7 @@ def configuration(
         "base_sha256": base,
         "seed": seed,
         "recipe": recipe,
+        **({} if schedule == "constant" else {"schedule": schedule}),
     }
 
 
