@@ -190,7 +190,11 @@ def over_seeds(runs: Sequence[OneSeed], reviews: int) -> SeedSummary:
 
 
 def paired_over_seeds(
-    first: Sequence[OneSeed], second: Sequence[OneSeed], reviews: int, comparisons: int = 1
+    first: Sequence[OneSeed],
+    second: Sequence[OneSeed],
+    reviews: int,
+    comparisons: int = 1,
+    confidence: float = CONFIDENCE,
 ) -> SeedDifference | None:
     """The difference of two runs over the seeds that both have; `None` for fewer than two.
 
@@ -199,6 +203,7 @@ def paired_over_seeds(
 
     Args:
         comparisons: how many are made at once; the more, the larger a difference has to be to be found.
+        confidence: of the interval.
     """
     by_seed = [{run.seed: run for run in runs} for runs in (first, second)]
     seeds = sorted(by_seed[0].keys() & by_seed[1].keys(), key=str)
@@ -207,7 +212,7 @@ def paired_over_seeds(
     ours, theirs = ([of[seed] for seed in seeds] for of in by_seed)
     shares = [np.array([run.accuracy.best for run in runs]) for runs in (ours, theirs)]
     gaps = shares[0] - shares[1]
-    low, high = _interval(_right(ours, reviews) - _right(theirs, reviews))
+    low, high = _interval(_right(ours, reviews) - _right(theirs, reviews), confidence)
     count = len(seeds)
     if np.any(gaps):
         test = stats.permutation_test(
@@ -235,15 +240,15 @@ def _right(runs: Sequence[OneSeed], reviews: int) -> np.ndarray:
     return np.stack(rows)
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """The `CONFIDENCE` interval of the mean of (seeds, reviews); seeds and reviews are resampled apart."""
+def _interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The interval of the mean of (seeds, reviews); seeds and reviews are resampled apart."""
     axes = tuple(np.arange(length) for length in values.shape)
     if not np.ptp(values):
         return float(values.flat[0]), float(values.flat[0])
     found = stats.bootstrap(
         axes, lambda rows, columns: float(values[np.ix_(rows, columns)].mean()), vectorized=False,
         method="percentile", n_resamples=_RESAMPLES,
-        confidence_level=CONFIDENCE, rng=0,
+        confidence_level=confidence, rng=0,
     ).confidence_interval  # fmt: skip
     return float(found.low), float(found.high)
 

@@ -129,7 +129,7 @@ def packed(seeds: Seeds) -> str:
             if entry["conditions"] not in conditions:
                 conditions.append(entry["conditions"])
             entry["conditions"] = conditions.index(entry["conditions"])
-            entry["mistakes"] = _as_bits(of.mistakes, of.conditions.reviews)
+            entry["mistakes"] = as_bits(of.mistakes, of.conditions.reviews)
             runs.setdefault(name, []).append(entry)
     lines = [
         f"  {json.dumps(name)}: [\n" + ",\n".join(f"   {json.dumps(entry)}" for entry in entries) + "\n  ]"
@@ -152,17 +152,18 @@ def _unpacked(path: Path) -> dict[str, list[SeedResult]]:
 
 def _entry(entry: dict[str, Any], conditions: list[dict[str, Any]]) -> SeedResult:
     shared = conditions[entry["conditions"]]
-    mistakes = _as_positions(entry["mistakes"], shared["reviews"])
+    mistakes = as_positions(entry["mistakes"], shared["reviews"])
     return SeedResult.model_validate({**entry, "mistakes": mistakes, "conditions": shared})
 
 
-def _as_bits(mistakes: Iterable[int], reviews: int) -> str:
+def as_bits(mistakes: Iterable[int], reviews: int) -> str:
     """A bit for each review, 1 for a mistake, in base 64."""
     bits = np.zeros(reviews, dtype=bool)
     bits[list(mistakes)] = True
     return base64.b64encode(np.packbits(bits).tobytes()).decode()
 
 
-def _as_positions(text: str, reviews: int) -> list[int]:
+def as_positions(text: str, reviews: int) -> list[int]:
+    """What `as_bits` was given."""
     packed_bits = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
     return np.flatnonzero(np.unpackbits(packed_bits, count=reviews)).tolist()

@@ -15,7 +15,7 @@ from peft_scratch.experiments import jobs
 from peft_scratch.experiments.jobs import Engine, Job, jobs_of, seeds_of
 from peft_scratch.experiments.session import Session
 from peft_scratch.experiments.sweep import combinations, sweep
-from peft_scratch.reporting.sweeps import read_sweep, sweep_markdown, sweep_plot
+from peft_scratch.reporting.sweeps import finding, read_sweep, sweep_markdown, sweep_plot
 
 QUICK = {"epochs": 1, "train_reviews": 32, "test_reviews": 20}
 
@@ -135,6 +135,31 @@ def test_a_sweep_leaves_a_table_and_a_plot(tmp_path):
     assert "Pareto front" in page and f"{table['trainable'][0]:,}" in page
     sweep_plot(path, tmp_path / "ranks.png")
     assert (tmp_path / "ranks.png").stat().st_size > 10_000
+
+
+def test_a_sweep_compares_each_combination_with_the_runs_own_constants(tmp_path):
+    path = sweep("lora_scratch_r8", {"rank": [8, 1]}, profile="smoke", seeds=[0, 1], output=tmp_path)
+    content = json.loads(path.read_text())
+    constants, own = content["constants"], [row for row in content["rows"] if row["settings"]["rank"] == 8]
+    assert [row["fingerprint"] for row in constants] == [row["fingerprint"] for row in own]
+    _, table = read_sweep(path)
+    assert list(table.loc[table["rank"] == 8, ["difference", "low", "high"]].iloc[0]) == [0, 0, 0]
+    gap = 100 * sum(row["best"] for row in content["rows"] if row["settings"]["rank"] == 1) / 2
+    gap -= 100 * sum(row["best"] for row in constants) / 2
+    assert table.loc[table["rank"] == 1, "difference"].item() == pytest.approx(gap)
+    page = sweep_markdown(path)
+    assert "rank = 8: these are the run's own constants." in page
+    assert f"rank = 1: {gap:+.1f} points" in page
+    assert not (tmp_path / "report" / "seeds").exists(), "a sweep's runs are not among the ten"
+    assert not (tmp_path / "report" / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("gap", "low", "high", "kind"),
+    [(0, 0, 0, "same"), (2, 1, 3, "better"), (-2, -3, -1, "worse"), (1, -1, 3, "open"), (0, -1, 1, "open")],
+)
+def test_an_interval_chooses_the_sentence(gap, low, high, kind):
+    assert finding(gap, low, high) == kind
 
 
 def test_a_sweep_without_settings_or_with_an_odd_name_is_refused(tmp_path):
