@@ -21,6 +21,7 @@ from peft_scratch.console import make_printable
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
 from peft_scratch.experiments import cli_sweep
+from peft_scratch.experiments.cli_sweep import WORD_SETTINGS
 from peft_scratch.files import REFUSED
 from peft_scratch.home import do_without_home
 from peft_scratch.submission import commands as submission
@@ -159,7 +160,7 @@ def run(
 
 def _train(
     chosen: list[str],
-    changes: dict[str, int | float],
+    changes: dict[str, int | float | str],
     profile: str,
     seed: int,
     output: Path | None,
@@ -313,8 +314,10 @@ def _seconds(budget: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _setting(text: str) -> tuple[str, int | float]:
+def _setting(text: str) -> tuple[str, int | float | str]:
     name, _, value = text.partition("=")
+    if name in WORD_SETTINGS:
+        return name, value
     try:
         number = float(value)
         if not math.isfinite(number):

@@ -15,7 +15,7 @@ from peft_scratch.experiments import jobs
 from peft_scratch.experiments.jobs import Engine, Job, jobs_of, seeds_of
 from peft_scratch.experiments.session import Session
 from peft_scratch.experiments.sweep import combinations, sweep
-from peft_scratch.reporting.sweeps import finding, read_sweep, sweep_markdown, sweep_plot
+from peft_scratch.reporting.sweeps import advice, finding, read_sweep, sweep_markdown, sweep_plot
 
 QUICK = {"epochs": 1, "train_reviews": 32, "test_reviews": 20}
 
@@ -150,8 +150,17 @@ def test_a_sweep_compares_each_combination_with_the_runs_own_constants(tmp_path)
     page = sweep_markdown(path)
     assert "rank = 8: these are the run's own constants." in page
     assert f"rank = 1: {gap:+.1f} points" in page
+    text = advice([path])
+    place = text.index({"better": "## Better", "worse": "## Worse", "open": "## Cannot"}[kind_of(table)])
+    assert text.index(f"- `lora_scratch_r8`, rank = 1: {gap:+.1f} points (") > place
+    assert "rank = 8" not in text
     assert not (tmp_path / "report" / "seeds").exists(), "a sweep's runs are not among the ten"
     assert not (tmp_path / "report" / "results").exists()
+
+
+def kind_of(table):
+    """The finding about rank 1."""
+    return finding(*table.loc[table["rank"] == 1, ["difference", "low", "high"]].iloc[0])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,13 +105,31 @@ def _seed(row: dict[str, Any]) -> _Row:
 
 Finding = Literal["better", "worse", "open", "same"]
 
-#: By how the interval of a difference lies. `change` is a combination, `gap` and the interval are in points.
-SENTENCES: dict[Finding, str] = {
-    "better": "{change}: {gap} points ({low} to {high}). Better than the run's own constants.",
-    "worse": "{change}: {gap} points ({low} to {high}). Worse than the run's own constants.",
-    "open": "{change}: {gap} points ({low} to {high}). Cannot be told apart from the run's own constants.",
-    "same": "{change}: these are the run's own constants.",
+#: By how the interval of a difference lies.
+_VERDICTS: dict[Finding, str] = {
+    "better": "Better than the run's own constants.",
+    "worse": "Worse than the run's own constants.",
+    "open": "Cannot be told apart from the run's own constants.",
 }
+
+
+@dataclass(frozen=True)
+class Change:
+    """A combination of settings beside the run's own constants; in points, with the interval."""
+
+    run: str
+    settings: str
+    gap: float
+    low: float
+    high: float
+
+    @property
+    def finding(self) -> Finding:
+        """`better` or `worse` if the interval leaves 0 out; `same` if these are the run's own constants."""
+        return finding(self.gap, self.low, self.high)
+
+    def __str__(self) -> str:
+        return f"{self.settings}: {self.gap:+.1f} points ({self.low:+.1f} to {self.high:+.1f})"
 
 
 _FEW = " So few seeds hardly show how much another seed would change: the intervals are rather too narrow."
@@ -123,16 +142,50 @@ def finding(gap: float, low: float, high: float) -> Finding:
     return "better" if low > 0 else "worse" if high < 0 else "open"
 
 
-def sentences(path: Path) -> list[str]:
-    """A plain sentence for each combination that can be compared with the run's own constants."""
-    _, table = read_sweep(path)
-    said = []
-    for _, row in table[table["difference"].notna()].iterrows():
-        gap, low, high = (row[name] for name in ("difference", "low", "high"))
-        change = ", ".join(f"{name} = {_short(row[name])}" for name in _swept(table))
-        points = {name: f"{value:+.1f}" for name, value in (("gap", gap), ("low", low), ("high", high))}
-        said.append(SENTENCES[finding(gap, low, high)].format(change=change, **points))
-    return said
+def changes(path: Path) -> list[Change]:
+    """The combinations of a sweep that can be compared with the run's own constants."""
+    run, table = read_sweep(path)
+    return [
+        Change(
+            run,
+            ", ".join(f"{name} = {_short(row[name])}" for name in _swept(table)),
+            *(row[name] for name in ("difference", "low", "high")),
+        )
+        for _, row in table[table["difference"].notna()].iterrows()
+    ]
+
+
+def _sentence(change: Change) -> str:
+    if change.finding == "same":
+        return f"{change.settings}: these are the run's own constants."
+    return f"{change}. {_VERDICTS[change.finding]}"
+
+
+def advice(paths: Iterable[Path]) -> str:
+    """What all the sweeps at `paths` say together, as a page: what helps, what hurts, what shows nothing."""
+    paths = list(paths)
+    found = [change for path in paths for change in changes(path)]
+    tables = [read_sweep(path)[1] for path in paths]
+    seeds = sorted({int(count) for table in tables for count in table["seeds"]})
+    parts = [
+        "# What other constants give",
+        "Each line changes constants of one run and nothing else, and compares the best epoch on "
+        f"the same test reviews, with {' or '.join(map(str, seeds))} seeds. Differences are in percentage "
+        "points, each with its interval. They hold for the base, the reviews and the epochs that they were "
+        "measured with, and may be others elsewhere." + (_FEW if min(seeds) < 5 else ""),
+    ]
+    for kind, title in _ADVICE.items():
+        lines = [f"- `{change.run}`, {change}" for change in found if change.finding == kind]
+        parts.append(f"## {title}\n\n" + ("\n".join(lines) or "Nothing that was tried."))
+    parts.append("Tables and plots: [the sweeps](../sweeps).")
+    return "\n\n".join(parts) + "\n"
+
+
+_ADVICE: dict[Finding, str] = {
+    "better": "Better than the run's own constants",
+    "worse": "Worse",
+    "open": "Cannot be told apart",
+}
 
 
 def sweep_markdown(path: Path) -> str:
@@ -155,7 +208,7 @@ def sweep_markdown(path: Path) -> str:
             "front": "Pareto front",
         }
     )
-    said = sentences(path)
+    said = [_sentence(change) for change in changes(path)]
     compared = ""
     if said:
         seeds, share = int(table["seeds"].min()), f"{100 * CONFIDENCE:.0f} %"

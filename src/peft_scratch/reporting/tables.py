@@ -16,6 +16,7 @@ from peft_scratch.assignment import BASELINES, PROFILES, RUNS, TEN
 from peft_scratch.comparison import SeedDifference
 from peft_scratch.files import write_atomically
 from peft_scratch.reporting.facts import Pair, is_assignments, seed_differences, summaries
+from peft_scratch.reporting.sweeps import advice
 from peft_scratch.results import Result, RunResult, read_results
 from peft_scratch.seeds import Seeds, read_seeds, with_further
 
@@ -35,7 +36,10 @@ def write(output: Path) -> str:
     """
     results = read_results(output / "report" / "results")
     seeds = read_seeds(output / "report")
-    for name, text in tables(results, seeds).items():
+    files = tables(results, seeds)
+    if sweeps := sorted((output / "report" / "sweeps").glob("*.json")):
+        files["advice.md"] = advice(sweeps)
+    for name, text in files.items():
         write_atomically(output / "report" / "tables" / name, text)
     return numbers_markdown(results)
 
