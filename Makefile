@@ -22,6 +22,7 @@ INSTALLED := .venv/installed
 OLDER := build/transformers-4.57.6
 REQUIREMENTS := requirements.txt requirements-dev.txt requirements-no-deps.txt
 PLACE = --profile "$(PROFILE)" $(if $(OUTPUT),--output "$(OUTPUT)")
+RUN = $(if $(filter-out auto,$(PROFILE)),--profile "$(PROFILE)") $(if $(OUTPUT),--output "$(OUTPUT)")
 TRAINING = $(PLACE) --recipe "$(RECIPE)"
 SEED_OR_SEEDS = $(if $(SEEDS),--seeds "$(SEED)-$$(( $(SEED) + $(SEEDS) - 1 ))",--seed "$(SEED)")
 STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(NUMBER),--number "$(NUMBER)")
@@ -55,7 +56,7 @@ report: $(INSTALLED)  ## make the report from the results that are there, with N
 	$(BIN)/peft-scratch report $(PLACE) $(STUDENT)
 
 submit: $(INSTALLED)  ## check your files and pack the three to hand in: NAME="Ada Lovelace" NUMBER=400123456
-	$(BIN)/peft-scratch submit --number "$(NUMBER)" --name "$(NAME)" $(if $(OUTPUT),--output "$(OUTPUT)")
+	$(BIN)/peft-scratch submit --number "$(NUMBER)" --name "$(NAME)" $(RUN)
 
 submission: submit  # the name of this target in earlier versions
 

@@ -14,9 +14,6 @@ from peft_scratch.errors import UserError
 if TYPE_CHECKING:
     from peft_scratch.experiments.jobs import Engine
 
-#: Settings whose values are words.
-WORD_SETTINGS = ("initialiser", "schedule")
-
 EngineName = Annotated[str, typer.Option(help="here, one run after another; or ray, many at once.")]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster; by default Ray starts on this machine.")]
 GpusPerRun = Annotated[float, typer.Option(help="With ray: GPUs of each run, or a share such as 0.5.")]
