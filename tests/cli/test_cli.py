@@ -248,7 +248,8 @@ def test_what_can_be_set_is_listed():
     printed = _run("run", "lora_peft_r1", "--profile", "course", "--set", "--help")
     listed = dict(line.split() for line in printed.splitlines() if line.startswith("  "))
     assert listed == {
-        **{"rank": "1", "alpha": "4.0", "scaling": "4.0", "learning_rate": "0.0001", "max_tokens": "256"},
+        **{"rank": "1", "alpha": "4.0", "scaling": "4.0", "learning_rate": "0.0001"},
+        **{"schedule": "constant", "max_tokens": "256"},
         **{"train_reviews": "all", "test_reviews": "all", "epochs": "10", "batch_size": "32"},
     }
     printed = _run("run", "--profile", "offline", "--set", "--help")
