@@ -87,12 +87,17 @@ def training_memory(trainer: Trainer, collator: Collator) -> Memory:
 
 @contextmanager
 def _learning_nothing(trainer: Trainer) -> Iterator[None]:
-    """Within it, the trainer's learning rate is 0: AdamW's steps then leave every weight as it is."""
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = 0.0
+    """Within it, the learning rate is 0, whatever its schedule: AdamW's steps then move no weight."""
+    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # the one that Accelerate wraps
+
+    def set_rate(rate: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+    hook = optimizer.register_step_pre_hook(lambda *_: set_rate(0.0))
     yield
-    for group in trainer.optimizer.param_groups:  # other dicts, once Accelerate has prepared the optimizer
-        group["lr"] = trainer.learning_rate
+    hook.remove()
+    set_rate(trainer.learning_rate)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,13 @@ from peft_scratch.errors import UserError
 from peft_scratch.experiments.base_model import base_bytes, base_fingerprint
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.measurements import knowledge, training_memory
-from peft_scratch.experiments.settings import change, configuration, fingerprint, prompt_rows
+from peft_scratch.experiments.settings import (
+    change,
+    configuration,
+    fingerprint,
+    prompt_rows,
+    with_label_words,
+)
 from peft_scratch.files import write_atomically
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
@@ -39,6 +46,7 @@ from peft_scratch.results import (
 )
 from peft_scratch.training.checkpoints import History, trainable_state
 from peft_scratch.training.evaluation import Predictions
+from peft_scratch.training.schedule import decay_linearly
 from peft_scratch.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -59,6 +67,7 @@ class PreparedRun:
         profile: the profile, with the sizes that the user changed.
         tuned: the model with the method in it.
         changed: whether the user changed a constant; such a run is kept apart from the ten.
+        schedule: of the learning rate, `constant` or `linear`.
     """
 
     session: Session
@@ -67,23 +76,26 @@ class PreparedRun:
     learning_rate: float
     tuned: Tuned
     changed: bool
+    schedule: str = "constant"
 
     @classmethod
     def prepare(cls, session: Session, run_id: str, settings: dict[str, Any]) -> PreparedRun:
         """See `Session.prepare`."""
         run, profile = change(find_run(run_id), session.profile, settings)
+        run = with_label_words(run, [ids[:-1] for ids in label_ids(session.tokenizer)])  # no end token
         learning_rate = settings.get("learning_rate", run.learning_rate_in(profile))
         set_seed(session.seed)  # decides how the method's own parameters start
         tuned = apply(method_of(run), session.base())
         session.recipe.cast_frozen(tuned.model)
-        return cls(session, run, profile, float(learning_rate), tuned, bool(settings))
+        schedule = settings.get("schedule", "constant")
+        return cls(session, run, profile, float(learning_rate), tuned, bool(settings), schedule)
 
     @functools.cached_property  # the base's file is hashed for it
     def configuration(self) -> dict[str, Any]:
         """Everything that the weights of this run depend on."""
         seed, recipe = self.session.seed, self.session.recipe.name
         base = base_fingerprint(self.profile)
-        return configuration(self.run, self.profile, self.learning_rate, seed, base, recipe)
+        return configuration(self.run, self.profile, self.learning_rate, seed, base, recipe, self.schedule)
 
     @property
     def folder(self) -> Path:
@@ -121,7 +133,7 @@ class PreparedRun:
     @functools.cached_property
     def trainer(self) -> Trainer:
         """Trains this run's model with its learning rate."""
-        return Trainer(
+        trainer = Trainer(
             self.tuned.model,
             accelerator=self.session.accelerator,
             recipe=self.session.recipe,
@@ -129,6 +141,10 @@ class PreparedRun:
             batch_size=self.profile.batch_size,
             seed=self.session.seed,
         )
+        if self.schedule == "linear":
+            steps = self.profile.epochs * math.ceil(len(self.reviews.train) / self.profile.batch_size)
+            decay_linearly(trainer.optimizer, self.learning_rate, steps)
+        return trainer
 
     def train(self) -> RunResult:
         """Train the run, or resume it where it stopped; return the result that its JSON file holds.
@@ -148,7 +164,9 @@ class PreparedRun:
         with session.alone_in(folder):
             history = self.trainer.fit(training, evaluate, self.profile.epochs, folder)
             self.trainer.put_back_best()
-            measured = self._measured_before(history) or self.measure(training, test)
+            measured: dict[str, Any] = {}
+            if not session.extra_seed:  # of further seeds only the predictions are wanted
+                measured = self._measured_before(history) or self.measure(training, test)
             result = RunResult(**self._facts(config, history, reviews), **_summary(history), **measured)
             if session.accelerator.is_main_process:
                 self._keep(result, folder)

@@ -55,8 +55,8 @@ class Session:
         seed: for initialisation, data order and dropout.
         output: folder that holds `report/results`, `weights` and the unfinished `runs`.
         recipe: how the work is done.
-        extra_seed: whether this seed repeats the runs of a first seed. Its results are kept apart, and its
-            weights are not handed in.
+        extra_seed: whether this seed repeats the runs of a first seed. Its results are kept apart, its
+            weights are not handed in, and nothing is measured after its last epoch.
     """
 
     choice: ProfileChoice
