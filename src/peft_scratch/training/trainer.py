@@ -102,6 +102,7 @@ class Trainer:
             history = self._back_in_float32(checkpoints, epochs, problem)
             self._fit(collator, evaluate, epochs, checkpoints, history)
         self.close()
+        self._start = {}  # a finished run does not start over, and memory is measured next
         self._history = history
         return history
 
