@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -24,9 +24,6 @@ from peft_scratch.files import REFUSED
 from peft_scratch.home import do_without_home
 from peft_scratch.paths import shown
 from peft_scratch.submission import commands as submission
-
-if TYPE_CHECKING:
-    from peft_scratch.experiments.jobs import Engine
 
 # What the machine refuses, as opposed to what the kit does wrong.
 _REFUSALS = (*REFUSED, errno.ENOTDIR)
@@ -149,7 +146,7 @@ def run(
         where, numbers = Engine(engine, address, gpus_per_run, cpus_per_run), seeds_of(seeds or str(seed))
         if not chosen:  # the notebooks train the first seed's ten, the others follow
             notebooks(profile, numbers[0], output, recipe)
-        _train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
+        cli_sweep.train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
         if not chosen:
             tables(profile, output)
             report(profile, output, name, number)
@@ -169,7 +166,7 @@ def run(
 
 def _train(
     chosen: list[str],
-    changes: dict[str, int | float],
+    changes: dict[str, int | float | str],
     profile: str,
     seed: int,
     output: Path | None,
@@ -195,34 +192,29 @@ def _train(
         _say(f"result: {shown(prepared.result_path)}")
 
 
-def _train_many(
-    chosen: list[str],
-    changes: dict[str, int | float],
-    profile: str,
-    seeds: list[int],
-    output: Path | None,
-    recipe: str,
-    engine: Engine,
-) -> None:
-    """Train every run with every seed; what is finished already is found on disk."""
-    from peft_scratch.experiments.jobs import jobs_of
-
-    jobs = jobs_of(chosen, seeds, profile, output, recipe, [changes])
-    for job, result in engine.train(jobs):
-        _say(f"{job}: best epoch {_percent(result.accuracy.best)}, last {_percent(result.accuracy.last)}")
-
-
 def notebooks(
-    profile: Profile = "auto", seed: Seed = 0, output: Output = None, recipe: Recipe = "fast"
+    profile: Profile = "auto",
+    seed: Seed = 0,
+    output: Output = None,
+    recipe: Recipe = "fast",
+    seeds: Seeds = "",
 ) -> None:
     """Execute the five notebooks.
 
-    They train the ten runs. The executed copies go to `notebooks` in the output folder.
+    They train the ten runs. The executed copies go to `notebooks` in the output folder. With --seeds they
+    train the first seed's, and the others follow.
     """
     from peft_scratch.notebook.execute import execute_all
 
-    for path in execute_all(profile, seed, output, recipe):
+    numbers = [seed]
+    if seeds:  # for these alone, as it imports torch
+        from peft_scratch.experiments.jobs import Engine, seeds_of
+
+        numbers = seeds_of(seeds)
+    for path in execute_all(profile, numbers[0], output, recipe):
         typer.echo(path)
+    if len(numbers) > 1:
+        cli_sweep.train_many(list(RUNS), {}, profile, numbers, output, recipe, Engine())
 
 
 def baselines(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from scipy import stats
 
 from peft_scratch.assignment import PROFILES, RUNS, SEED_SPREAD, points_outside
-from peft_scratch.results import Result, RunResult
+from peft_scratch.results import Accuracy, Result, RunResult
 
 #: Differences that chance makes this rarely count as more than chance.
 SIGNIFICANT = 0.05
@@ -85,7 +85,7 @@ def paired(first: Result, second: Result, reviews: int) -> Difference | None:
     )
 
 
-def _lists_its_mistakes(result: Result, reviews: int) -> bool:
+def _lists_its_mistakes(result: Result | OneSeed, reviews: int) -> bool:
     return abs(len(result.mistakes) / reviews - (1 - result.accuracy.best)) < 0.5 / reviews
 
 
@@ -127,6 +127,16 @@ def two_figures(value: float) -> str:
 # Several seeds
 
 
+class OneSeed(Protocol):
+    """What a comparison of seeds reads of a run: a whole result has it, and a `seeds.SeedResult`."""
+
+    accuracy: Accuracy
+    mistakes: list[int]
+
+    @property
+    def seed(self) -> int | None: ...
+
+
 @dataclass(frozen=True)
 class SeedSummary:
     """The accuracy of one run over its seeds.
@@ -150,7 +160,7 @@ class SeedDifference:
         gap: mean difference.
         low, high: its interval, from resampled seeds and test reviews.
         p: of the permutation test on the seeds' differences; after `holm`, corrected.
-        findable: the difference that so many seeds would show in `POWER` of all cases.
+        findable: the difference that so many seeds would call clear in `POWER` of all cases.
     """
 
     seeds: int
@@ -162,11 +172,12 @@ class SeedDifference:
 
     @property
     def kind(self) -> Kind:
-        """As `Difference.kind`."""
-        return kind_of(self.gap, self.p)
+        """As `Difference.kind`; a gap whose interval holds 0 is not clear, as other reviews could undo it."""
+        kind = kind_of(self.gap, self.p)
+        return "chance" if kind == "clear" and self.low <= 0 <= self.high else kind
 
 
-def over_seeds(runs: Sequence[RunResult], reviews: int) -> SeedSummary:
+def over_seeds(runs: Sequence[OneSeed], reviews: int) -> SeedSummary:
     """Mean, standard deviation and interval of two seeds or more of one run.
 
     Args:
@@ -179,21 +190,29 @@ def over_seeds(runs: Sequence[RunResult], reviews: int) -> SeedSummary:
 
 
 def paired_over_seeds(
-    first: Sequence[RunResult], second: Sequence[RunResult], reviews: int
+    first: Sequence[OneSeed],
+    second: Sequence[OneSeed],
+    reviews: int,
+    comparisons: int = 1,
+    confidence: float = CONFIDENCE,
 ) -> SeedDifference | None:
     """The difference of two runs over the seeds that both have; `None` for fewer than two.
 
     The p-value is that of SciPy's permutation test, which exchanges the two runs of a seed: with n seeds
     it cannot fall below 2 / 2^n.
+
+    Args:
+        comparisons: how many are made at once; the more, the larger a difference has to be to be found.
+        confidence: of the interval.
     """
-    by_seed = [{run.config.seed: run for run in runs} for runs in (first, second)]
+    by_seed = [{run.seed: run for run in runs} for runs in (first, second)]
     seeds = sorted(by_seed[0].keys() & by_seed[1].keys(), key=str)
     if len(seeds) < 2:
         return None
     ours, theirs = ([of[seed] for seed in seeds] for of in by_seed)
     shares = [np.array([run.accuracy.best for run in runs]) for runs in (ours, theirs)]
     gaps = shares[0] - shares[1]
-    low, high = _interval(_right(ours, reviews) - _right(theirs, reviews))
+    low, high = _interval(_right(ours, reviews) - _right(theirs, reviews), confidence)
     count = len(seeds)
     if np.any(gaps):
         test = stats.permutation_test(
@@ -203,12 +222,12 @@ def paired_over_seeds(
         p = float(test.pvalue)
     else:
         p = 1.0
-    reach = sum(stats.t.ppf(share, count - 1) for share in (1 - SIGNIFICANT / 2, POWER))
+    reach = sum(stats.t.ppf(share, count - 1) for share in (1 - SIGNIFICANT / comparisons / 2, POWER))
     findable = float(reach * gaps.std(ddof=1) / math.sqrt(count))
     return SeedDifference(count, float(gaps.mean()), low, high, p, findable)
 
 
-def _right(runs: Sequence[RunResult], reviews: int) -> np.ndarray:
+def _right(runs: Sequence[OneSeed], reviews: int) -> np.ndarray:
     """(seeds, reviews): 1 where a review is predicted right; without a list of mistakes, the accuracy."""
     rows = []
     for run in runs:
@@ -221,15 +240,15 @@ def _right(runs: Sequence[RunResult], reviews: int) -> np.ndarray:
     return np.stack(rows)
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """The `CONFIDENCE` interval of the mean of (seeds, reviews); seeds and reviews are resampled apart."""
+def _interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The interval of the mean of (seeds, reviews); seeds and reviews are resampled apart."""
     axes = tuple(np.arange(length) for length in values.shape)
     if not np.ptp(values):
         return float(values.flat[0]), float(values.flat[0])
     found = stats.bootstrap(
         axes, lambda rows, columns: float(values[np.ix_(rows, columns)].mean()), vectorized=False,
         method="percentile", n_resamples=_RESAMPLES,
-        confidence_level=CONFIDENCE, rng=0,
+        confidence_level=confidence, rng=0,
     ).confidence_interval  # fmt: skip
     return float(found.low), float(found.high)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -38,13 +38,18 @@ class Accuracy(_Part):
 
 
 class Environment(_Part):
-    """What a number depends on besides its configuration."""
+    """What a number depends on besides its configuration.
+
+    Attributes:
+        threads: on a CPU, among how many threads torch divides its sums: another number rounds otherwise.
+    """
 
     python: str
     versions: dict[str, str | None]
     device: str
     device_name: str
     precision: str
+    threads: int | None = None
 
 
 class Config(_Part):
@@ -206,6 +211,16 @@ class RunResult(Result):
     generation: Generation | None = None
     disk: Disk | None = None
     files: Files | None = None
+
+    @property
+    def seed(self) -> int | None:
+        """Of initialisation, data order and dropout."""
+        return self.config.seed
+
+
+def reviews_of(run: RunResult, split: Literal["train", "test"]) -> int | None:
+    """How many were in `split`; `None` if an older result took all and did not count them."""
+    return (run.reviews or {}).get(split) or getattr(run.config, f"{split}_reviews")
 
 
 class SmallDataEpoch(_Part):

@@ -1,15 +1,18 @@
-"""The command `sweep`: one run with every combination of some settings."""
+"""Many runs from the command line: several seeds, and `sweep`, one run with combinations of settings."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from peft_scratch.assignment import find_run
 from peft_scratch.errors import UserError
+
+if TYPE_CHECKING:
+    from peft_scratch.experiments.jobs import Engine
 
 EngineName = Annotated[str, typer.Option(help="here, one run after another; or ray, many at once.")]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster; by default Ray starts on this machine.")]
@@ -59,6 +62,23 @@ def sweep(
     sweep_plot(path, path.with_suffix(".png"))
     typer.echo(page)
     typer.echo(path.with_suffix(".png"))
+
+
+def train_many(
+    run_ids: list[str],
+    changes: dict[str, int | float | str],
+    profile: str,
+    seeds: list[int],
+    output: Path | None,
+    recipe: str,
+    engine: Engine,
+) -> None:
+    """Train every run with every seed; what is finished already is found on disk."""
+    from peft_scratch.experiments.jobs import jobs_of
+
+    for job, result in engine.train(jobs_of(run_ids, seeds, profile, output, recipe, [changes])):
+        best, last = (100 * share for share in (result.accuracy.best, result.accuracy.last))
+        typer.echo(f"{job}: best epoch {best:.1f} %, last {last:.1f} %")
 
 
 def values_of(text: str) -> tuple[str, list[Any]]:

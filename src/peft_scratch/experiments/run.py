@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,13 @@ from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.experiments.base_model import base_bytes, base_fingerprint
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.measurements import measure
-from peft_scratch.experiments.settings import change, configuration, fingerprint, prompt_rows
+from peft_scratch.experiments.settings import (
+    change,
+    configuration,
+    fingerprint,
+    prompt_rows,
+    with_label_words,
+)
 from peft_scratch.files import write_atomically
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
@@ -30,6 +37,7 @@ from peft_scratch.paths import shown
 from peft_scratch.results import Disk, Files, RunResult, write_result
 from peft_scratch.training.checkpoints import History, restore, trainable_state
 from peft_scratch.training.evaluation import Predictions
+from peft_scratch.training.schedule import decay_linearly
 from peft_scratch.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ class PreparedRun:
         profile: with changed sizes, likewise.
         tuned: the model with the method in it.
         changed: whether the user changed a constant; such a run is kept apart from the ten.
+        schedule: of the learning rate, `constant` or `linear`.
     """
 
     session: Session
@@ -53,23 +62,26 @@ class PreparedRun:
     learning_rate: float
     tuned: Tuned
     changed: bool
+    schedule: str = "constant"
 
     @classmethod
     def prepare(cls, session: Session, run_id: str, settings: dict[str, Any]) -> PreparedRun:
         """See `Session.prepare`."""
         run, profile = change(find_run(run_id), session.profile, settings)
+        run = with_label_words(run, [ids[:-1] for ids in label_ids(session.tokenizer)])  # no end token
         learning_rate = settings.get("learning_rate", run.learning_rate_in(profile))
         set_seed(session.seed)  # decides how the method's own parameters start
         tuned = apply(method_of(run), session.base())
         session.recipe.cast_frozen(tuned.model)
-        return cls(session, run, profile, float(learning_rate), tuned, bool(settings))
+        schedule = settings.get("schedule", "constant")
+        return cls(session, run, profile, float(learning_rate), tuned, bool(settings), schedule)
 
     @functools.cached_property  # the base's file is hashed for it
     def configuration(self) -> dict[str, Any]:
         """Everything that the weights of this run depend on."""
         seed, recipe = self.session.seed, self.session.recipe.name
         base = base_fingerprint(self.profile)
-        return configuration(self.run, self.profile, self.learning_rate, seed, base, recipe)
+        return configuration(self.run, self.profile, self.learning_rate, seed, base, recipe, self.schedule)
 
     @property
     def folder(self) -> Path:
@@ -106,7 +118,7 @@ class PreparedRun:
 
     def trainer(self) -> Trainer:
         """A trainer of this run's model with its learning rate."""
-        return Trainer(
+        trainer = Trainer(
             self.tuned.model,
             accelerator=self.session.accelerator,
             recipe=self.session.recipe,
@@ -114,6 +126,10 @@ class PreparedRun:
             batch_size=self.profile.batch_size,
             seed=self.session.seed,
         )
+        if self.schedule == "linear":
+            steps = self.profile.epochs * math.ceil(len(self.reviews.train) / self.profile.batch_size)
+            decay_linearly(trainer.optimizer, self.learning_rate, steps)
+        return trainer
 
     def train(self) -> RunResult:
         """Train the run, or resume it where it stopped; return its result, as its JSON holds it.
@@ -134,7 +150,9 @@ class PreparedRun:
             history = self.trainer().fit(training, evaluate, self.profile.epochs, folder)
             restore(self.tuned.model, history.best_state)
             self.tuned.model.eval()
-            measured = measure(self, history, training, test, folder / "result.json")
+            measured: dict[str, Any] = {}
+            if not session.extra_seed:  # of other seeds the predictions are wanted, and nothing else
+                measured = measure(self, history, training, test, folder / "result.json")
             result = RunResult(**self._facts(config, history, reviews), **_summary(history), **measured)
             if session.accelerator.is_main_process:
                 self._keep(result, folder)

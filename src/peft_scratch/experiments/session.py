@@ -55,8 +55,8 @@ class Session:
         seed: of initialisation, data order and dropout.
         output: folder that holds `report/results`, `weights` and the unfinished `runs`.
         recipe: how the work is done.
-        extra_seed: whether this seed repeats runs of another one. Its results lie apart and its weights are
-            not those to hand in.
+        extra_seed: whether this seed repeats runs of another one. Its results lie apart, its weights are
+            not those to hand in, and nothing is measured after its last epoch.
     """
 
     choice: ProfileChoice
