@@ -6,6 +6,7 @@ what counts, so lines and tables are put together from their places (`layout.py`
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import time
@@ -52,6 +53,7 @@ class Document:
     partly: str = ""
 
 
+@functools.lru_cache(maxsize=2)  # the report is compared with the notebooks and, for copies, with others
 def read(data: bytes) -> Document:
     """The text of a PDF; what is restricted but opens without a password is read.
 
