@@ -34,7 +34,7 @@ def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
     percent (over seeds; the deviation is empty for a single one), `last` (mean of the last epoch),
     `trainable`, `seconds`, `bytes`, `difference`, `low` and `high` (in points, from the run with its own
     constants, and the interval of that; empty on other reviews), and `front`:
-    whether no other combination is at least as accurate with fewer trainable parameters.
+    whether no other combination is better in accuracy or trainable parameters and not worse in the other.
 
     Raises:
         UserError: the file is not the JSON of a sweep.
@@ -59,7 +59,11 @@ def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
     for place, name in enumerate(("difference", "low", "high")):
         summary[name] = [100 * found[place] if found else None for found in differences]
     summary["front"] = [
-        not ((summary["mean"] >= mean) & (summary["trainable"] < trainable)).any()
+        not (
+            (summary["mean"] >= mean)
+            & (summary["trainable"] <= trainable)
+            & ((summary["mean"] > mean) | (summary["trainable"] < trainable))
+        ).any()
         for mean, trainable in zip(summary["mean"], summary["trainable"], strict=True)
     ]
     return run, summary
@@ -131,7 +135,10 @@ class Change:
         return finding(self.gap, self.low, self.high)
 
     def __str__(self) -> str:
-        return f"{self.settings}: {self.gap:+.1f} points ({self.low:+.1f} to {self.high:+.1f})"
+        gap, low, high = (
+            "0.0" if round(of, 1) == 0 else f"{of:+.1f}" for of in (self.gap, self.low, self.high)
+        )
+        return f"{self.settings}: {gap} points ({low} to {high})"
 
 
 def _caution(fewest: int) -> str:
@@ -237,8 +244,8 @@ def sweep_markdown(path: Path) -> str:
     return (
         f"# Sweep of {run}\n\n{compared}{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
         "*Best epoch* is chosen on the test reviews, as the assignment has it; the last epoch involves no "
-        "choice. *Pareto front*: no other combination is at least as accurate with fewer trainable "
-        "parameters.\n"
+        "choice. *Pareto front*: no other combination is better in accuracy or in trainable parameters "
+        "without being worse in the other.\n"
     )
 
 
@@ -282,19 +289,34 @@ def sweep_plot(path: Path, target: Path) -> None:
 
 
 def _draw(ax: Any, table: pd.DataFrame, cost: str) -> None:
-    """One panel: a colour for each value of the last setting if there are two, a label for the first."""
-    swept, front = _swept(table), table[table["front"]]
-    groups = [(None, table)] if len(swept) == 1 else table.groupby(swept[-1], sort=False)
-    for (value, group), (colour, marker) in zip(groups, _SERIES * len(table), strict=False):
-        error = group["deviation"].fillna(0)
+    """One panel: a colour for each value of the last setting if there are several, a label for the others."""
+    swept = _swept(table)
+    groups = [(None, table)] if len(swept) == 1 else list(table.groupby(swept[-1], sort=False))
+    measured = cost == "seconds"
+    logarithmic = not measured and table[cost].max() > 8 * table[cost].min()
+    for place, (value, group) in enumerate(groups):
+        colour, marker = _SERIES[place % len(_SERIES)]
+        # Side by side where they would cover each other.
+        x = group[cost] * (1 if measured else _ASIDE ** (place - (len(groups) - 1) / 2))
         name = None if value is None else _short(value)
-        ax.errorbar(group[cost], group["mean"], error, fmt=marker, color=colour, capsize=3, label=name, ms=5)
-    ax.plot(front[cost], front["mean"], "o", markersize=12, markerfacecolor="none", color="black", lw=0)
-    for _, row in table.iterrows():
-        text = ", ".join(_short(row[name]) for name in (swept if len(swept) == 1 else swept[:-1]))
-        ax.annotate(text, (row[cost], row["mean"]), xytext=(7, 5), textcoords="offset points", fontsize=7)
-    if cost != "seconds" and table[cost].max() > 8 * table[cost].min():
+        error = group["deviation"].fillna(0)
+        ax.errorbar(x, group["mean"], error, fmt=marker, color=colour, capsize=2, label=name, ms=5, lw=1)
+        front = group["front"].to_numpy(dtype=bool)
+        ax.plot(x[front], group["mean"][front], "o", ms=12, mfc="none", color="black", mew=0.8)
+        if measured or len(groups) == 1:
+            for at, (_, row) in zip(x, group.iterrows(), strict=True):
+                text = ", ".join(_short(row[name]) for name in swept[: max(1, len(swept) - 1)])
+                ax.annotate(text, (at, row["mean"]), (7, 5), textcoords="offset points", fontsize=7)
+    if logarithmic:
         ax.set_xscale("log")
+    if not measured:
+        at = sorted(set(table[cost]))
+        ax.set_xticks(at, [f"{value:,.0f}" for value in at], rotation=40, ha="right", fontsize=7)
+        ax.minorticks_off()
     ax.grid(alpha=0.3)
     ax.margins(x=0.14, y=0.15)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+# By how much values beside each other are moved apart, as a factor: the axis is logarithmic or nearly so.
+_ASIDE = 1.07
