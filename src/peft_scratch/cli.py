@@ -25,12 +25,12 @@ from peft_scratch.home import do_without_home
 from peft_scratch.paths import shown
 from peft_scratch.submission import commands as submission
 
-# What the machine refuses, as opposed to what the kit does wrong.
+# Errors of the machine (a full disk, say), not defects of the kit.
 _REFUSALS = (*REFUSED, errno.ENOTDIR)
 
 
 class _Sentences(TyperGroup):
-    """Ends a command that fails through no defect of the kit with one sentence and an exit status."""
+    """Ends a command that failed for a foreseen reason with one sentence and an exit status."""
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:
@@ -84,7 +84,7 @@ Profile = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, data order and dropout.")]
-Seeds = Annotated[str, typer.Option(help="Several seeds, such as 0-4; the first one's numbers are the ten.")]
+Seeds = Annotated[str, typer.Option(help="Several seeds, such as 0-4; the ten numbers are the first seed's.")]
 Recipe = Annotated[
     str, typer.Option(help="fast; or reference, which trains and evaluates as the course's notebooks do.")
 ]
@@ -92,7 +92,7 @@ Output = Annotated[
     Path | None, typer.Option(help="Folder for results, weights and reports; out/PROFILE by default.")
 ]
 Name = Annotated[str, typer.Option(help="Your name, for the head of the report.")]
-Number = Annotated[str, typer.Option(help="Your student number, likewise.")]
+Number = Annotated[str, typer.Option(help="Your student number, for the head of the report.")]
 
 
 def runs() -> None:
@@ -104,7 +104,7 @@ def runs() -> None:
 def run(
     run_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN_ID", help="As `runs` lists them; `all` for the ten."),
+        typer.Argument(metavar="RUN_ID", help="Names from `runs`, or `all` for the ten."),
     ] = None,
     profile: Profile = "auto",
     seed: Seed = 0,
@@ -115,7 +115,7 @@ def run(
         typer.Option(
             "--set",
             metavar="NAME=NUMBER",
-            help="Change a constant; may be repeated. `--set --help` lists them.",
+            help="Change a constant; repeat it for more. `--set --help` lists them.",
         ),
     ] = None,
     seeds: Seeds = "",
@@ -131,7 +131,7 @@ def run(
     With RUN_IDs: train these runs and write their results and weights. A run with changed constants is
     kept under `runs` in the output folder, apart from the ten.
 
-    Without: execute the five notebooks, which train the ten runs, then make the tables and the report.
+    Without RUN_IDs: execute the five notebooks, which train the ten runs, then make tables and report.
     """
     if cli_settings.asks_for_help(settings or ()):
         typer.echo(cli_settings.listing([] if run_ids == ["all"] else run_ids or [], profile))
@@ -140,28 +140,31 @@ def run(
     chosen = list(RUNS) if run_ids == ["all"] else run_ids or []
     for run_id in chosen:
         find_run(run_id)
+    if changes and not chosen:
+        raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
+    where, numbers = None, [seed]
     if seeds or engine != "here":
         from peft_scratch.experiments.jobs import Engine, seeds_of
 
         where, numbers = Engine(engine, address, gpus_per_run, cpus_per_run), seeds_of(seeds or str(seed))
-        if not chosen:  # the notebooks train the first seed's ten, the others follow
-            notebooks(profile, numbers[0], output, recipe)
+    if not chosen:  # the notebooks train the first seed's ten; the other seeds follow
+        _all_notebooks(profile, numbers[0], output, recipe)
+    if where:
         cli_sweep.train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
-        if not chosen:
-            tables(profile, output)
-            report(profile, output, name, number)
     elif chosen:
         _train(chosen, changes, profile, seed, output, recipe)
-    elif changes:
-        raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
-    else:
-        from peft_scratch.experiments.profile_choice import choose_profile
-        from peft_scratch.experiments.ready import check_packages
-
-        check_packages(choose_profile(profile).profile)
-        notebooks(profile, seed, output, recipe)
+    if not chosen:
         tables(profile, output)
         report(profile, output, name, number)
+
+
+def _all_notebooks(profile: str, seed: int, output: Path | None, recipe: str) -> None:
+    """Execute the notebooks, after a look at the packages that they and the report need."""
+    from peft_scratch.experiments.profile_choice import choose_profile
+    from peft_scratch.experiments.ready import check_packages
+
+    check_packages(choose_profile(profile).profile)
+    notebooks(profile, seed, output, recipe)
 
 
 def _train(
@@ -176,7 +179,7 @@ def _train(
     from peft_scratch.experiments.session import Session
 
     session = Session.open(profile, seed, output, recipe)
-    for run_id in chosen:  # before hours are spent on the first
+    for run_id in chosen:  # so that a mistake in the last run is found before hours are spent on the first
         change(find_run(run_id), session.profile, changes)
     _say(str(session))
     for run_id in chosen:
@@ -265,9 +268,7 @@ def report(
     number: Number = "",
     language: Annotated[
         str,
-        typer.Option(
-            help="en or fa: the report in this language only, which is then packed. By default both."
-        ),
+        typer.Option(help="en or fa: only this language is made and packed. By default both."),
     ] = "",
 ) -> None:
     """Make the report from the results that are there.
@@ -351,7 +352,7 @@ def _options(
 ) -> None: ...
 
 
-# In the order in which they are used. The lines fit into 80 columns, so that help cuts none of them.
+# In the order in which they are used. Each line fits into 80 columns, so that help does not cut it.
 for command, line in {
     runs: "List the ten runs.",
     run: "Train the runs named; without a name, all of it.",

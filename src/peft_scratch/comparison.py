@@ -1,6 +1,6 @@
 """How far two results are apart, and whether reviews and seeds can tell them apart.
 
-Two runs predict the same test reviews, so only those that one gets right and the other wrong count
+Two runs predict the same test reviews, so only the reviews that exactly one of them gets right count
 (McNemar 1947). Several seeds of two runs are compared in pairs too: the same seed, the same reviews.
 Accuracies and differences are shares of 1; sentences give them in points, hundredths of that.
 """
@@ -18,9 +18,9 @@ from scipy import stats
 from peft_scratch.assignment import PROFILES, RUNS, SEED_SPREAD, points_outside
 from peft_scratch.results import Accuracy, Result, RunResult
 
-#: Differences that chance makes this rarely count as more than chance.
+#: A difference that chance alone makes less often than this is called clear.
 SIGNIFICANT = 0.05
-#: The share of real differences of the size `SeedDifference.findable` that so many seeds would show.
+#: How often a real difference of the size `SeedDifference.findable` would be found with so many seeds.
 POWER = 0.8
 #: How often an interval holds the true value.
 CONFIDENCE = 0.95
@@ -36,7 +36,7 @@ class Difference:
     Attributes:
         gap: accuracy of the first less that of the second.
         error: the standard error of `gap`, from the luck of the reviews alone.
-        p: how often chance alone makes a gap of this size or a larger one, were both equally good.
+        p: how often chance alone would make a gap at least this large if both were equally good.
         only_first, only_second, both: reviews that only the first, only the second, both get wrong.
     """
 
@@ -64,11 +64,11 @@ def kind_of(gap: float, p: float) -> Kind:
 def paired(first: Result, second: Result, reviews: int) -> Difference | None:
     """The difference of two results on the same `reviews` test reviews, by McNemar's exact test (1947).
 
-    With b and c the reviews that only the one or only the other gets right among n, the gap (b - c) / n
-    has the standard error sqrt(b + c - (b - c)^2 / n) / n.
+    Let b and c be the numbers of the n reviews that only the first or only the second gets right. The gap
+    (b - c) / n has the standard error sqrt(b + c - (b - c)^2 / n) / n.
 
     Returns:
-        The difference; `None` if a result does not list its mistakes, as those of older kits.
+        The difference; `None` if a result, as of an older kit, does not list its mistakes.
     """
     if not all(_lists_its_mistakes(result, reviews) for result in (first, second)):
         return None
@@ -113,7 +113,7 @@ def sentence(difference: Difference) -> str:
 
 
 def two_figures(value: float) -> str:
-    """A small positive number with two figures that count, without an exponent.
+    """A small positive number with two significant digits, without an exponent.
 
     >>> two_figures(1.234), two_figures(0.0567), two_figures(0.00001)
     ('1.2', '0.057', '< 0.001')
@@ -274,7 +274,7 @@ def _interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """`ps` corrected for their number (Holm 1979): the chance of even one false difference stays bounded."""
+    """`ps` corrected for their number (Holm 1979), so that even one false difference stays unlikely."""
     corrected, least = [0.0] * len(ps), 0.0
     for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         least = max(least, min(1.0, (len(ps) - rank) * ps[place]))
@@ -283,7 +283,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(comparisons: int) -> int:
-    """With fewer seeds, the permutation test of so many comparisons cannot call any difference clear."""
+    """The fewest seeds with which the permutation test can find a difference among so many comparisons."""
     return math.ceil(math.log2(2 * comparisons / SIGNIFICANT))
 
 

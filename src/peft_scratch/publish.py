@@ -1,7 +1,7 @@
-"""`make publish`: what the repository shows, taken from a finished offline run.
+"""`make publish`: put a finished offline run where the repository shows it.
 
-A run itself writes to `out/<profile>` alone. A maintainer's command puts its results, weights, executed
-notebooks and report where a reader of the repository finds them, and its ten numbers into the README.
+A run itself writes only to `out/<profile>`. This maintainer's command copies its results, weights, executed
+notebooks and report to where a reader of the repository looks, and its ten numbers into the README.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from peft_scratch.seeds import Seeds, packed, read_seeds, with_further
 
 START, END = "<!-- numbers: written by `make publish` -->", "<!-- /numbers -->"
 
-#: What is published of a run's folder, as patterns below it. What else matches in the repository is removed.
+#: Which files of a run's folder are published. Other files in the repository that match are removed.
 PUBLISHED = (
     "report/results/*.json",
     f"report/{SEEDS}",
@@ -39,18 +39,18 @@ PUBLISHED = (
     "notebooks/*.ipynb",
     "report/sweeps/*",
 )
-#: What a run need not make again: where it has none of these, the repository's stay.
+#: What a run need not make again: if it has none of these, the repository's stay.
 _KEPT = ("report/sweeps/*",)
-# What a notebook that many will read must not name: a folder of the machine that executed it.
+# A published notebook must not name a folder of the machine that executed it.
 _MACHINE = re.compile(r"/(home|root|Users|tmp|content|usr|opt)/\w")
 
 
 def publish(output: Path, make_report: Callable[[Path], object], repository: Path = ROOT) -> list[Path]:
-    """Put what the offline run in `output` left into `repository`; return the files that changed.
+    """Copy the files of the offline run in `output` into `repository`; return the files that changed.
 
-    Further seeds go into one small file. A run of one seed keeps the further seeds of the repository, if they
-    are of the same base and constants. Tables, figures and PDFs are made again from the results, so that they
-    fit them and name nobody. All of it is checked before the first file is written.
+    Further seeds go into one small file. A run of one seed keeps the repository's further seeds, if they are
+    of the same base and constants. Tables, figures and PDFs are made again from the results, so that they
+    fit and name nobody. Everything is checked before the first file is written.
 
     Args:
         output: the output folder of the offline profile.
@@ -196,7 +196,7 @@ def _check_notebook(path: Path) -> None:
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     outputs = [output for cell in cells for output in cell["outputs"]]
     if any("injected-parameters" in cell["metadata"].get("tags", ()) for cell in cells):
-        problem = "was executed with parameters: the repository shows it without any"
+        problem = "was executed with parameters, but the repository shows it without"
     elif [cell["execution_count"] for cell in cells] != list(range(1, len(cells) + 1)):
         problem = "was not executed from top to bottom"
     elif any(output["output_type"] == "error" for output in outputs):
@@ -210,8 +210,8 @@ def _check_notebook(path: Path) -> None:
 
 def _unfinished(output: Path, problem: str, command: str = "make run") -> UserError:
     return UserError(
-        f"The run in {shown(output)} cannot be published: {problem}; run `{command}` where no GPU is seen "
-        "(the offline profile) and with no options, then publish again."
+        f"The run in {shown(output)} cannot be published: {problem}; run `{command}` on a machine "
+        "without a GPU (the offline profile) and with no options, then publish again."
     )
 
 
@@ -221,7 +221,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _put(stage: Path, repository: Path, pattern: str) -> list[Path]:
-    """Have the files of `pattern` in `repository` be those in `stage`; return those that changed."""
+    """Make the files of `pattern` in `repository` those of `stage`; return the files that changed."""
     new = {path.relative_to(stage): path for path in sorted(stage.glob(pattern))}
     changed = []
     for path in sorted(repository.glob(pattern)):

@@ -1,7 +1,7 @@
-"""The JSON of a run: the only road from a run to a table, a figure or the report.
+"""The JSON of a run: tables, figures and the report are made from nothing else.
 
-One reader and one writer. Files of older kits still load: what they lack is `None`, what they have
-besides is kept. Nothing here imports torch.
+One reader and one writer. Files of older kits still load: missing fields are `None`, extra fields are
+kept. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Part(BaseModel):
 
 
 class Accuracy(_Part):
-    """Shares of 1. A baseline has no epochs, so it has `best` alone.
+    """Shares of 1. A baseline has no epochs, so it has only `best`.
 
     Attributes:
         best: the best epoch on the test split, which is the number that the assignment asks for.
@@ -147,7 +147,7 @@ class TrainingAccuracy(_Part):
 
 
 class Generation(_Part):
-    """How many predictions differ when every one of `reviews` (of `of`) is generated."""
+    """How many predictions differ when all of `reviews` (out of `of`) are generated."""
 
     reviews: int
     of: int
@@ -279,7 +279,7 @@ def read_result(path: Path) -> Result:
 
 
 def read_results(folder: Path) -> dict[str, Result]:
-    """The results in `folder`, by id. A folder that is not there holds none.
+    """The results in `folder`, by id. A missing folder has none.
 
     Raises:
         UserError: as `read_result`.

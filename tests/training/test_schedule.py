@@ -61,7 +61,7 @@ def test_the_setting_reaches_the_optimizer_and_makes_another_run(tmp_path):
     )
     linear = session.prepare("prompt_scratch_n10", {"schedule": "linear", "epochs": 3})
     assert linear.folder != constant.folder
-    optimizer = linear.trainer().optimizer
+    optimizer = linear.trainer.optimizer
     rows = linear.tuned.model.encoder.embed_tokens.sharif_llm_soft_prompts.prompt_emb
     rates = []
     for _ in range(7):

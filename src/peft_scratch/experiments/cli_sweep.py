@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from peft_scratch.experiments.jobs import Engine
 
 EngineName = Annotated[str, typer.Option(help="here, one run after another; or ray, many at once.")]
-Address = Annotated[str | None, typer.Option(help="Of a Ray cluster; by default Ray starts on this machine.")]
+Address = Annotated[
+    str | None, typer.Option(help="Address of a Ray cluster; by default Ray starts on this machine.")
+]
 GpusPerRun = Annotated[float, typer.Option(help="With ray: GPUs of each run, or a share such as 0.5.")]
 CpusPerRun = Annotated[int, typer.Option(help="With ray: cores of each run.")]
 
 
 def sweep(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="As `runs` lists them.")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A name from `runs`.")],
     settings: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=VALUE,VALUE", help="Values to try; may be repeated.")
+        list[str],
+        typer.Option("--set", metavar="NAME=VALUE,VALUE", help="Values to try; repeat it for more settings."),
     ],
     seeds: Annotated[str, typer.Option(help="Such as 3, 0-4 or 0,2,5.")] = "0",
     profile: Annotated[str, typer.Option(help="As for `run`.")] = "auto",
@@ -33,7 +36,7 @@ def sweep(
     address: Address = None,
     gpus_per_run: GpusPerRun = 0,
     cpus_per_run: CpusPerRun = 1,
-    name: Annotated[str, typer.Option(help="Of the files that it leaves.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the files it writes.")] = "",
 ) -> None:
     """Train a run with every combination of some settings.
 

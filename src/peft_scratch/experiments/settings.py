@@ -1,4 +1,4 @@
-"""A run with some of its constants changed, and the fingerprint that tells one from another."""
+"""A run with changed constants, and the fingerprint that tells runs apart."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _PROFILE_SETTINGS = ("max_tokens", "train_reviews", "test_reviews", "epochs", "b
 
 
 def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, Profile]:
-    """`run` and `profile` with `settings` put in: a hyperparameter of the method, `learning_rate`, its
-    `schedule`, or one of the profile's sizes. `scaling` is LoRA's alpha / rank, in place of alpha.
+    """`run` and `profile` with `settings` applied: a hyperparameter of the method, `learning_rate`, its
+    `schedule`, or one of the profile's sizes. `scaling` sets LoRA's alpha / rank instead of alpha.
 
     Raises:
         UserError: a setting is unknown, or its value is impossible.
@@ -61,7 +61,7 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
 
 
 def _renamed(run: Run, original: Run, settings: dict[str, Any]) -> Run:
-    """`run`, called by its changed constants: its id and title have a rank of 4 where they had 8."""
+    """`run` with an id and a title that name its changed constants."""
     name, letter = SIZES.get(run.kind, ("", ""))
     run_id, size = run.id, run.hyperparameters.get(name)
     if size != original.hyperparameters.get(name):
@@ -87,7 +87,7 @@ def settings_of(run: Run, profile: Profile) -> dict[str, Any]:
     return {**numbers, **starts, **rate, **sizes, **everything}
 
 
-#: Ways to start a soft prompt, by the name that `--set initialiser=...` takes.
+#: Ways to initialise a soft prompt, by the name that `--set initialiser=...` takes.
 INITIALISERS = {
     function.__name__: function for function in (first_rows, sampled_vocabulary, random_uniform, label_words)
 }
@@ -110,7 +110,7 @@ def with_label_words(run: Run, pieces: Sequence[Sequence[int]]) -> Run:
 
 
 def prompt_rows(run: Run) -> int:
-    """Rows that the run's method puts before the input; they count towards `max_tokens`."""
+    """How many rows the run's method puts before the input; they count towards `max_tokens`."""
     return run.hyperparameters.get("virtual_tokens", 0)
 
 
@@ -123,7 +123,7 @@ def configuration(
     recipe: str,
     schedule: str = "constant",
 ) -> dict[str, Any]:
-    """All that the weights of a run depend on, as JSON holds it.
+    """Everything that the weights of a run depend on, as JSON.
 
     Args:
         base: the base's fingerprint.

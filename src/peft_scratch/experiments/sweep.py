@@ -1,6 +1,6 @@
 """A sweep: one run with every combination of some settings, as a table and a plot.
 
-The results lie in `report/sweeps/<name>.json` of the output folder, one entry per combination and seed.
+The results are in `report/sweeps/<name>.json` of the output folder, one entry per combination and seed.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def sweep(
 ) -> Path:
     """Train `run_id` with every combination of `settings` and every seed; return the file of the results.
 
-    Beside them the run is trained with its own constants and the same seeds, to compare each combination with
-    it. What was trained before is found on disk, not repeated.
+    The run is also trained with its own constants and the same seeds, so that each combination can be
+    compared with it. Finished combinations are read from disk, not repeated.
 
     Args:
         settings: values by name of the setting, such as `{"rank": [1, 2, 4]}`.
