@@ -17,7 +17,7 @@ from transformers import T5Config
 
 @dataclass(frozen=True)
 class Step:
-    """A line of a derivation: what is counted, in symbols, with the numbers put in, and its value."""
+    """A line of a derivation: what is counted, in symbols, with numbers, and its value."""
 
     what: str
     symbols: str
