@@ -1,4 +1,4 @@
-"""Report and packed files from an output folder, in one call: what the cell "Hand in" does at the end."""
+"""Make the report and the packed files of an output folder in one call, as the cell "Hand in" does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def pack_submission(output: Path, name: str, number: str, language: str = "") ->
     """Make the report of the results in `output`, check everything there, and pack it.
 
     Args:
-        language: of the report that is packed, `en` or `fa`; by default both are made and English is packed.
+        language: `en` or `fa`, of the packed report; by default both are made and English is packed.
 
     Returns:
         The three files to hand in, and whether they are a rehearsal.
