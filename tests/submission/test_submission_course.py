@@ -142,9 +142,7 @@ def test_all_five_in_one_file_are_read_as_five(executed):
 
 def test_the_full_notebook_is_known_without_its_name_though_its_text_speaks_of_the_others():
     book = json.loads(course.notebook(1))
-    intro = (
-        "Later we will use LoRA, adapters and a soft prompt. LoRA adapters, soft prompts!"
-    )
+    intro = "Later we will use LoRA, adapters and a soft prompt. LoRA adapters, soft prompts!"
     book["cells"].insert(0, {"cell_type": "markdown", "metadata": {}, "source": intro})
     found, _ = notebooks.examine([File("a.ipynb", "a.ipynb", json.dumps(book).encode())])
     assert {number: one.numbers for number, one in found.items()} == {1: {"full": course.NUMBERS["full"]}}
