@@ -17,6 +17,7 @@ from peft_scratch import __version__
 from peft_scratch.app import cli_ask
 from peft_scratch.assignment import RUNS, find_profile, find_run
 from peft_scratch.console import make_printable
+from peft_scratch.edition import commands as edition
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
 from peft_scratch.experiments import cli_settings, cli_sweep
@@ -366,6 +367,8 @@ for command, line in {
     cli_ask.app: "Open a page to try the trained models.",
     submission.submit: "Check your files and pack the three to hand in.",
     submission.check: "Check submissions against the assignment.",
+    edition.student_edition: "Write the assignment with blanks, for students.",
+    edition.self_check: "Check the layers of a layers.py; say what is wrong with them.",
     exactness.parity: "Compare the methods with the libraries, to the last bit.",
     exactness.versions: "Compare the methods on two versions of transformers.",
     exactness.parameters: "Derive and count what each method adds to any T5.",

@@ -11,7 +11,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 from IPython.display import display
@@ -23,11 +23,13 @@ from torch import Tensor
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, LABEL_WORDS, PROFILES, RUNS, Profile
 from peft_scratch.comparison import paired, sentence
-from peft_scratch.experiments.ask import Opinion
 from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.experiments.session import Session
 from peft_scratch.results import Result, RunResult
 from peft_scratch.wording import counted, duration
+
+if TYPE_CHECKING:
+    from peft_scratch.experiments.ask import Opinion
 
 #: The longest piece of a review that is ever shown: the reviews belong to other people.
 PHRASE = 80
@@ -45,7 +47,8 @@ def source(*things: Callable[..., Any] | type) -> None:
     """Display the source of functions and classes, highlighted."""
     for thing in things:
         lines = without_markers(inspect.getsource(thing))
-        code = f"# src/{thing.__module__.replace('.', '/')}.py\n\n{lines}"
+        folder = "src/" if "." in thing.__module__ else ""  # the student edition's layers.py lies beside
+        code = f"# {folder}{thing.__module__.replace('.', '/')}.py\n\n{lines}"
         # Colours in the elements themselves: a style sheet would be lost, or would affect the whole page.
         style = HtmlFormatter(
             noclasses=True, prestyles="font-family: monospace; font-size: 90%; padding: 8px"
