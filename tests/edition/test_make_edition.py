@@ -162,7 +162,7 @@ def test_there_is_no_result_no_weight_file_and_no_report(edition):
     assert not [
         name for name in package if re.search("exactness|reporting|pretraining|catalogue|record.py", name)
     ]
-    with zipfile.ZipFile(edition.with_name("edition.zip")) as archive:
+    with zipfile.ZipFile(edition.with_name("peft-scratch-student.zip")) as archive:
         assert {name.removeprefix("peft-scratch/") for name in archive.namelist()} == names
 
 

@@ -32,7 +32,6 @@ from by_hand import OpenNotebook, results_output
 
 from peft_scratch.assignment import NOTEBOOKS, RUNS
 from peft_scratch.edition.make_edition import make_edition
-from peft_scratch.edition.notebooks import ZIP
 from peft_scratch.notebook.parts import write_part
 from peft_scratch.paths import BUILD, ROOT
 
@@ -246,8 +245,7 @@ def whole_kit(place: Path) -> tuple[Path, Path]:
 
 def student_edition(place: Path) -> tuple[Path, Path]:
     """The student edition with the solution put in, as a zip, and its notebooks."""
-    made = make_edition(place / ZIP.removesuffix(".zip"), solved=True)
-    return made, place / ZIP.removesuffix(".zip") / "notebooks"
+    return make_edition(place / "edition", solved=True), place / "edition" / "notebooks"
 
 
 def main(*numbers: str) -> None:
