@@ -82,7 +82,7 @@ browser: $(INSTALLED)  ## the notebooks in JupyterLab in a real Chromium, some m
 
 # Gradio as well, with what it needs: an older Pillow than the kit's is among it.
 page: $(INSTALLED)  ## the page of `peft-scratch app` in a real Chromium, two minutes; BROWSER=/path/to/chromium
-	grep -v '^pillow=' constraints.txt > build/page-constraints.txt
+	mkdir -p build && grep -v '^pillow=' constraints.txt > build/page-constraints.txt
 	test -d build/page/gradio || $(BIN)/python -m pip install --quiet --upgrade --target build/page \
 		-c build/page-constraints.txt "gradio>=6.20" playwright==$(PLAYWRIGHT)
 	PYTHONPATH=build/page $(BIN)/python tests/end_to_end/app.py build/pictures "$(BROWSER)"

@@ -30,7 +30,7 @@ from peft_scratch.paths import ROOT
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-SECONDS = 120  # that anything may take, on a machine that is busy with other work
+SECONDS = 300  # that anything may take, on a machine that is busy with other work
 GOOD, BAD = "A warm and clever film. I laughed.", "Two hours I will not get back: flat and dull."
 PERSIAN = "فیلم بسیار خوبی بود <b>great</b> و من آن را دوست داشتم"
 TYPE = "(box, text) => { box.value = text; box.dispatchEvent(new Event('input', {bubbles: true})) }"
@@ -78,7 +78,7 @@ def served(folder: Path) -> Iterator[tuple[psutil.Process, str, Path]]:
         begun = time.monotonic()
         while not (found := re.search(r"http://\S+?(?=,)", log_path.read_text())):
             assert server.poll() is None, f"the command stopped:\n{log_path.read_text()}"
-            assert time.monotonic() - begun < 2 * SECONDS, "the page is not served"
+            assert time.monotonic() - begun < SECONDS, f"the page is not served:\n{log_path.read_text()}"
             time.sleep(0.5)
         yield psutil.Process(server.pid), found[0], log_path
     finally:
