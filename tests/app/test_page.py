@@ -98,6 +98,8 @@ def test_the_page_answers_and_knows_the_clicked_run(made, results):
     assert "remark on fine" in remarks and "75.0" in opinions and words == ""
     assert [text for text, _ in asked] == ["before", "fine <b>"] and "fine &lt;b&gt;" in history
     assert "fine &lt;b&gt;" in functions["words"]("LoRA", last)
+    # Half a surrogate pair, which the JSON of an answer cannot hold.
+    assert all("\ud800" not in str(part) for part in functions["ask"]("\ud800", []))
     event = gradio.EventData(None, {"run": "lora_scratch_r8"})
     assert "57,344 trainable parameters" in functions["facts"](event)
     assert functions["facts"](gradio.EventData(None, {"run": "<script>"})) == ""

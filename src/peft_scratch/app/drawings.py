@@ -155,16 +155,17 @@ def accuracy_plot(results: Sequence[RunResult]) -> str:
         figure, (ax,) = style.new_figure(5.6, 3.4)
         for ground in figure.patch, ax.patch:  # the page's own, which may be dark
             ground.set_visible(False)
-        for result in results:
+        # Through a library first, and larger: both are seen, and can be clicked, where they coincide.
+        for result in sorted(results, key=_is_from_scratch):
             colour, marker = style.METHODS[result.config.kind]
-            filled = colour if result.config.library in ("none", "scratch") else "none"
+            filled, size = (colour, 7) if _is_from_scratch(result) else ("none", 11)
             at = result.parameters.trainable, result.percent
-            (point,) = ax.plot(*at, marker, color=colour, mfc=filled, mew=1.5, ms=8)
+            (point,) = ax.plot(*at, marker, color=colour, mfc=filled, mew=1.5, ms=size)
             point.set_gid(f"run-{result.id}")
         ax.set_xscale("log")
         ax.set(xlabel="trainable parameters", ylabel="test accuracy, best epoch, %")
         ax.margins(x=0.08, y=0.12)
-        ax.grid(alpha=0.6)
+        ax.grid(color="#888888", alpha=0.25)
         there = {result.config.kind for result in results}
         handles = [style.dot(*style.METHODS[kind], KIND_NAMES[kind]) for kind in KIND_NAMES if kind in there]
         handles.append(style.dot("#000000", "o", "through a library", mfc="none"))
@@ -177,6 +178,10 @@ def accuracy_plot(results: Sequence[RunResult]) -> str:
             f'id="run-{result.id}"', f'id="run-{result.id}" tabindex="0" role="button" aria-label="{label}"'
         )
     return f"<div class='plot'>{drawn}</div>"
+
+
+def _is_from_scratch(result: RunResult) -> bool:
+    return result.config.library in ("none", "scratch")
 
 
 def run_facts(result: RunResult) -> str:

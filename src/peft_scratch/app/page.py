@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_scratch.app import drawings
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.ask import Panel, panel_of, trained_results
+from peft_scratch.experiments.ask import Panel, encodable, panel_of, trained_results
 from peft_scratch.results import RunResult
 from peft_scratch.wording import counted
 
@@ -61,7 +61,7 @@ def make_page(panel: Panel, results: dict[str, RunResult]) -> Any:
     gr = require_gradio()
 
     def ask(text: str, asked: Asked) -> tuple[str, str, str, str, Asked, str]:
-        text = text or ""
+        text = encodable(text or "")
         (opinions,) = panel.ask([text])
         remarks = "\n\n".join(f"⚠ {remark}" for remark in panel.remarks(text))
         line = text[:80] + ("…" if len(text) > 80 else "")

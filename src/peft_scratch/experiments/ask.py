@@ -218,9 +218,14 @@ class Panel:
         return opinions
 
 
+def encodable(text: str) -> str:
+    """`text`, with a question mark for half a surrogate pair: neither a tokenizer nor JSON takes one."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _clean(text: str) -> str:
-    """`text` as the models read it; half a surrogate pair, which no tokenizer takes, is a question mark."""
-    return clean(text.encode("utf-8", "replace").decode("utf-8"))
+    """`text` as the models read it."""
+    return clean(encodable(text))
 
 
 def _new_title(member: Member, taken: Iterable[str]) -> str:
