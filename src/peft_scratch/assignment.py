@@ -1,7 +1,7 @@
 """What the assignment fixes: ten runs, their hyperparameters per profile, published numbers, files, points.
 
-Everything here is a fact that a lecturer could change and that code elsewhere must not repeat. Nothing
-here imports torch, so that commands which only list or check facts answer at once.
+Everything here is a fact that a lecturer could change. Code elsewhere must not repeat it. Nothing here
+imports torch, so that commands that only list or check facts answer at once.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Run:
         published: lowest and highest accuracy, in percent, of three to four published runs of the same
             constants, one seed each.
         weight_file: the file to hand in that the run's best epoch goes to, if any.
-        changes: constants that the user changed, besides the size, with their values.
+        changes: constants other than the size that the user changed, with their values.
     """
 
     id: str
@@ -257,7 +257,7 @@ def find_run(run_id: str) -> Run:
 
 #: How far another seed may lie outside a published range, in points.
 SEED_SPREAD = 0.3
-#: From this many points outside a published range on, something else was run.
+#: A number that lies this many points outside a published range comes from another kind of run.
 FAR_OUTSIDE = 1.0
 
 
@@ -301,5 +301,5 @@ NOTEBOOKS = {
     5: "05_lora.ipynb",
 }
 
-#: Notebooks that have to print `Number of parameters: …` of the whole model.
+#: Notebooks that must print the whole model's `Number of parameters: …`.
 PRINT_A_COUNT = (1, 2, 3, 5)

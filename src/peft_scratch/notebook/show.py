@@ -23,6 +23,7 @@ from torch import Tensor
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, LABEL_WORDS, PROFILES, RUNS, Profile
 from peft_scratch.comparison import paired, sentence
+from peft_scratch.experiments.ask import Opinion
 from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.experiments.session import Session
 from peft_scratch.results import Result, RunResult
@@ -43,12 +44,18 @@ _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"
 def source(*things: Callable[..., Any] | type) -> None:
     """Display the source of functions and classes, highlighted."""
     for thing in things:
-        code = f"# src/{thing.__module__.replace('.', '/')}.py\n\n{inspect.getsource(thing)}"
+        lines = without_markers(inspect.getsource(thing))
+        code = f"# src/{thing.__module__.replace('.', '/')}.py\n\n{lines}"
         # Colours in the elements themselves: a style sheet would be lost, or spread to the whole page.
         style = HtmlFormatter(
             noclasses=True, prestyles="font-family: monospace; font-size: 90%; padding: 8px"
         )
         display({"text/html": highlight(code, PythonLexer(), style), "text/plain": code}, raw=True)
+
+
+def without_markers(code: str) -> str:
+    """`code` without the comments that mark what the student edition leaves out."""
+    return re.sub(r"^[ ]*# (BEGIN|END) SOLUTION\n", "", code, flags=re.MULTILINE)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -160,6 +167,19 @@ def numbers(*results: Result) -> None:
     for profile in dict.fromkeys(result.profile for result in results):
         if remark := _remark(PROFILES[profile]):
             _display(f"*{remark}*")
+
+
+def after_the_best(result: RunResult) -> None:
+    """Print how far the accuracy fell from the best epoch to the last."""
+    accuracy, epochs = result.accuracy, len(result.epochs)
+    lost = f"{100 * (accuracy.best - accuracy.last):.1f}"
+    if accuracy.best_epoch == epochs:
+        end = "which is the last: no fall to see here"
+    elif lost == "0.0":
+        end = "and the last is as good"
+    else:
+        end = f"and the last is {lost} points lower"
+    print(f"best after epoch {accuracy.best_epoch} of {epochs}, {end}")
 
 
 def standings(session: Session) -> None:
@@ -290,6 +310,18 @@ def phrases(review: str) -> list[str]:
 def _with_dots(piece: str, review: str) -> str:
     before = "" if review.startswith(piece) else "… "
     return f"{before}{piece}" if review.endswith(piece) else f"{before}{piece} …"
+
+
+def opinions(found: Sequence[Opinion]) -> None:
+    """Display what each model says of one text, as `session.ask` returns it."""
+    rows = [
+        (one.model, one.verdict, *(f"{100 * one.probabilities[word]:.1f} %" for word in LABEL_WORDS))
+        for one in found
+    ]
+    table(("model", "answer", *(f"probability of {word}" for word in LABEL_WORDS)), rows)
+    for one in found:
+        if one.generated is not None:
+            print(f"{one.model} writes {one.generated!r}, which is neither word")
 
 
 def compare(session: Session, first: Result, second: Result) -> None:
