@@ -34,6 +34,9 @@ SECONDS = 300  # that anything may take, on a machine that is busy with other wo
 GOOD, BAD = "A warm and clever film. I laughed.", "Two hours I will not get back: flat and dull."
 PERSIAN = "فیلم بسیار خوبی بود <b>great</b> و من آن را دوست داشتم"
 TYPE = "(box, text) => { box.value = text; box.dispatchEvent(new Event('input', {bubbles: true})) }"
+#: A line more in the history, or a message that something went wrong.
+ANSWERED = """count => document.querySelectorAll('#history tbody tr').length === count
+    || document.querySelector('.toast-body')"""
 #: How long each bar is drawn, and how long it has to be.
 WIDTHS = """bars => bars.map(bar => [
     bar.getBoundingClientRect().width / bar.parentNode.getBoundingClientRect().width,
@@ -121,9 +124,8 @@ class User:
 
     def answer(self) -> list[tuple[str, str]]:
         """Wait for the answer and its words; each model with its verdict."""
-        self.page.wait_for_function(
-            "count => document.querySelectorAll('#history tbody tr').length === count", arg=self.expected
-        )
+        self.page.wait_for_function(ANSWERED, arg=self.expected)
+        self.check()
         if self.text.strip():
             self.page.wait_for_selector("#words .words")
         self.check()

