@@ -28,7 +28,7 @@ SEED_OR_SEEDS = $(if $(SEEDS),--seeds "$(SEED)-$$(( $(SEED) + $(SEEDS) - 1 ))",-
 STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(NUMBER),--number "$(NUMBER)")
 
 .PHONY: help install run test rehearsal colab browser page lint bench gpu notebooks baselines claims tables report submit submission
-.PHONY: base publish bundle address lock audit clean
+.PHONY: student base publish bundle address lock audit clean
 
 help:  ## list the targets
 	@awk -F ':.*## *' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ submit: $(INSTALLED)  ## check your files and pack the three to hand in: NAME="A
 	$(BIN)/peft-scratch submit --number "$(NUMBER)" --name "$(NAME)" $(RUN)
 
 submission: submit  # the name of this target in earlier versions
+
+student: $(INSTALLED)  ## for lecturers: the assignment with blanks, in out/student-edition and as a zip; LEVEL=lines|classes
+	$(BIN)/peft-scratch student-edition $(or $(OUTPUT),out/student-edition) $(if $(LEVEL),--level "$(LEVEL)")
 
 base: $(INSTALLED)  ## pre-train the offline base model: an hour, and before it ten minutes for its teacher
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-base.txt

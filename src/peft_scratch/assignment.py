@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peft_scratch.course import COURSE
 from peft_scratch.errors import UserError
 from peft_scratch.paths import OFFLINE_BASE, output_folder
 
@@ -76,7 +77,7 @@ _OFFLINE = {
 }
 
 PROFILES = {
-    profile.name: profile
+    profile.name: COURSE.changed_profile(profile)
     for profile in (
         Profile(
             name="course",
@@ -188,7 +189,7 @@ class Run:
 
 
 RUNS = {
-    run.id: run
+    run.id: COURSE.changed_run(run)
     for run in (
         Run("full", 1, "full", "none", 1e-5, (89.9, 90.1)),
         Run(
@@ -282,12 +283,12 @@ class Part:
 FILES, REPORT = 0, 6
 PARTS = {
     FILES: Part("Files and names", 0),
-    1: Part("Notebook 1, full fine-tuning", 5),
-    2: Part("Notebook 2, soft prompt", 25),
-    3: Part("Notebook 3, adapter", 25),
-    4: Part("Notebook 4, adapter by a library", 5),
-    5: Part("Notebook 5, LoRA", 30),
-    REPORT: Part("Report", 15),
+    1: Part("Notebook 1, full fine-tuning", COURSE.points_of(1, 5)),
+    2: Part("Notebook 2, soft prompt", COURSE.points_of(2, 25)),
+    3: Part("Notebook 3, adapter", COURSE.points_of(3, 25)),
+    4: Part("Notebook 4, adapter by a library", COURSE.points_of(4, 5)),
+    5: Part("Notebook 5, LoRA", COURSE.points_of(5, 30)),
+    REPORT: Part("Report", COURSE.points_of(REPORT, 15)),
 }
 #: 105: five are a bonus.
 ALL_POINTS = sum(part.points for part in PARTS.values())

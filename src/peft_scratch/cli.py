@@ -17,6 +17,7 @@ from peft_scratch import __version__
 from peft_scratch.app import cli_ask
 from peft_scratch.assignment import RUNS, find_profile, find_run
 from peft_scratch.console import make_printable
+from peft_scratch.edition import commands as edition
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
 from peft_scratch.experiments import cli_settings, cli_sweep
@@ -140,28 +141,31 @@ def run(
     chosen = list(RUNS) if run_ids == ["all"] else run_ids or []
     for run_id in chosen:
         find_run(run_id)
+    if changes and not chosen:
+        raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
+    where, numbers = None, [seed]
     if seeds or engine != "here":
         from peft_scratch.experiments.jobs import Engine, seeds_of
 
         where, numbers = Engine(engine, address, gpus_per_run, cpus_per_run), seeds_of(seeds or str(seed))
-        if not chosen:  # the notebooks train the first seed's ten, the others follow
-            notebooks(profile, numbers[0], output, recipe)
+    if not chosen:  # the notebooks train the first seed's ten; the other seeds follow
+        _all_notebooks(profile, numbers[0], output, recipe)
+    if where:
         cli_sweep.train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
-        if not chosen:
-            tables(profile, output)
-            report(profile, output, name, number)
     elif chosen:
         _train(chosen, changes, profile, seed, output, recipe)
-    elif changes:
-        raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
-    else:
-        from peft_scratch.experiments.profile_choice import choose_profile
-        from peft_scratch.experiments.ready import check_packages
-
-        check_packages(choose_profile(profile).profile)
-        notebooks(profile, seed, output, recipe)
+    if not chosen:
         tables(profile, output)
         report(profile, output, name, number)
+
+
+def _all_notebooks(profile: str, seed: int, output: Path | None, recipe: str) -> None:
+    """Execute the notebooks, after a look at the packages that they and the report need."""
+    from peft_scratch.experiments.profile_choice import choose_profile
+    from peft_scratch.experiments.ready import check_packages
+
+    check_packages(choose_profile(profile).profile)
+    notebooks(profile, seed, output, recipe)
 
 
 def _train(
@@ -363,6 +367,8 @@ for command, line in {
     cli_ask.app: "Open a page to try the trained models.",
     submission.submit: "Check your files and pack the three to hand in.",
     submission.check: "Check submissions against the assignment.",
+    edition.student_edition: "Write the assignment with blanks, for students.",
+    edition.self_check: "Check the layers of a layers.py; say what is wrong with them.",
     exactness.parity: "Compare the methods with the libraries, to the last bit.",
     exactness.versions: "Compare the methods on two versions of transformers.",
     exactness.parameters: "Derive and count what each method adds to any T5.",

@@ -194,7 +194,6 @@ def paired_over_seeds(
     second: Sequence[OneSeed],
     reviews: int,
     comparisons: int = 1,
-    confidence: float = CONFIDENCE,
 ) -> SeedDifference | None:
     """The difference of two runs over the seeds that both have; `None` for fewer than two.
 
@@ -203,17 +202,14 @@ def paired_over_seeds(
 
     Args:
         comparisons: how many are made at once; the more, the larger a difference has to be to be found.
-        confidence: of the interval.
     """
-    by_seed = [{run.seed: run for run in runs} for runs in (first, second)]
-    seeds = sorted(by_seed[0].keys() & by_seed[1].keys(), key=str)
-    if len(seeds) < 2:
+    ours, theirs = _common(first, second)
+    if len(ours) < 2:
         return None
-    ours, theirs = ([of[seed] for seed in seeds] for of in by_seed)
     shares = [np.array([run.accuracy.best for run in runs]) for runs in (ours, theirs)]
     gaps = shares[0] - shares[1]
-    low, high = _interval(_right(ours, reviews) - _right(theirs, reviews), confidence)
-    count = len(seeds)
+    low, high = _interval(_right(ours, reviews) - _right(theirs, reviews))
+    count = len(ours)
     if np.any(gaps):
         test = stats.permutation_test(
             shares, lambda a, b: float(np.mean(a - b)), permutation_type="samples",
@@ -225,6 +221,28 @@ def paired_over_seeds(
     reach = sum(stats.t.ppf(share, count - 1) for share in (1 - SIGNIFICANT / comparisons / 2, POWER))
     findable = float(reach * gaps.std(ddof=1) / math.sqrt(count))
     return SeedDifference(count, float(gaps.mean()), low, high, p, findable)
+
+
+def gap_with_interval(
+    first: Sequence[OneSeed], second: Sequence[OneSeed], reviews: int, confidence: float = CONFIDENCE
+) -> tuple[float, float, float] | None:
+    """The mean difference over the seeds that both have, and the ends of its interval; `None` without any.
+
+    With one seed, only the reviews are resampled.
+    """
+    ours, theirs = _common(first, second)
+    if not ours:
+        return None
+    differences = _right(ours, reviews) - _right(theirs, reviews)
+    return float(differences.mean()), *_interval(differences, confidence)
+
+
+def _common(first: Sequence[OneSeed], second: Sequence[OneSeed]) -> tuple[list[OneSeed], list[OneSeed]]:
+    """The results of the seeds that both have, in the same order."""
+    by_seed = [{run.seed: run for run in runs} for runs in (first, second)]
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys(), key=str)
+    ours, theirs = ([of[seed] for seed in seeds] for of in by_seed)
+    return ours, theirs
 
 
 def _right(runs: Sequence[OneSeed], reviews: int) -> np.ndarray:
@@ -242,11 +260,13 @@ def _right(runs: Sequence[OneSeed], reviews: int) -> np.ndarray:
 
 def _interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The interval of the mean of (seeds, reviews); seeds and reviews are resampled apart."""
-    axes = tuple(np.arange(length) for length in values.shape)
     if not np.ptp(values):
         return float(values.flat[0]), float(values.flat[0])
+    # What there is one of cannot be resampled.
+    axes = [np.arange(length) for length in values.shape if length > 1]
+    squeezed = values.squeeze()
     found = stats.bootstrap(
-        axes, lambda rows, columns: float(values[np.ix_(rows, columns)].mean()), vectorized=False,
+        axes, lambda *chosen: float(squeezed[np.ix_(*chosen)].mean()), vectorized=False,
         method="percentile", n_resamples=_RESAMPLES,
         confidence_level=confidence, rng=0,
     ).confidence_interval  # fmt: skip

@@ -47,7 +47,6 @@ class SeedResult(BaseModel):
     Attributes:
         accuracy: as in the whole result.
         mistakes: positions of the test reviews whose prediction is wrong.
-        seconds: of training and evaluation.
     """
 
     seed: int | None
@@ -55,7 +54,6 @@ class SeedResult(BaseModel):
     accuracy: Accuracy
     malformed: float
     mistakes: list[int]
-    seconds: float
     conditions: Conditions
 
 
@@ -96,7 +94,6 @@ def reduced(run: RunResult) -> SeedResult | None:
         accuracy=run.accuracy,
         malformed=run.malformed,
         mistakes=run.mistakes,
-        seconds=round(run.seconds.total, 1),
         conditions=conditions,
     )
 

@@ -251,14 +251,11 @@ class PreparedRun:
             found = read_result(self.folder / "result.json")
         except (OSError, UserError):  # missing, damaged, or of an older kit: it is measured again
             return None
-        epochs = _summary(history)["epochs"]
-        if (
-            not isinstance(found, RunResult)
-            or [e.model_dump(exclude_unset=True) for e in found.epochs] != epochs
-        ):
+        if not isinstance(found, RunResult):
             return None
+        epochs = [epoch.model_dump(exclude_unset=True) for epoch in found.epochs]
         parts = {name: getattr(found, name) for name in MEASURED}
-        return None if None in parts.values() else parts
+        return None if None in parts.values() or epochs != _summary(history)["epochs"] else parts
 
     def _facts(self, config: dict[str, Any], history: History, reviews: Reviews) -> dict[str, Any]:
         """What the result says about the run besides the measurements."""

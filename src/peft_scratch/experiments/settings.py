@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from peft_scratch.assignment import SIZES, Profile, Run
+from peft_scratch.edition import layers_file
 from peft_scratch.errors import UserError
 from peft_scratch.libraries import METHODS, method_of
 from peft_scratch.methods import first_rows, label_words, random_uniform, sampled_vocabulary
@@ -143,7 +144,19 @@ def configuration(
         "seed": seed,
         "recipe": recipe,
         **({} if schedule == "constant" else {"schedule": schedule}),
+        **_students_code(run),
     }
+
+
+def _students_code(run: Run) -> dict[str, str]:
+    """In the student edition: a hash of the student's code that `run` uses, so that new code is a new run."""
+    if not layers_file.in_use():
+        return {}
+    from peft_scratch.edition.self_check.run import CHECKS
+
+    used = {"rest", run.kind} | ({"libraries"} if run.library not in ("none", "scratch") else set())
+    others = {item.name.partition(".")[0] for group in set(CHECKS) - used for item in CHECKS[group]}
+    return {"layers": layers_file.fingerprint(others)}
 
 
 def fingerprint(configuration: dict[str, Any]) -> str:

@@ -21,16 +21,18 @@ from peft_scratch.methods.t5 import stacks
 NAME = "imdb"
 
 
+# BEGIN SOLUTION
 def reduction_factor(width: int, bottleneck: int) -> float:
     """The `reduction_factor` with which AdapterHub's `SeqBnConfig` makes a bottleneck of exactly K from D.
 
     methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(D // reduction_factor)`, and in floating
     point 512 // (512 / 5) is 4. With D / (K + 0.5) it always rounds down to K.
     """
-    # BEGIN SOLUTION
     exact = width / bottleneck
     return exact if width // exact == bottleneck else width / (bottleneck + 0.5)
-    # END SOLUTION
+
+
+# END SOLUTION
 
 
 @dataclass(frozen=True)

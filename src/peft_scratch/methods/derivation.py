@@ -27,7 +27,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Derivation:
-    """A hand count, such as `(E + D)·d`; the last step is the total."""
+    """A hand count, such as `d·(f + f)`; the last step is the total."""
 
     steps: tuple[Step, ...]
 
@@ -38,7 +38,7 @@ class Derivation:
 
     @property
     def with_numbers(self) -> str:
-        """The formula with numbers, such as `(6 + 6)·512`."""
+        """The formula with numbers, such as `512·(2048 + 2048)`."""
         return self.steps[-1].numbers
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from peft_scratch.comparison import CONFIDENCE, SeedDifference, paired_over_seeds
+from peft_scratch.comparison import CONFIDENCE, gap_with_interval
 from peft_scratch.errors import UserError
 from peft_scratch.results import Accuracy
 from peft_scratch.seeds import as_positions
@@ -20,7 +20,7 @@ _COSTS = {"trainable": "trainable parameters", "seconds": "seconds per run", "by
 
 @dataclass(frozen=True)
 class _Row:
-    """A combination with one seed, as `comparison.paired_over_seeds` reads it."""
+    """A combination with one seed, as `comparison.gap_with_interval` reads it."""
 
     seed: int
     accuracy: Accuracy
@@ -33,8 +33,8 @@ def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
     Columns: the swept settings, `seeds` (how many), `mean` and `deviation` of the best epoch's accuracy in
     percent (over seeds; the deviation is empty for a single one), `last` (mean of the last epoch),
     `trainable`, `seconds`, `bytes`, `difference`, `low` and `high` (in points, from the run with its own
-    constants, and the interval of that; empty with fewer than two seeds, or on other reviews), and `front`:
-    whether no other combination is at least as accurate with fewer trainable parameters.
+    constants, and the interval of that; empty on other reviews), and `front`:
+    whether no other combination is better in accuracy or trainable parameters and not worse in the other.
 
     Raises:
         UserError: the file is not the JSON of a sweep.
@@ -56,10 +56,14 @@ def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
         seconds=("seconds", "mean"),
         bytes=("bytes", "first"),
     ).reset_index()
-    for name, of in (("difference", "gap"), ("low", "low"), ("high", "high")):
-        summary[name] = [100 * getattr(found, of) if found else None for found in differences]
+    for place, name in enumerate(("difference", "low", "high")):
+        summary[name] = [100 * found[place] if found else None for found in differences]
     summary["front"] = [
-        not ((summary["mean"] >= mean) & (summary["trainable"] < trainable)).any()
+        not (
+            (summary["mean"] >= mean)
+            & (summary["trainable"] <= trainable)
+            & ((summary["mean"] > mean) | (summary["trainable"] < trainable))
+        ).any()
         for mean, trainable in zip(summary["mean"], summary["trainable"], strict=True)
     ]
     return run, summary
@@ -73,7 +77,9 @@ def _figures(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _differences(rows: list[dict[str, Any]], constants: list[dict[str, Any]]) -> list[SeedDifference | None]:
+def _differences(
+    rows: list[dict[str, Any]], constants: list[dict[str, Any]]
+) -> list[tuple[float, float, float] | None]:
     """Of each combination, in the order of their first rows, from the run's own constants.
 
     The more combinations there are, the wider is the interval (Bonferroni): together they hold all true
@@ -83,7 +89,7 @@ def _differences(rows: list[dict[str, Any]], constants: list[dict[str, Any]]) ->
     for row in rows:
         combinations.setdefault(json.dumps(row["settings"]), []).append(row)
     first = {row.get("test_reviews") for row in constants}
-    found: list[SeedDifference | None] = []
+    found: list[tuple[float, float, float] | None] = []
     for combination in combinations.values():
         reviews = {row.get("test_reviews") for row in combination} | first
         if len(reviews) > 1 or None in reviews or not constants:
@@ -92,7 +98,7 @@ def _differences(rows: list[dict[str, Any]], constants: list[dict[str, Any]]) ->
         (count,) = reviews
         ours, theirs = ([_seed(row) for row in of] for of in (combination, constants))
         confidence = 1 - (1 - CONFIDENCE) / len(combinations)
-        found.append(paired_over_seeds(ours, theirs, count, len(combinations), confidence))
+        found.append(gap_with_interval(ours, theirs, count, confidence))
     return found
 
 
@@ -129,10 +135,26 @@ class Change:
         return finding(self.gap, self.low, self.high)
 
     def __str__(self) -> str:
-        return f"{self.settings}: {self.gap:+.1f} points ({self.low:+.1f} to {self.high:+.1f})"
+        gap, low, high = (
+            "0.0" if round(of, 1) == 0 else f"{of:+.1f}" for of in (self.gap, self.low, self.high)
+        )
+        return f"{self.settings}: {gap} points ({low} to {high})"
 
 
-_FEW = " So few seeds hardly show how much another seed would change: the intervals are rather too narrow."
+def _caution(fewest: int) -> str:
+    """What few seeds leave open."""
+    if fewest == 1:
+        return " With one seed, an interval shows the luck of the reviews alone, not that of the seed."
+    if fewest < 5:
+        return (
+            " So few seeds hardly show what another seed would change: the intervals are rather too narrow."
+        )
+    return ""
+
+
+def _seeds(counts: Iterable[int]) -> str:
+    counts = sorted(set(counts))
+    return "one seed" if counts == [1] else f"{' or '.join(map(str, counts))} seeds"
 
 
 def finding(gap: float, low: float, high: float) -> Finding:
@@ -166,13 +188,13 @@ def advice(paths: Iterable[Path]) -> str:
     paths = list(paths)
     found = [change for path in paths for change in changes(path)]
     tables = [read_sweep(path)[1] for path in paths]
-    seeds = sorted({int(count) for table in tables for count in table["seeds"]})
+    counts = {int(count) for table in tables for count in table["seeds"]}
     parts = [
         "# What other constants give",
         "Each line changes constants of one run and nothing else, and compares the best epoch on "
-        f"the same test reviews, with {' or '.join(map(str, seeds))} seeds. Differences are in percentage "
+        f"the same test reviews, with {_seeds(counts)}. Differences are in percentage "
         "points, each with its interval. They hold for the base, the reviews and the epochs that they were "
-        "measured with, and may be others elsewhere." + (_FEW if min(seeds) < 5 else ""),
+        "measured with, and may be others elsewhere." + _caution(min(counts)),
     ]
     for kind, title in _ADVICE.items():
         lines = [f"- `{change.run}`, {change}" for change in found if change.finding == kind]
@@ -211,19 +233,19 @@ def sweep_markdown(path: Path) -> str:
     said = [_sentence(change) for change in changes(path)]
     compared = ""
     if said:
-        seeds, share = int(table["seeds"].min()), f"{100 * CONFIDENCE:.0f} %"
+        counts, share = {int(count) for count in table["seeds"]}, f"{100 * CONFIDENCE:.0f} %"
         compared = (
-            f"Difference from the run's own constants, with {seeds} seeds on the same test reviews. The "
+            f"Difference from the run's own constants, with {_seeds(counts)} on the same test reviews. The "
             f"intervals come from resampling seeds and reviews; together they hold all true differences in "
-            f"{share} of all cases.{_FEW if seeds < 5 else ''}\n\n"
+            f"{share} of all cases.{_caution(min(counts))}\n\n"
             + "\n".join(f"- {sentence}" for sentence in said)
             + "\n\n"
         )
     return (
         f"# Sweep of {run}\n\n{compared}{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
         "*Best epoch* is chosen on the test reviews, as the assignment has it; the last epoch involves no "
-        "choice. *Pareto front*: no other combination is at least as accurate with fewer trainable "
-        "parameters.\n"
+        "choice. *Pareto front*: no other combination is better in accuracy or in trainable parameters "
+        "without being worse in the other.\n"
     )
 
 
@@ -267,19 +289,34 @@ def sweep_plot(path: Path, target: Path) -> None:
 
 
 def _draw(ax: Any, table: pd.DataFrame, cost: str) -> None:
-    """One panel: a colour for each value of the last setting if there are two, a label for the first."""
-    swept, front = _swept(table), table[table["front"]]
-    groups = [(None, table)] if len(swept) == 1 else table.groupby(swept[-1], sort=False)
-    for (value, group), (colour, marker) in zip(groups, _SERIES * len(table), strict=False):
-        error = group["deviation"].fillna(0)
+    """One panel: a colour for each value of the last setting if there are several, a label for the others."""
+    swept = _swept(table)
+    groups = [(None, table)] if len(swept) == 1 else list(table.groupby(swept[-1], sort=False))
+    measured = cost == "seconds"
+    logarithmic = not measured and table[cost].max() > 8 * table[cost].min()
+    for place, (value, group) in enumerate(groups):
+        colour, marker = _SERIES[place % len(_SERIES)]
+        # Side by side where they would cover each other.
+        x = group[cost] * (1 if measured else _ASIDE ** (place - (len(groups) - 1) / 2))
         name = None if value is None else _short(value)
-        ax.errorbar(group[cost], group["mean"], error, fmt=marker, color=colour, capsize=3, label=name, ms=5)
-    ax.plot(front[cost], front["mean"], "o", markersize=12, markerfacecolor="none", color="black", lw=0)
-    for _, row in table.iterrows():
-        text = ", ".join(_short(row[name]) for name in (swept if len(swept) == 1 else swept[:-1]))
-        ax.annotate(text, (row[cost], row["mean"]), xytext=(7, 5), textcoords="offset points", fontsize=7)
-    if cost != "seconds" and table[cost].max() > 8 * table[cost].min():
+        error = group["deviation"].fillna(0)
+        ax.errorbar(x, group["mean"], error, fmt=marker, color=colour, capsize=2, label=name, ms=5, lw=1)
+        front = group["front"].to_numpy(dtype=bool)
+        ax.plot(x[front], group["mean"][front], "o", ms=12, mfc="none", color="black", mew=0.8)
+        if measured or len(groups) == 1:
+            for at, (_, row) in zip(x, group.iterrows(), strict=True):
+                text = ", ".join(_short(row[name]) for name in swept[: max(1, len(swept) - 1)])
+                ax.annotate(text, (at, row["mean"]), (7, 5), textcoords="offset points", fontsize=7)
+    if logarithmic:
         ax.set_xscale("log")
+    if not measured:
+        at = sorted(set(table[cost]))
+        ax.set_xticks(at, [f"{value:,.0f}" for value in at], rotation=40, ha="right", fontsize=7)
+        ax.minorticks_off()
     ax.grid(alpha=0.3)
     ax.margins(x=0.14, y=0.15)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+# By how much values beside each other are moved apart, as a factor: the axis is logarithmic or nearly so.
+_ASIDE = 1.07
