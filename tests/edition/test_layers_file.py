@@ -4,9 +4,11 @@ import os
 import sys
 
 import pytest
+from transformers import T5Config
 
 from peft_scratch.edition import layers_file
 from peft_scratch.errors import UserError
+from peft_scratch.methods import lora
 
 
 @pytest.fixture
@@ -85,3 +87,15 @@ def test_the_whole_kit_uses_no_students_code():
     import peft_scratch.experiments.session  # noqa: F401
 
     assert not layers_file.in_use()
+
+
+def test_a_method_asks_for_its_own_formulas_only(monkeypatch):
+    """Whoever has written LoRA alone can train it."""
+
+    def blank():
+        raise NotImplementedError("feed_forward_layers is still blank.")
+
+    monkeypatch.setattr(lora, "feed_forward_layers", blank)
+    assert lora.LoRA(8).derivation(T5Config()).value == 294_912
+    with pytest.raises(NotImplementedError):
+        lora.LoRA(8, targets=("wi",)).derivation(T5Config())

@@ -55,6 +55,15 @@ for module in pkgutil.walk_packages(peft_scratch.__path__, "peft_scratch."):
 """
 
 
+#: The first cells of a notebook, while nothing is written yet.
+_OPEN = """
+import tempfile
+from peft_scratch.notebook.start import open_session
+with tempfile.TemporaryDirectory() as folder:
+    open_session("smoke", 0, folder, notebook=5)
+print("OPENED")
+"""
+
 #: As the command does, in a process that has imported everything already.
 _SELF_CHECK = """
 from peft_scratch.cli import app
@@ -158,9 +167,11 @@ def test_there_is_no_result_no_weight_file_and_no_report(edition):
 
 
 def test_the_blank_edition_is_imported_and_fails_every_check_with_a_sentence(edition):
-    done = _run(edition, "-c", _IMPORT_ALL + _SELF_CHECK)
+    done = _run(edition, "-c", _IMPORT_ALL + _OPEN + _SELF_CHECK)
     assert done.returncode == 1, done.stderr[-2000:]
-    lines = done.stdout.strip().split("\n")
+    opened, _, checked = done.stdout.partition("OPENED\n")
+    assert "for this notebook's runs" in opened
+    lines = checked.strip().split("\n")
     assert len(lines) == sum(map(len, CHECKS.values()))
     assert all(re.fullmatch(r"not yet  [\w.]+: .+\.", line) for line in lines), done.stdout
 
@@ -192,6 +203,8 @@ def test_every_blank_has_a_check_a_task_and_points(edition):
                 compile(source, path.name, "exec")
                 assert "proofs" not in source and "session.ask" not in source
                 tasks += re.findall(r'^check\("(\w+)"\)$', source)
+            else:
+                assert "The code shows" not in source and "This is the bottleneck, and" not in source
         assert sum("This cell is still blank." in "".join(cell["source"]) for cell in cells) == 1
     assert sorted(tasks) == sorted(blank.name for blank in BLANKS)
 

@@ -10,6 +10,16 @@ WHERE = {1: "idea", 2: "idea", 3: "idea", 4: "idea", 5: "idea"}
 #: Cells that show an answer.
 LEFT_OUT = {5: ("trap-init", "trap-init-code")}
 
+#: Sentences that are left out of the idea: they announce the code, which stands below the tasks, or answer one.
+IDEA_WITHOUT = {
+    (2, "idea"): r"The code shows the initialisation, the rows, and where they enter the model:",
+    (3, "idea"): r"T5 has\s+one feed-forward layer in each block of its encoder and its decoder\.(?s:.*)",
+    (5, "idea"): r"The code shows the maths first, then the layer that adds it to a linear layer:",
+}
+
+#: What stands above the code that a notebook shows.
+YOUR_CODE = {0: "Your code, as the kit has it now:", 4: "The code that calls yours:"}
+
 #: What a marked cell of a notebook asks for.
 ASKED_IN_CELLS = {
     (1, "count-code"): "the number of parameters of a T5 of `config`, derived by hand; return it.",

@@ -7,7 +7,14 @@ import re
 from typing import Any
 
 from peft_scratch.edition.blanks import BLANKS, Blank
-from peft_scratch.edition.notebook_texts import ASKED_IN_CELLS, LEFT_OUT, REPLACED, WHERE
+from peft_scratch.edition.notebook_texts import (
+    ASKED_IN_CELLS,
+    IDEA_WITHOUT,
+    LEFT_OUT,
+    REPLACED,
+    WHERE,
+    YOUR_CODE,
+)
 from peft_scratch.edition.solutions import regions, without_markers
 
 #: A code cell that has one of these is left out, with the text before it: it compares with the solution's
@@ -52,6 +59,8 @@ def _changed(cell: Cell, source: str, number: int, solved: bool, seed_per_studen
     key = (number, cell["id"])
     if cell["cell_type"] == "markdown":
         source = REPLACED.get(key, source)
+        if key in IDEA_WITHOUT:
+            source = re.sub(IDEA_WITHOUT[key], "", source).rstrip()
         if cell["id"] == "title":
             source = re.sub(r"^\[!\[Open in Colab\].*\n\n", "", source)
     else:
@@ -114,15 +123,24 @@ def _tasks(number: int) -> list[Cell]:
             f"## Yours: `layers.py`\n\nIn this notebook you write {_counted(len(blanks), 'piece')} of code, "
             f"for {points} points. They stand in `layers.py`, beside the folder `notebooks`, with what is "
             "asked, the shapes and where to read. Write one, save the file, run the cell under it. The cell "
-            "says what is wrong and where to read. The kit then trains, counts and saves with your code.",
+            "says what is wrong and where to read. The kit then trains, counts and saves with your code. "
+            "Times above are rough until then.\n\nIn Colab, the file browser on the left opens "
+            "`peft-scratch/layers.py`. Download the file before you leave: it is lost with the machine. Next "
+            "time, upload it into the same place.",
         )
     ]
+    earlier = [f'"{blank.name}"' for blank in BLANKS if blank.group == "rest" and blank.notebook < number]
+    if earlier and number != 4:  # the library of notebook 4 finds its places itself
+        cells += [
+            _markdown("earlier", "What you wrote for notebook 2 is used here too:"),
+            _code("check-earlier", f"check({', '.join(earlier)})"),
+        ]
     for blank in blanks:
         cells += [
             _markdown(f"task-{blank.name}".replace("_", "-"), _task(blank)),
             _code(f"check-{blank.name}".replace("_", "-"), f'check("{blank.name}")'),
         ]
-    return cells
+    return [*cells, _markdown("your-code", YOUR_CODE.get(number, YOUR_CODE[0]))]
 
 
 def _task(blank: Blank) -> str:

@@ -232,12 +232,12 @@ class LoRA(Method):
                 f"its layers are {', '.join((*_IN_ATTENTION, *_IN_FEED_FORWARD))}."
             )
         steps, wholes = [], []
-        for block, layers, blocks, other in (
-            ("attention blocks", _IN_ATTENTION, attention_blocks(), "i"),
-            ("feed-forward layers", _IN_FEED_FORWARD, feed_forward_layers(), "f"),
+        for block, layers, count, other in (
+            ("attention blocks", _IN_ATTENTION, attention_blocks, "i"),
+            ("feed-forward layers", _IN_FEED_FORWARD, feed_forward_layers, "f"),
         ):
             if hit := [target for target in targets if target in layers]:
-                update = parameters_of_an_update(other)
+                blocks, update = count(), parameters_of_an_update(other)
                 times = f"{len(hit)}·" if len(hit) > 1 else ""
                 whole = step(f"{_listed(hit)} of all blocks", f"({blocks})·{times}({update})", sizes)
                 shapes = f"an update: A (d, r) and B (r, {other})"
