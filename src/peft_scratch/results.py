@@ -47,6 +47,27 @@ class Environment(_Part):
     precision: str
 
 
+class Source(_Part):
+    """Where the base or the reviews come from.
+
+    Attributes:
+        name: of the Hub's repository, of the installed package, or of a folder.
+        revision: the Hub's commit, or the package's version; a folder has none.
+        sha256: of the file of weights; of the labelled texts that the run trains on and is tested on.
+    """
+
+    name: str
+    revision: str | None = None
+    sha256: str | None = None
+
+
+class Sources(_Part):
+    """What a number depends on that does not lie in this repository; older results have no such record."""
+
+    base: Source
+    reviews: Source | None = None
+
+
 class Config(_Part):
     """Everything that the weights of a run depend on; `fingerprint` is a hash of it."""
 
@@ -176,6 +197,7 @@ class Result(_Part):
     malformed: float
     notebook: int | None = None
     environment: Environment | None = None
+    sources: Sources | None = None
     mistakes: list[int] = []
 
     @property
@@ -229,6 +251,7 @@ class SmallDataResult(_Part):
     reviews: int
     epochs: int
     environment: Environment | None = None
+    sources: Sources | None = None
     config: dict[str, Any]
     runs: list[SmallDataRun]
 

@@ -30,7 +30,7 @@ from nbformat import NotebookNode
 from pypdf import PdfReader
 from transformers import T5Config, T5ForConditionalGeneration
 
-from peft_scratch.assignment import BASELINES, NOTEBOOKS, RUNS, TEN
+from peft_scratch.assignment import BASELINES, HUB_BASE, HUB_REVIEWS, NOTEBOOKS, REVISIONS, RUNS, TEN
 from peft_scratch.paths import ROOT
 from peft_scratch.pretraining.tokenizer import train_tokenizer
 from peft_scratch.reporting.tables import parameters
@@ -236,6 +236,10 @@ def test_it_takes_minutes(course):
 def test_the_results_are_those_of_the_course(course):
     results = read_results(course[0] / "report" / "results")
     assert set(results) == {*TEN, *BASELINES}
+    for result in results.values():
+        sources = result.sources
+        assert (sources.base.name, sources.reviews.name) == (HUB_BASE, HUB_REVIEWS)
+        assert (sources.base.revision, sources.reviews.revision) == tuple(REVISIONS.values())
     for name, (added, trained, whole) in COUNTS.items():
         result = results[name]
         found = {count: getattr(result.parameters, count) for count in ("added", "trainable", "whole")}

@@ -17,7 +17,7 @@ from peft_scratch.assignment import MAX_LENGTH, Profile, Run, find_run
 from peft_scratch.data.batches import Collator
 from peft_scratch.data.reviews import Reviews
 from peft_scratch.data.tokens import label_ids, tokenise
-from peft_scratch.experiments.base_model import base_bytes, base_fingerprint
+from peft_scratch.experiments.base_model import base_bytes
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.measurements import measure
 from peft_scratch.experiments.settings import change, configuration, fingerprint, prompt_rows
@@ -26,7 +26,7 @@ from peft_scratch.libraries import method_of
 from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
 from peft_scratch.methods.checkpoint import serialised
 from peft_scratch.paths import shown
-from peft_scratch.results import Disk, Files, RunResult, write_result
+from peft_scratch.results import Disk, Files, RunResult, Sources, write_result
 from peft_scratch.training.checkpoints import History, restore, trainable_state
 from peft_scratch.training.evaluation import Predictions
 from peft_scratch.training.trainer import Trainer
@@ -63,11 +63,11 @@ class PreparedRun:
         session.recipe.cast_frozen(tuned.model)
         return cls(session, run, profile, float(learning_rate), tuned, bool(settings))
 
-    @functools.cached_property  # the base's file is hashed for it
+    @functools.cached_property
     def configuration(self) -> dict[str, Any]:
         """Everything that the weights of this run depend on."""
         seed, recipe = self.session.seed, self.session.recipe.name
-        base = base_fingerprint(self.profile)
+        base = self.session.base_source.sha256
         return configuration(self.run, self.profile, self.learning_rate, seed, base, recipe)
 
     @property
@@ -89,6 +89,10 @@ class PreparedRun:
         """What the model as it stands says of the reviews of `collator`."""
         model = self.tuned.model.to(self.session.accelerator.device)
         return self.session.predict(model, collator, self.profile.batch_size, **options)
+
+    def sources(self, reviews: Reviews) -> Sources:
+        """Where the base and `reviews` come from, as the result records it."""
+        return Sources(base=self.session.base_source, reviews=reviews.source)
 
     def trainer(self) -> Trainer:
         """A trainer of this run's model with its learning rate."""
@@ -184,6 +188,7 @@ class PreparedRun:
             "fingerprint": fingerprint(config),
             "config": config,
             "reviews": {"train": len(reviews.train), "test": len(reviews.test)},
+            "sources": self.sources(reviews),
             "environment": environment(self.session.accelerator.device, self.session.precision),
             "parameters": {
                 "added": by_hand.value,

@@ -22,7 +22,7 @@ from peft_scratch.data.batches import Collator
 from peft_scratch.data.reviews import Reviews, load_reviews
 from peft_scratch.data.tokens import label_ids, tokenise_cached
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.base_model import load_base
+from peft_scratch.experiments.base_model import base_source, load_base
 from peft_scratch.experiments.baselines import bag_of_words
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.estimate import Rates, measure_rates
@@ -33,7 +33,7 @@ from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.experiments.summary import summary
 from peft_scratch.files import alone_in
 from peft_scratch.paths import DRIVE
-from peft_scratch.results import Result, RunResult, read_results, write_result
+from peft_scratch.results import Result, RunResult, Source, Sources, read_results, write_result
 from peft_scratch.training.evaluation import Predictions, predict
 from peft_scratch.training.recipe import Recipe, find_recipe
 
@@ -137,6 +137,10 @@ class Session:
     def base(self) -> T5ForConditionalGeneration:
         """A fresh copy of the base model in float32, with nothing in it."""
         return load_base(self.profile)[0]
+
+    @functools.cached_property  # the base's file is hashed for it
+    def base_source(self) -> Source:
+        return base_source(self.profile)
 
     def frozen_base(self) -> torch.nn.Module:
         """The base as the methods find it: frozen, and held in the recipe's precision."""
@@ -258,6 +262,7 @@ class Session:
             notebook=1,
             profile=self.profile.name,
             environment=environment(self.accelerator.device, self.precision),
+            sources=Sources(base=self.base_source, reviews=self.reviews.source),
             accuracy={"best": scores["accuracy"]},
             malformed=scores["malformed"],
             mistakes=predictions.mistakes,
