@@ -52,7 +52,7 @@ report: $(INSTALLED)  ## make the report from the results that are there, with N
 	$(BIN)/peft-scratch report $(PLACE) $(STUDENT)
 
 submit: $(INSTALLED)  ## check your files and pack the three to hand in: NAME="Ada Lovelace" NUMBER=400123456
-	$(BIN)/peft-scratch submit --number "$(NUMBER)" --name "$(NAME)" $(if $(OUTPUT),--output "$(OUTPUT)")
+	$(BIN)/peft-scratch submit --number "$(NUMBER)" --name "$(NAME)" $(PLACE)
 
 submission: submit  # the name of this target in earlier versions
 

@@ -6,7 +6,6 @@ Imports stand inside the commands: torch alone takes seconds, and help should no
 from __future__ import annotations
 
 import errno
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -20,9 +19,10 @@ from peft_scratch.assignment import RUNS, find_profile, find_run
 from peft_scratch.console import make_printable
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
-from peft_scratch.experiments import cli_sweep
+from peft_scratch.experiments import cli_settings, cli_sweep
 from peft_scratch.files import REFUSED
 from peft_scratch.home import do_without_home
+from peft_scratch.paths import shown
 from peft_scratch.submission import commands as submission
 
 if TYPE_CHECKING:
@@ -115,7 +115,11 @@ def run(
     recipe: Recipe = "fast",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=NUMBER", help="Change a constant; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="NAME=NUMBER",
+            help="Change a constant; may be repeated. `--set --help` lists them.",
+        ),
     ] = None,
     seeds: Seeds = "",
     engine: cli_sweep.EngineName = "here",
@@ -132,7 +136,10 @@ def run(
 
     Without: execute the five notebooks, which train the ten runs, then make the tables and the report.
     """
-    changes = dict(_setting(text) for text in settings or ())
+    if cli_settings.asks_for_help(settings or ()):
+        typer.echo(cli_settings.listing([] if run_ids == ["all"] else run_ids or [], profile))
+        return
+    changes = dict(map(cli_settings.setting, settings or ()))
     chosen = list(RUNS) if run_ids == ["all"] else run_ids or []
     for run_id in chosen:
         find_run(run_id)
@@ -176,12 +183,16 @@ def _train(
         change(find_run(run_id), session.profile, changes)
     _say(str(session))
     for run_id in chosen:
-        _say(f"\n{run_id}")
-        accuracy = session.prepare(run_id, changes).train().accuracy
+        prepared = session.prepare(run_id, changes)
+        _say(f"\n{prepared.run.id}: {prepared.run.title}")
+        if changes:
+            _say(cli_settings.changed(run_id, session.profile, changes))
+        accuracy = prepared.train().accuracy
         _say(
             f"best epoch {_percent(accuracy.best)}, last {_percent(accuracy.last)}, "
             f"validation-chosen {_percent(accuracy.validation_chosen)}"
         )
+        _say(f"result: {shown(prepared.result_path)}")
 
 
 def _train_many(
@@ -319,17 +330,6 @@ def _seconds(budget: str) -> float:
     if match is None or float(match[1]) == 0:
         raise UserError(f"A budget is a number and s, m or h, such as 90s, 2m or 1.5h, not {budget!r}.")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def _setting(text: str) -> tuple[str, int | float]:
-    name, _, value = text.partition("=")
-    try:
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError
-    except ValueError:
-        raise UserError(f"--set needs NAME=NUMBER, such as rank=4, not {text!r}.") from None
-    return name, int(value) if re.fullmatch(r"[+-]?\d+", value) else number
 
 
 def _percent(share: float) -> str:

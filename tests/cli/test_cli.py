@@ -189,18 +189,36 @@ def test_run_leaves_result_and_weights(output):
     assert result["config"]["seed"] == 1
     assert (folder / "weights" / "adapter.pt").exists()
     assert "smoke, because it was asked for" in printed
+    assert f"result: {folder / 'report' / 'results' / 'adapter_scratch_b8.json'}" in printed
     assert f"best epoch {100 * result['accuracy']['best']:.1f} %" in printed
 
 
 def test_a_changed_constant_reaches_the_run_and_keeps_it_apart(tmp_path):
     settings = ("--set", "bottleneck=3", "--set", "learning_rate=1e-2", "--set", "epochs=1")
-    _run("run", "adapter_scratch_b8", "--profile", "smoke", "--output", tmp_path, *settings)
+    printed = _run("run", "adapter_scratch_b8", "--profile", "smoke", "--output", tmp_path, *settings)
     (kept,) = (tmp_path / "runs").glob("*/result.json")
+    title = "Adapter, from scratch, b = 3, learning_rate = 0.01, epochs = 1"
+    assert f"adapter_scratch_b3: {title}\n" in printed
+    changed = "bottleneck = 3 (8 otherwise), learning_rate = 0.01 (0.001 otherwise), epochs = 1 (2 otherwise)"
+    assert f"changed: {changed}\n" in printed
+    assert f"result: {kept}\n" in printed
     config = json.loads(kept.read_text())["config"]
     assert config["hyperparameters"] == {"bottleneck": 3}
     assert (config["learning_rate"], config["epochs"]) == (0.01, 1)
     assert not (tmp_path / "report").exists()
     assert not (tmp_path / "weights").exists()
+
+
+def test_what_can_be_set_is_listed():
+    printed = _run("run", "lora_peft_r1", "--profile", "course", "--set", "--help")
+    listed = dict(line.split() for line in printed.splitlines() if line.startswith("  "))
+    assert listed == {
+        **{"rank": "1", "alpha": "4.0", "scaling": "4.0", "learning_rate": "0.0001", "max_tokens": "256"},
+        **{"train_reviews": "all", "test_reviews": "all", "epochs": "10", "batch_size": "32"},
+    }
+    printed = _run("run", "--profile", "offline", "--set", "--help")
+    for line in ("full, in the offline profile:", "  virtual_tokens  10", "  bottleneck      8", "  rank "):
+        assert line in printed
 
 
 def test_baselines_print_and_keep_three_numbers(tmp_path):

@@ -25,6 +25,7 @@ from peft_scratch.files import write_atomically
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
 from peft_scratch.methods.checkpoint import serialised
+from peft_scratch.methods.soft_prompt import tokens_left
 from peft_scratch.paths import shown
 from peft_scratch.results import Disk, Files, RunResult, Sources, write_result
 from peft_scratch.training.checkpoints import History, restore, trainable_state
@@ -76,6 +77,13 @@ class PreparedRun:
         return self.session.run_folder(self.run.id, fingerprint(self.configuration))
 
     @property
+    def result_path(self) -> Path:
+        """Where the result lies: a changed run's with its weights, apart from the ten."""
+        if self.changed:
+            return self.folder / "result.json"
+        return self.session.results_folder / f"{self.run.id}.json"
+
+    @property
     def reviews(self) -> Reviews:
         """The session's, or others if the user changed how many."""
         same = self.profile == self.session.profile
@@ -83,7 +91,13 @@ class PreparedRun:
 
     def collator(self, split: Any) -> Collator:
         """The reviews of `split`, cut to what the run's virtual tokens leave of an input."""
-        return self.session.collator(split, self.profile.max_tokens - prompt_rows(self.run))
+        return self.session.collator(split, self.text_tokens)
+
+    @property
+    def text_tokens(self) -> int:
+        """How many tokens of a review the model reads."""
+        rows, most = prompt_rows(self.run), self.profile.max_tokens
+        return tokens_left(most, rows) if rows else most
 
     def predict(self, collator: Collator, **options: Any) -> Predictions:
         """What the model as it stands says of the reviews of `collator`."""
@@ -145,7 +159,7 @@ class PreparedRun:
     def leanings(self, texts: Sequence[str]) -> Tensor:
         """By how many nats the model prefers `positive` to `negative` after each of `texts` (B,)."""
         session = self.session
-        tokens = tokenise(list(texts), session.tokenizer, self.profile.max_tokens - prompt_rows(self.run))
+        tokens = tokenise(list(texts), session.tokenizer, self.text_tokens)
         targets = label_ids(session.tokenizer)
         collator = Collator(tokens, [0] * len(tokens), targets, session.tokenizer.pad_token_id)
         negative, positive = (target[0] for target in targets)
@@ -225,7 +239,7 @@ class PreparedRun:
             return
         if run.weight_file and not self.session.extra_seed:
             save_delta(model, output / "weights" / run.weight_file)
-        write_result(self.session.results_folder / f"{run.id}.json", result)
+        write_result(self.result_path, result)
 
 
 def scores(predictions: Predictions, validation: list[bool]) -> dict[str, Any]:

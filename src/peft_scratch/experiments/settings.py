@@ -64,6 +64,21 @@ def _renamed(run: Run, original: Run, settings: dict[str, Any]) -> Run:
     return replace(run, id=run_id, changes=others)
 
 
+def settings_of(run: Run, profile: Profile) -> dict[str, Any]:
+    """What `change` can change with a number, by name, with its value in `run` and `profile`."""
+    method = method_of(run)
+    numbers = {
+        field.name: getattr(method, field.name)
+        for field in fields(method)
+        if isinstance(getattr(method, field.name), (int, float))
+    }
+    if "alpha" in numbers:
+        numbers["scaling"] = numbers["alpha"] / numbers["rank"]
+    sizes = {name: getattr(profile, name) for name in _PROFILE_SETTINGS}
+    everything = {name: "all" for name, size in sizes.items() if size is None}
+    return {**numbers, "learning_rate": run.learning_rate_in(profile), **sizes, **everything}
+
+
 #: Ways to start a soft prompt, by the name that `--set initialiser=...` takes.
 INITIALISERS = {function.__name__: function for function in (first_rows, sampled_vocabulary, random_uniform)}
 

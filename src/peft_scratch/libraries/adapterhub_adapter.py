@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -26,8 +27,10 @@ def reduction_factor(width: int, bottleneck: int) -> float:
     methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(D // reduction_factor)`, and in floating
     point 512 // (512 / 5) is 4. With D / (K + 0.5) it always rounds down to K.
     """
+    # BEGIN SOLUTION
     exact = width / bottleneck
     return exact if width // exact == bottleneck else width / (bottleneck + 0.5)
+    # END SOLUTION
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,7 @@ class AdapterHubAdapter(Adapter):
                 "takes it."
             )
         adapters = import_adapters()
-        reduction = reduction_factor(model.config.d_model, self.bottleneck)
-        add_active(model, adapters.SeqBnConfig(reduction_factor=reduction))
+        add_active(model, bottleneck_config(adapters, model.config.d_model, self.bottleneck))
         end = f".adapters.{NAME}"
         places = [name.removesuffix(end) for name, _ in model.named_modules() if name.endswith(end)]
         if model.dtype != torch.float32:
@@ -77,14 +79,38 @@ def add_active(model: T5ForConditionalGeneration, config: object) -> None:
     training = model.training
     initialise(model)
     with torch.device(model.device):
-        model.add_adapter(NAME, config=config)
         # model_mixin.py, forward_context: activated by `train_adapter` alone, it would first warn that
         # no adapter is active.
         model.adapters_config.active_setup = adapters.Stack(NAME)
-        model.train_adapter(NAME)
+        adapter_by_adapterhub(model, NAME, config)
     model.train(training)  # model_mixin.py, train_adapter turns dropout on
     # A forgotten activation is silent: the model then runs, and trains nothing.
     assert model.active_adapters is not None and model.active_adapters.first() == NAME
+
+
+def bottleneck_config(adapters: ModuleType, width: int, bottleneck: int) -> object:
+    """The configuration of AdapterHub's bottleneck with a middle of `bottleneck` numbers (Pfeiffer).
+
+    Args:
+        adapters: the package.
+        width: D of the model.
+    """
+    # BEGIN SOLUTION
+    return adapters.SeqBnConfig(reduction_factor=reduction_factor(width, bottleneck))
+    # END SOLUTION
+
+
+def adapter_by_adapterhub(model: T5ForConditionalGeneration, name: str, config: object) -> None:
+    """Add an adapter called `name` to `model`, freeze all else, and have each forward pass use it.
+
+    Args:
+        model: after `adapters.init`.
+        config: as `bottleneck_config` makes it.
+    """
+    # BEGIN SOLUTION
+    model.add_adapter(name, config=config)
+    model.train_adapter(name)
+    # END SOLUTION
 
 
 def initialise(model: T5ForConditionalGeneration) -> None:

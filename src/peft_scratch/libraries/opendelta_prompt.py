@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -68,7 +69,7 @@ class OpenDeltaPrompt(Method):
         # the default device, and if the rows have to move, their `.to(device)` turns the parameter into an
         # ordinary tensor. With the model's device as the default, neither is a problem.
         with torch.device(model.device):
-            opendelta.SoftPromptModel(model, soft_token_num=self.virtual_tokens, token_init=True)
+            prompt_by_opendelta(opendelta, model, self.virtual_tokens)
         assert torch.equal(model.get_parameter(_PARAMETER), rows), "OpenDelta started from other rows"
         # `freeze_module()` is left out on purpose: basemodel.py, set_active_state_dict would shorten what
         # `model.state_dict()` returns. The kit freezes by parameter names.
@@ -86,6 +87,17 @@ class OpenDeltaPrompt(Method):
     def derivation(self, config: T5Config) -> Derivation:
         """As from scratch: `N·d`."""
         return self._from_scratch().derivation(config)
+
+
+def prompt_by_opendelta(opendelta: ModuleType, model: T5ForConditionalGeneration, rows: int) -> None:
+    """Put OpenDelta's prompt of `rows` rows into `model`, in place; the rows start from the vocabulary.
+
+    Args:
+        opendelta: the package.
+    """
+    # BEGIN SOLUTION
+    opendelta.SoftPromptModel(model, soft_token_num=rows, token_init=True)
+    # END SOLUTION
 
 
 def _refuse_copy(protocol: int) -> tuple:

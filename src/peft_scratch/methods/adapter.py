@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
-from peft_scratch.methods.derivation import Derivation, letters, step
+from peft_scratch.methods.derivation import Derivation, feed_forward_layers, letters, step
 from peft_scratch.methods.injection import find_in_blocks, refuse_second_injection, replace
 from peft_scratch.methods.method import Method, require_positive_int
 from peft_scratch.methods.parameters import is_own
@@ -44,22 +44,30 @@ class Bottleneck(nn.Module):
 
     def __init__(self, width: int, bottleneck: int, device: torch.device | None = None) -> None:
         super().__init__()
+        # BEGIN SOLUTION
         down = nn.Linear(width, bottleneck, device=device, dtype=torch.float32)
         up = nn.Linear(bottleneck, width, device=device, dtype=torch.float32)
         nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
         for zero in (down.bias, up.weight, up.bias):
             nn.init.zeros_(zero)
         self.sharif_llm_adapter = nn.Sequential(down, nn.ReLU(), up)
+        # END SOLUTION
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, D)` -> `(B, T, D)`."""
+        # BEGIN SOLUTION
         down, relu, up = self.sharif_llm_adapter
         middle = relu(_linear(x, down))  # (B, T, D) -> (B, T, K)
         return _linear(middle, up)  # (B, T, K) -> (B, T, D)
+        # END SOLUTION
 
 
+# BEGIN SOLUTION
 def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
     return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+
+
+# END SOLUTION
 
 
 # 2. The composition
@@ -90,8 +98,10 @@ class AdaptedLayerFF(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """`(B, T, D)` -> `(B, T, D)`."""
         x = hidden_states
+        # BEGIN SOLUTION
         fx = self.dropout(self.DenseReluDense(self.layer_norm(x)))  # (B, T, D)
         return (self.adapter(fx + x) + fx) + x
+        # END SOLUTION
 
 
 # 3. The injection
@@ -121,8 +131,7 @@ class Adapter(Method):
             UserError: the model has no T5 feed-forward layer, or carries a method already.
         """
         refuse_second_injection(model)
-        inner = find_in_blocks(model, ("DenseReluDense",), nn.Module)
-        places = [name.rpartition(".")[0] for name in inner]
+        places = adapter_places(model)
         for name in places:
             replace(model, name, AdaptedLayerFF(model.get_submodule(name), self.bottleneck))
         return model, places
@@ -132,13 +141,32 @@ class Adapter(Method):
         return is_own(name)
 
     def derivation(self, config: T5Config) -> Derivation:
-        """One bottleneck in every layer; on t5-small `(6 + 6)·(512·8 + 8 + 8·512 + 512)`."""
+        """One bottleneck for every feed-forward layer."""
         sizes = letters(config) | {"b": self.bottleneck}
-        bottleneck = "d·b + b + b·d + d"
+        layers, bottleneck = feed_forward_layers(), parameters_of_a_bottleneck()
         return Derivation(
             (
-                step("feed-forward layers, one in each layer", "E + D", sizes),
-                step("a bottleneck: down, its bias, up, its bias", bottleneck, sizes),
-                step("all of them", f"(E + D)·({bottleneck})", sizes),
+                step("feed-forward layers", layers, sizes),
+                step("a bottleneck", bottleneck, sizes),
+                step("all of them", f"({layers})·({bottleneck})", sizes),
             )
         )
+
+
+def adapter_places(model: nn.Module) -> list[str]:
+    """Dotted names of the layers that get an adapter: every feed-forward layer, in model order.
+
+    Raises:
+        UserError: the model has no T5 feed-forward layer.
+    """
+    # BEGIN SOLUTION
+    inner = find_in_blocks(model, ("DenseReluDense",), nn.Module)
+    return [name.rpartition(".")[0] for name in inner]
+    # END SOLUTION
+
+
+def parameters_of_a_bottleneck() -> str:
+    """How many parameters a bottleneck has, in letters: down, its bias, up, its bias."""
+    # BEGIN SOLUTION
+    return "d·b + b + b·d + d"
+    # END SOLUTION

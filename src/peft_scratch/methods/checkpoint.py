@@ -34,16 +34,23 @@ def save_delta(model: nn.Module, path: str | Path, declared: Callable[[str], boo
         UserError: no parameter is declared, or the file cannot be written.
     """
     path = Path(path)
-    tensors = {
-        # A clone, since torch.save would write the whole storage that a view looks into.
-        name: p.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
-        for name, p in declared_parameters(model, declared).items()
-    }
+    tensors = entries_of(model, declared)
     if not tensors:
         raise UserError(
             f"The model has no parameters of a method to save in {path}; apply a method to it first."
         )
     write_atomically(path, serialised(tensors))
+
+
+def entries_of(model: nn.Module, declared: Callable[[str], bool]) -> dict[str, Tensor]:
+    """What a file of `model` holds: the declared parameters by name, float32, on the CPU, no gradient."""
+    # BEGIN SOLUTION
+    return {
+        # A clone, since torch.save would write the whole storage that a view looks into.
+        name: p.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
+        for name, p in declared_parameters(model, declared).items()
+    }
+    # END SOLUTION
 
 
 def declared_parameters(model: nn.Module, declared: Callable[[str], bool]) -> dict[str, nn.Parameter]:

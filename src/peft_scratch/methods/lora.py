@@ -18,7 +18,14 @@ from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
-from peft_scratch.methods.derivation import Derivation, letters, step, total
+from peft_scratch.methods.derivation import (
+    Derivation,
+    attention_blocks,
+    feed_forward_layers,
+    letters,
+    step,
+    total,
+)
 from peft_scratch.methods.injection import find_in_blocks, last_part, refuse_second_injection, replace
 from peft_scratch.methods.method import Method, method_in, require_positive_int
 from peft_scratch.methods.parameters import is_own
@@ -44,8 +51,10 @@ def low_rank_update(x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
     Returns:
         `(B, T, E)`.
     """
+    # BEGIN SOLUTION
     down = x @ a * scaling  # (B, T, D) @ (D, R) -> (B, T, R)
     return down @ b  # (B, T, R) @ (R, E) -> (B, T, E)
+    # END SOLUTION
 
 
 def kaiming_uniform_down(features: int, rank: int, device: torch.device | None = None) -> Tensor:
@@ -56,9 +65,11 @@ def kaiming_uniform_down(features: int, rank: int, device: torch.device | None =
     R = 8, `kaiming_uniform_(A)` spreads over sqrt(6 / 8) = 0.87 in place of 1 / sqrt(512) = 0.044:
     some twenty times too large. So A is drawn on its side, then turned.
     """
+    # BEGIN SOLUTION
     lying = torch.empty(rank, features, device=device, dtype=torch.float32)  # (R, D)
     nn.init.kaiming_uniform_(lying, a=math.sqrt(5))  # bound: sqrt(6 / ((1 + 5) D)) = 1 / sqrt(D)
     return lying.T  # (D, R)
+    # END SOLUTION
 
 
 # 2. The composition
@@ -85,12 +96,14 @@ class LoRALinear(nn.Linear):
         self.bias = base.bias  # (E) or None
         self.rank = rank
         self.scaling = alpha / rank
+        # BEGIN SOLUTION
         # A and B lie in memory as loralib's and PEFT's (R, D) and (E, R) do: .T turns the view, not the
         # numbers. So their matrix products and ours take one road and agree to the last bit.
         device = base.weight.device
         self.sharif_llm_A = nn.Parameter(kaiming_uniform_down(self.in_features, rank, device))  # (D, R)
         up = torch.zeros(self.out_features, rank, device=device, dtype=torch.float32)  # (E, R)
         self.sharif_llm_B = nn.Parameter(up.T)  # (R, E)
+        # END SOLUTION
         # Holds W while the update is merged. A buffer moves with the model; not persistent, it stays
         # out of the state dict.
         self.register_buffer("weight_before_merge", None, persistent=False)
@@ -102,11 +115,13 @@ class LoRALinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, D)` -> `(B, T, E)`."""
+        # BEGIN SOLUTION
         y = F.linear(x, self.weight, self.bias)  # (B, T, E)
         if self.merged:
             return y
         a, b = self.sharif_llm_A.to(x.dtype), self.sharif_llm_B.to(x.dtype)  # (D, R), (R, E)
         return y + low_rank_update(x, a, b, self.scaling)
+        # END SOLUTION
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -115,11 +130,13 @@ class LoRALinear(nn.Linear):
         It pays at inference: one matrix product in place of three (section 4.1, "no additional
         inference latency"). A and B get no gradient while merged.
         """
+        # BEGIN SOLUTION
         if self.merged:
             return
         self.weight_before_merge = self.weight.detach().clone()
         update = (self.sharif_llm_A @ self.sharif_llm_B * self.scaling).T  # (D, R) @ (R, E) -> (E, D)
         self.weight.copy_(self.weight + update)
+        # END SOLUTION
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -127,9 +144,11 @@ class LoRALinear(nn.Linear):
 
         Subtracting the update would leave rounding errors, so `merge` keeps a copy of W instead.
         """
+        # BEGIN SOLUTION
         if self.merged:
             self.weight.copy_(self.weight_before_merge)
             self.weight_before_merge = None
+        # END SOLUTION
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         """As every layer's; while merged, with a B of zero, so that no one adds the update a second time."""
@@ -198,7 +217,7 @@ class LoRA(Method):
         return is_own(name)
 
     def derivation(self, config: T5Config) -> Derivation:
-        """A `(d, r)` and B `(r, i)` for every target; on t5-small `(6 + 2·6)·2·(512·8 + 8·512)`.
+        """A and B for every target.
 
         Targets in the feed-forward layers lead to or from f, its inner width, in place of i.
 
@@ -213,17 +232,29 @@ class LoRA(Method):
                 f"its layers are {', '.join((*_IN_ATTENTION, *_IN_FEED_FORWARD))}."
             )
         steps, wholes = [], []
-        for block, layers, blocks, update in (
-            ("attention blocks: a decoder layer has two", _IN_ATTENTION, "E + 2·D", "d·r + r·i"),
-            ("feed-forward layers, one in each layer", _IN_FEED_FORWARD, "E + D", "d·r + r·f"),
+        for block, layers, blocks, other in (
+            ("attention blocks", _IN_ATTENTION, attention_blocks(), "i"),
+            ("feed-forward layers", _IN_FEED_FORWARD, feed_forward_layers(), "f"),
         ):
             if hit := [target for target in targets if target in layers]:
+                update = parameters_of_an_update(other)
                 times = f"{len(hit)}·" if len(hit) > 1 else ""
                 whole = step(f"{_listed(hit)} of all blocks", f"({blocks})·{times}({update})", sizes)
-                shapes = f"an update: A (d, r) and B (r, {update[-1]})"
+                shapes = f"an update: A (d, r) and B (r, {other})"
                 steps += [step(block, blocks, sizes), step(shapes, update, sizes), whole]
                 wholes.append(whole)
         return Derivation((*steps, total(wholes)) if len(wholes) > 1 else tuple(steps))
+
+
+def parameters_of_an_update(other: str) -> str:
+    """How many parameters A and B have together, in letters, such as `d·r + r·i`.
+
+    Args:
+        other: the letter of the width besides d: i inside attention, f inside the feed-forward layer.
+    """
+    # BEGIN SOLUTION
+    return f"d·r + r·{other}"
+    # END SOLUTION
 
 
 # The linear layers of a T5 block; those of a gated feed-forward layer are numbered.

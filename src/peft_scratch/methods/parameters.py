@@ -73,10 +73,12 @@ def freeze_all_but(model: nn.Module, declared: Callable[[str], bool]) -> list[st
         ValueError: no name satisfies `declared`, so nothing would train.
     """
     chosen = []
+    # BEGIN SOLUTION
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(declared(name))
         if declared(name):
             chosen.append(name)
+    # END SOLUTION
     if not chosen:
         raise ValueError("no parameter of the model is declared by the method, so nothing would train")
     return chosen

@@ -38,7 +38,9 @@ def first_rows(embedding: Tensor, n: int, generator: torch.Generator | None = No
     For T5 these are the padding, end and unknown tokens, then the most frequent pieces.
     """
     _require_rows(n, len(embedding), "vocabulary")
+    # BEGIN SOLUTION
     return embedding[:n]  # (n, D)
+    # END SOLUTION
 
 
 def sampled_vocabulary(embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -97,12 +99,16 @@ class PromptRows(nn.Module):
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
+        # BEGIN SOLUTION
         self.prompt_emb = nn.Parameter(rows.detach().to(torch.float32, copy=True))  # (N, D)
+        # END SOLUTION
 
     def forward(self, embedded: Tensor) -> Tensor:
         """`(B, T, D)` -> `(B, N + T, D)`."""
+        # BEGIN SOLUTION
         prompt = self.prompt_emb.to(embedded.dtype).expand(len(embedded), -1, -1)  # (N, D) -> (B, N, D)
         return torch.cat([prompt, embedded], dim=1)  # (B, N + T, D)
+        # END SOLUTION
 
 
 # 2. The composition
@@ -163,9 +169,11 @@ def prepend_prompt(encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple
             "model.set_input_embeddings, which keeps the prompt."
         )
     embedded = table(ids) if embedded is None else embedded  # (B, T, D)
+    # BEGIN SOLUTION
     inputs["inputs_embeds"] = prompt(embedded)  # (B, N + T, D)
     if (mask := inputs.get("attention_mask")) is not None:
-        inputs["attention_mask"] = _lengthen(mask, len(prompt.prompt_emb))  # (B, N + T)
+        inputs["attention_mask"] = lengthened(mask, len(prompt.prompt_emb))  # (B, N + T)
+    # END SOLUTION
     return (), inputs
 
 
@@ -180,12 +188,16 @@ def lengthen_cross_attention_mask(
     mask, encoded = kwargs.get("encoder_attention_mask"), kwargs.get("encoder_hidden_states")
     if mask is None or encoded is None or mask.shape[1] + rows != encoded.shape[1]:
         return None
-    return args, {**kwargs, "encoder_attention_mask": _lengthen(mask, rows)}
+    # BEGIN SOLUTION
+    return args, {**kwargs, "encoder_attention_mask": lengthened(mask, rows)}
+    # END SOLUTION
 
 
-def _lengthen(mask: Tensor, rows: int) -> Tensor:
+def lengthened(mask: Tensor, rows: int) -> Tensor:
     """Put `rows` columns of ones before `mask`: `(B, T)` -> `(B, N + T)`, a new tensor."""
+    # BEGIN SOLUTION
     return torch.cat([mask.new_ones(len(mask), rows), mask], dim=1)
+    # END SOLUTION
 
 
 # 3. The injection
@@ -225,11 +237,7 @@ class SoftPrompt(Method):
             )
         model.encoder.embed_tokens = PromptedEmbedding(table, PromptRows(rows))
         model.encoder.set_input_embeddings = SetPromptedEmbedding(model.encoder)
-        model.encoder.register_forward_pre_hook(prepend_prompt, with_kwargs=True)
-        if "decoder" in stacks(model):  # an encoder alone returns its N + T rows to the caller
-            model.decoder.register_forward_pre_hook(
-                partial(lengthen_cross_attention_mask, rows=self.virtual_tokens), with_kwargs=True
-            )
+        hook_prompt(model, self.virtual_tokens)
         return model, ["encoder.embed_tokens"]
 
     def declares(self, name: str) -> bool:
@@ -237,11 +245,39 @@ class SoftPrompt(Method):
         return is_own(name)
 
     def derivation(self, config: T5Config) -> Derivation:
-        """`N·d`; on t5-small with ten rows, `10·512`."""
+        """Rows as wide as the model."""
         sizes = letters(config) | {"N": self.virtual_tokens}
-        return Derivation((step("rows as wide as the model", "N·d", sizes),))
+        return Derivation((step("rows as wide as the model", parameters_of_a_prompt(), sizes),))
 
     def hyperparameters(self) -> dict:
         """As for every method, with the initialiser by its name."""
         initialiser = getattr(self.initialiser, "func", self.initialiser)  # the function inside a partial
         return {"virtual_tokens": self.virtual_tokens, "initialiser": initialiser.__name__}
+
+
+def hook_prompt(model: T5ForConditionalGeneration, rows: int) -> None:
+    """Have the encoder put the prompt before its input, and the decoder lengthen its mask by `rows`.
+
+    The decoder reads the rows too, as part of the encoder's output; it gets none of its own.
+    """
+    # BEGIN SOLUTION
+    model.encoder.register_forward_pre_hook(prepend_prompt, with_kwargs=True)
+    if "decoder" in stacks(model):  # an encoder alone returns its N + T rows to the caller
+        model.decoder.register_forward_pre_hook(
+            partial(lengthen_cross_attention_mask, rows=rows), with_kwargs=True
+        )
+    # END SOLUTION
+
+
+def tokens_left(max_tokens: int, rows: int) -> int:
+    """How many tokens of an input of `max_tokens` are left for the text, since the rows count too."""
+    # BEGIN SOLUTION
+    return max_tokens - rows
+    # END SOLUTION
+
+
+def parameters_of_a_prompt() -> str:
+    """How many parameters the rows have, in letters."""
+    # BEGIN SOLUTION
+    return "N·d"
+    # END SOLUTION

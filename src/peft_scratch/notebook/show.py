@@ -43,12 +43,18 @@ _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"
 def source(*things: Callable[..., Any] | type) -> None:
     """Display the source of functions and classes, highlighted."""
     for thing in things:
-        code = f"# src/{thing.__module__.replace('.', '/')}.py\n\n{inspect.getsource(thing)}"
+        lines = without_markers(inspect.getsource(thing))
+        code = f"# src/{thing.__module__.replace('.', '/')}.py\n\n{lines}"
         # Colours in the elements themselves: a style sheet would be lost, or spread to the whole page.
         style = HtmlFormatter(
             noclasses=True, prestyles="font-family: monospace; font-size: 90%; padding: 8px"
         )
         display({"text/html": highlight(code, PythonLexer(), style), "text/plain": code}, raw=True)
+
+
+def without_markers(code: str) -> str:
+    """`code` without the comments that mark what the student edition leaves out."""
+    return re.sub(r"^[ ]*# (BEGIN|END) SOLUTION\n", "", code, flags=re.MULTILINE)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -160,6 +166,19 @@ def numbers(*results: Result) -> None:
     for profile in dict.fromkeys(result.profile for result in results):
         if remark := _remark(PROFILES[profile]):
             _display(f"*{remark}*")
+
+
+def after_the_best(result: RunResult) -> None:
+    """Print how far the accuracy fell from the best epoch to the last."""
+    accuracy, epochs = result.accuracy, len(result.epochs)
+    lost = f"{100 * (accuracy.best - accuracy.last):.1f}"
+    if accuracy.best_epoch == epochs:
+        end = "which is the last: no fall to see here"
+    elif lost == "0.0":
+        end = "and the last is as good"
+    else:
+        end = f"and the last is {lost} points lower"
+    print(f"best after epoch {accuracy.best_epoch} of {epochs}, {end}")
 
 
 def standings(session: Session) -> None:

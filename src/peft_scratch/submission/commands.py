@@ -89,10 +89,24 @@ def check(
 def submit(
     number: Annotated[str, typer.Option(help="Student number.")],
     name: Annotated[str, typer.Option(help="The student's name.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the run; by default that of the course profile, if it was run."),
+    part_files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PART...]", help="With --parts: part-1.zip to part-5.zip."),
     ] = None,
+    parts: Annotated[
+        bool,
+        typer.Option("--parts", help="Put the parts together that the notebooks made, then report and pack."),
+    ] = False,
+    profile: Annotated[
+        str,
+        typer.Option(help="Pack the run of this profile; by default course's, or the one that was run."),
+    ] = "auto",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run, if it is not the profile's own.")
+    ] = None,
+    language: Annotated[
+        str, typer.Option(help="With --parts: en or fa, the language of the report that is packed.")
+    ] = "",
     any_number: Annotated[
         bool,
         typer.Option("--any-number", help="The student number is right, though it has not 8 to 10 digits."),
@@ -101,13 +115,21 @@ def submit(
     """Check notebooks, weights and report of a run, and pack them into the three files that are handed in.
 
     They go to `submission` in the same folder. An offline run is packed too, but as a rehearsal, and its
-    files say so in their names.
+    files say so in their names. With --parts, the notebooks were run on machines of their own: their parts
+    are put together in the output folder, and the report is made there.
     """
-    from peft_scratch.assignment import FILES
+    from peft_scratch.assignment import FILES, find_profile
+    from peft_scratch.errors import UserError
     from peft_scratch.paths import shown
     from peft_scratch.submission.findings import LOOK, READY
     from peft_scratch.submission.pack import pack_checked
 
+    if profile != "auto":
+        output = output or find_profile(profile).output
+    if parts:
+        output = _put_together(part_files or [], output, number, name, language, any_number)
+    elif part_files:
+        raise UserError(f"{part_files[0]} is not an option: to put parts together, write --parts before it.")
     packed = pack_checked(output, number, name, any_number)
     typer.echo(f"Packed the run in {shown(packed.folder)}:", err=True)
     for path in packed.files:
@@ -119,3 +141,28 @@ def submit(
         typer.echo(
             "Note: an offline run is a rehearsal and not a submission; do not hand these files in.", err=True
         )
+
+
+def _put_together(
+    files: list[Path], output: Path | None, number: str, name: str, language: str, any_number: bool
+) -> Path:
+    """Put the parts together and make their report; the folder where all of it lies then.
+
+    Raises:
+        UserError: the parts do not belong together, some are missing, or name or number cannot be used.
+    """
+    from peft_scratch.errors import UserError
+    from peft_scratch.notebook.parts import merge_parts, missing_from
+    from peft_scratch.paths import shown
+    from peft_scratch.reporting.content import Student
+    from peft_scratch.reporting.report import write
+    from peft_scratch.submission.pack import checked_name, checked_number
+    from peft_scratch.wording import counted
+
+    checked_name(name), checked_number(number, any_number)  # before the report is made
+    folder = merge_parts(files, output)
+    typer.echo(f"Put {counted(len(files), 'part')} together in {shown(folder)}.", err=True)
+    if lacking := missing_from(folder):
+        raise UserError(f"Still missing in {shown(folder)}: {'; '.join(lacking)}. Give those parts too.")
+    write(folder, Student(name, number), language)
+    return folder

@@ -82,6 +82,7 @@ def outcomes(tmp_path_factory):
     launcher = [LAUNCHER, "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     base = _base(tmp_path_factory.mktemp("base"))
     with ExitStack() as stack:
         stack.enter_context(alone_in(base))

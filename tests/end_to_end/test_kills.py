@@ -1,4 +1,6 @@
-"""Runs killed at random moments: `python tests/test_kills.py 30` kills thirty, the suite six.
+"""Runs killed at random moments: the suite kills six.
+
+`PYTHONPATH=tests python tests/end_to_end/test_kills.py 30` kills thirty.
 
 Each is killed once, while it trains, evaluates or saves, started again, and must end where a run that
 was never killed did: weights and answers to the bit, the same JSON but for what was measured with a
@@ -32,6 +34,7 @@ MEASURED = {"seconds", "train_seconds", "evaluation_seconds", "peak"}
 
 def test_a_killed_run_ends_as_if_it_had_not_been():
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     done = subprocess.run(
         [sys.executable, __file__, "6"], env=environment, capture_output=True, text=True, check=False
     )
