@@ -47,7 +47,7 @@ class Environment(_Part):
     precision: str
 
 
-class Source(_Part):
+class Origin(_Part):
     """Where the base or the reviews come from.
 
     Attributes:
@@ -61,11 +61,11 @@ class Source(_Part):
     sha256: str | None = None
 
 
-class Sources(_Part):
+class Origins(_Part):
     """What a number depends on that does not lie in this repository; older results have no such record."""
 
-    base: Source
-    reviews: Source | None = None
+    base: Origin
+    reviews: Origin | None = None
 
 
 class Config(_Part):
@@ -197,7 +197,7 @@ class Result(_Part):
     malformed: float
     notebook: int | None = None
     environment: Environment | None = None
-    sources: Sources | None = None
+    origins: Origins | None = None
     mistakes: list[int] = []
 
     @property
@@ -251,7 +251,7 @@ class SmallDataResult(_Part):
     reviews: int
     epochs: int
     environment: Environment | None = None
-    sources: Sources | None = None
+    origins: Origins | None = None
     config: dict[str, Any]
     runs: list[SmallDataRun]
 

@@ -21,7 +21,7 @@ from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, PROFILES, REVISIONS
 from peft_scratch.data import hub as hub_module
 from peft_scratch.data.reviews import load_reviews
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.base_model import base_fingerprint, base_source, load_base
+from peft_scratch.experiments.base_model import base_fingerprint, base_origin, load_base
 from peft_scratch.experiments.profile_choice import choose_profile
 from peft_scratch.paths import OFFLINE_BASE
 
@@ -198,16 +198,16 @@ def test_the_record_says_what_was_loaded_and_not_what_was_asked_for(hub, machine
     other = "1" * 40
     monkeypatch.setitem(REVISIONS, HUB_REVIEWS, other)
     hub.commits[HUB_REVIEWS] = other
-    first = load_reviews(COURSE).source
+    first = load_reviews(COURSE).origin
     machine.connect(None)
     monkeypatch.setitem(REVISIONS, HUB_REVIEWS, "2" * 40)
-    again = load_reviews(COURSE).source
+    again = load_reviews(COURSE).origin
     assert first.revision == again.revision == other
     assert first.sha256 == again.sha256 and len(first.sha256) == 64
 
 
 def test_results_record_what_came_from_the_hub(hub):
-    base, reviews = base_source(COURSE), load_reviews(COURSE).source
+    base, reviews = base_origin(COURSE), load_reviews(COURSE).origin
     assert (base.name, base.revision) == (HUB_BASE, REVISIONS[HUB_BASE])
     assert base.sha256 == base_fingerprint(COURSE)
     assert (reviews.name, reviews.revision) == (HUB_REVIEWS, REVISIONS[HUB_REVIEWS])
@@ -217,7 +217,7 @@ def test_results_record_what_came_from_the_hub(hub):
     shutil.copy(next((hub.folder / "other").rglob("test-*.parquet")), file)
     shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE)
     shutil.rmtree(datasets.config.HF_DATASETS_CACHE)
-    assert load_reviews(COURSE).source.sha256 != reviews.sha256
+    assert load_reviews(COURSE).origin.sha256 != reviews.sha256
 
 
 @pytest.mark.parametrize("load", [load_base, base_fingerprint, load_reviews])
@@ -346,8 +346,8 @@ def test_files_put_there_by_hand_stand_in_for_the_hub(repositories, machine, mon
     assert reviews.test["label"] == [0, 1, 0, 1]
     assert len(fingerprint) == 64
     # Nobody knows which version a hand took: the hashes say what it is.
-    assert base_source(COURSE).revision is reviews.source.revision is None
-    assert base_source(COURSE).sha256 == fingerprint and len(reviews.source.sha256) == 64
+    assert base_origin(COURSE).revision is reviews.origin.revision is None
+    assert base_origin(COURSE).sha256 == fingerprint and len(reviews.origin.sha256) == 64
 
 
 def test_auto_takes_the_course_where_there_is_a_gpu_and_the_hub_answers(hub, monkeypatch):

@@ -251,9 +251,9 @@ def test_the_results_are_those_of_the_course(course):
     results = read_results(course[0] / "report" / "results")
     assert set(results) == {*TEN, *BASELINES}
     for result in results.values():
-        sources = result.sources
-        assert (sources.base.name, sources.reviews.name) == (HUB_BASE, HUB_REVIEWS)
-        assert (sources.base.revision, sources.reviews.revision) == tuple(REVISIONS.values())
+        origins = result.origins
+        assert (origins.base.name, origins.reviews.name) == (HUB_BASE, HUB_REVIEWS)
+        assert (origins.base.revision, origins.reviews.revision) == tuple(REVISIONS.values())
     for name, (added, trained, whole) in COUNTS.items():
         result = results[name]
         found = {count: getattr(result.parameters, count) for count in ("added", "trainable", "whole")}

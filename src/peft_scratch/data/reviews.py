@@ -18,7 +18,7 @@ from peft_scratch.data import hub
 from peft_scratch.data.offline_reviews import imdb_split
 from peft_scratch.data.text import clean
 from peft_scratch.errors import UserError
-from peft_scratch.results import Source
+from peft_scratch.results import Origin
 
 # Which reviews a smaller profile takes is part of the task, not of a run's luck: not the run's seed.
 SUBSET_SEED = 0
@@ -34,12 +34,12 @@ class Reviews:
 
     `test` also has `validation`: true for the part of it that may choose an epoch. The assignment
     trains on every training review, so that part can only come from the test split; the epoch it
-    chooses is scored on the other reviews alone. `source` says where they are from, for the results.
+    chooses is scored on the other reviews alone. `origin` says where they are from, for the results.
     """
 
     train: Dataset
     test: Dataset
-    source: Source | None = None
+    origin: Origin | None = None
 
 
 def load_reviews(profile: Profile) -> Reviews:
@@ -58,9 +58,9 @@ def load_reviews(profile: Profile) -> Reviews:
         splits, revision = _from_hub(profile.reviews)
     train = _balanced(splits["train"], "train_reviews", profile.train_reviews)
     test = _balanced(splits["test"], "test_reviews", profile.test_reviews)
-    source = Source(name=profile.reviews, revision=revision, sha256=_sha256(train, test))
+    origin = Origin(name=profile.reviews, revision=revision, sha256=_sha256(train, test))
     test = test.add_column("validation", _first_of_each_label(test["label"]).tolist())
-    return Reviews(train, test, source)
+    return Reviews(train, test, origin)
 
 
 def _from_hub(name: str) -> tuple[dict[str, Dataset], str | None]:

@@ -17,7 +17,7 @@ from peft_scratch.assignment import Profile
 from peft_scratch.data import hub
 from peft_scratch.errors import UserError
 from peft_scratch.paths import OFFLINE_BASE, shown
-from peft_scratch.results import Source
+from peft_scratch.results import Origin
 
 WEIGHTS = "model.safetensors"
 
@@ -64,10 +64,10 @@ def base_fingerprint(profile: Profile) -> str:
     return hashlib.sha256(_weight_file(profile).read_bytes()).hexdigest()
 
 
-def base_source(profile: Profile) -> Source:
+def base_origin(profile: Profile) -> Origin:
     """What results record of the base: its name, the Hub's revision of what was loaded, and a hash of it."""
     commit = extract_commit_hash(str(_weight_file(profile)), None)
-    return Source(name=shown(profile.base), revision=commit, sha256=base_fingerprint(profile))
+    return Origin(name=shown(profile.base), revision=commit, sha256=base_fingerprint(profile))
 
 
 def base_bytes(profile: Profile) -> int:

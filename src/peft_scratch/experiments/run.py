@@ -27,7 +27,7 @@ from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
 from peft_scratch.methods.checkpoint import serialised
 from peft_scratch.methods.soft_prompt import tokens_left
 from peft_scratch.paths import shown
-from peft_scratch.results import Disk, Files, RunResult, Sources, write_result
+from peft_scratch.results import Disk, Files, Origins, RunResult, write_result
 from peft_scratch.training.checkpoints import History, restore, trainable_state
 from peft_scratch.training.evaluation import Predictions
 from peft_scratch.training.trainer import Trainer
@@ -68,7 +68,7 @@ class PreparedRun:
     def configuration(self) -> dict[str, Any]:
         """Everything that the weights of this run depend on."""
         seed, recipe = self.session.seed, self.session.recipe.name
-        base = self.session.base_source.sha256
+        base = self.session.base_origin.sha256
         return configuration(self.run, self.profile, self.learning_rate, seed, base, recipe)
 
     @property
@@ -104,9 +104,9 @@ class PreparedRun:
         model = self.tuned.model.to(self.session.accelerator.device)
         return self.session.predict(model, collator, self.profile.batch_size, **options)
 
-    def sources(self, reviews: Reviews) -> Sources:
+    def origins(self, reviews: Reviews) -> Origins:
         """Where the base and `reviews` come from, as the result records it."""
-        return Sources(base=self.session.base_source, reviews=reviews.source)
+        return Origins(base=self.session.base_origin, reviews=reviews.origin)
 
     def trainer(self) -> Trainer:
         """A trainer of this run's model with its learning rate."""
@@ -202,7 +202,7 @@ class PreparedRun:
             "fingerprint": fingerprint(config),
             "config": config,
             "reviews": {"train": len(reviews.train), "test": len(reviews.test)},
-            "sources": self.sources(reviews),
+            "origins": self.origins(reviews),
             "environment": environment(self.session.accelerator.device, self.session.precision),
             "parameters": {
                 "added": by_hand.value,

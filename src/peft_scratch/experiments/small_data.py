@@ -78,7 +78,7 @@ def _train(session: Session, run_id: str, settings: dict[str, int]) -> SmallData
         profile=profile.name,
         reviews=len(reviews.train),
         epochs=profile.epochs,
-        sources=prepared.sources(reviews),
+        origins=prepared.origins(reviews),
         environment=environment(session.accelerator.device, session.precision),
         config={name: value for name, value in config.items() if name != "seed"},
         runs=[SmallDataRun(seed=session.seed, epochs=epochs)],
