@@ -20,6 +20,7 @@ INSTALLED := .venv/installed
 OLDER := build/transformers-4.57.6
 REQUIREMENTS := requirements.txt requirements-dev.txt requirements-no-deps.txt
 PLACE = --profile "$(PROFILE)" $(if $(OUTPUT),--output "$(OUTPUT)")
+RUN = $(if $(filter-out auto,$(PROFILE)),--profile "$(PROFILE)") $(if $(OUTPUT),--output "$(OUTPUT)")
 TRAINING = $(PLACE) --recipe "$(RECIPE)"
 STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(NUMBER),--number "$(NUMBER)")
 
@@ -52,7 +53,7 @@ report: $(INSTALLED)  ## make the report from the results that are there, with N
 	$(BIN)/peft-scratch report $(PLACE) $(STUDENT)
 
 submit: $(INSTALLED)  ## check your files and pack the three to hand in: NAME="Ada Lovelace" NUMBER=400123456
-	$(BIN)/peft-scratch submit --number "$(NUMBER)" --name "$(NAME)" $(PLACE)
+	$(BIN)/peft-scratch submit --number "$(NUMBER)" --name "$(NAME)" $(RUN)
 
 submission: submit  # the name of this target in earlier versions
 

@@ -82,7 +82,7 @@ def _known_profile(name: str) -> str:
 Profile = Annotated[
     str,
     typer.Option(
-        help="course, offline or smoke; auto takes course if there is a GPU and the Hub can be reached.",
+        help="course, quick, offline or smoke; auto: course if there is a GPU and the Hub can be reached.",
         callback=_known_profile,
     ),
 ]

@@ -163,7 +163,12 @@ def test_targets_and_commands_of_one_name_are_one_thing():
 
 def test_submission_is_still_a_target():
     steps = _make("--dry-run", "--assume-old=.venv/installed", "submission", "NAME=Ada L", "STD_NUMBER=4")
-    assert shlex.split(steps.splitlines()[-1])[1:] == ["submit", "--number", "4", "--name", "Ada L"]
+    asked = ["submit", "--number", "4", "--name", "Ada L"]
+    assert shlex.split(steps.splitlines()[-1])[1:] == asked
+    steps = _make(
+        "--dry-run", "--assume-old=.venv/installed", "submit", "NAME=Ada L", "NUMBER=4", "PROFILE=quick"
+    )
+    assert shlex.split(steps.splitlines()[-1])[1:] == [*asked, "--profile", "quick"]
 
 
 def test_another_index_for_torch_reaches_pip():

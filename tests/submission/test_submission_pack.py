@@ -119,3 +119,14 @@ def test_an_offline_run_is_packed_as_a_rehearsal(tmp_path):
     assert done.exit_code == 1
     assert done.stdout.splitlines()[-1].startswith("REHEARSAL: 0 errors")
     assert "an offline run (profile offline) is a rehearsal and not a submission" in done.stdout
+
+
+def test_a_quick_run_is_called_quick(tmp_path):
+    made = Submission(
+        {f"0{n}_part.ipynb": notebook(n, "quick") for n in range(1, 6)},
+        weights("course"),
+        pdf(report_lines("course")),
+    )
+    done = CliRunner().invoke(app, ["check", str(made.write_unpacked(tmp_path / "kit"))])
+    assert "a quick run (profile quick) is a rehearsal and not a submission" in done.stdout
+    assert "offline" not in done.stdout

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, LABEL_WORDS, PROFILES, RUNS, Profile
 from peft_scratch.comparison import paired, sentence
+from peft_scratch.experiments.ask import Opinion
 from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.experiments.session import Session
 from peft_scratch.results import Result, RunResult
@@ -309,6 +310,18 @@ def phrases(review: str) -> list[str]:
 def _with_dots(piece: str, review: str) -> str:
     before = "" if review.startswith(piece) else "… "
     return f"{before}{piece}" if review.endswith(piece) else f"{before}{piece} …"
+
+
+def opinions(found: Sequence[Opinion]) -> None:
+    """Display what each model says of one text, as `session.ask` returns it."""
+    rows = [
+        (one.model, one.verdict, *(f"{100 * one.probabilities[word]:.1f} %" for word in LABEL_WORDS))
+        for one in found
+    ]
+    table(("model", "answer", *(f"probability of {word}" for word in LABEL_WORDS)), rows)
+    for one in found:
+        if one.generated is not None:
+            print(f"{one.model} writes {one.generated!r}, which is neither word")
 
 
 def compare(session: Session, first: Result, second: Result) -> None:

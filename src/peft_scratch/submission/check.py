@@ -11,7 +11,7 @@ from peft_scratch.results import RunResult
 from peft_scratch.submission import copies, notebooks, own_results, report, weights
 from peft_scratch.submission.archive import File, Gathered, gather
 from peft_scratch.submission.book import Notebook
-from peft_scratch.submission.findings import Checked, Finding, error, look, ok
+from peft_scratch.submission.findings import Checked, Finding, error, look, ok, run_of
 from peft_scratch.submission.names import REHEARSAL, file_names, folded, number_in, read_name
 from peft_scratch.wording import counted
 
@@ -165,6 +165,6 @@ def _profile(
         text = f"{where} is from a profile {checked.profile!r}, which there is not"
         checked.profile = "offline"
         return [*findings, error(FILES, "profile-unknown", text, "run all notebooks in the course profile")]
-    text = f"an offline run is a rehearsal and not a submission ({where} is of the profile {checked.profile})"
+    text = f"{run_of(checked.profile)} is a rehearsal and not a submission ({where})"
     fix = "run the notebooks in the course profile, which takes a GPU and the Hugging Face Hub"
     return [*findings, look(FILES, "rehearsal", text, fix)]

@@ -38,8 +38,8 @@ def check(
     number they begin with; a folder of several students is a class. One submission gets a checklist, several
     a line each, and all pairs are compared for copies. Each is read in a process of its own.
 
-    Exit status 0: everything is ready to be handed in. 1: something is not ready, or is an offline run, which
-    is a rehearsal and not a submission. 2: the command was not understood.
+    Exit status 0: everything is ready to be handed in. 1: something is not ready, or is of another profile
+    than course, which makes it a rehearsal. 2: the command was not understood.
     """
     from tqdm import tqdm
 
@@ -114,14 +114,14 @@ def submit(
 ) -> None:
     """Check notebooks, weights and report of a run, and pack them into the three files that are handed in.
 
-    They go to `submission` in the same folder. An offline run is packed too, but as a rehearsal, and its
-    files say so in their names. With --parts, the notebooks were run on machines of their own: their parts
-    are put together in the output folder, and the report is made there.
+    They go to `submission` in the same folder. A run of another profile than course is packed too, but as a
+    rehearsal, and its files say so in their names. With --parts, the notebooks were run on machines of their
+    own: their parts are put together in the output folder, and the report is made there.
     """
     from peft_scratch.assignment import FILES, find_profile
     from peft_scratch.errors import UserError
     from peft_scratch.paths import shown
-    from peft_scratch.submission.findings import LOOK, READY
+    from peft_scratch.submission.findings import LOOK, READY, run_of
     from peft_scratch.submission.pack import pack_checked
 
     if profile != "auto":
@@ -138,9 +138,8 @@ def submit(
         if found.item != FILES:
             typer.echo(found, err=True)
     if packed.checked.verdict != READY:
-        typer.echo(
-            "Note: an offline run is a rehearsal and not a submission; do not hand these files in.", err=True
-        )
+        run = run_of(packed.checked.profile)
+        typer.echo(f"Note: {run} is a rehearsal and not a submission; do not hand these files in.", err=True)
 
 
 def _put_together(
