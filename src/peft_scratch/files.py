@@ -28,7 +28,7 @@ _LASTING = (
 _PAUSES = (0.5, 1.0, 2.0)
 
 
-def write_atomically(path: str | Path, data: str | bytes | memoryview) -> None:
+def write_atomically(path: str | Path, data: str | bytes) -> None:
     """Write `data` to `path`, so that the file is either the old one or the new one, whole.
 
     After a kill at any moment, a full disk or a power failure, it is one of the two. Errors
@@ -55,7 +55,7 @@ def write_atomically(path: str | Path, data: str | bytes | memoryview) -> None:
             time.sleep(pause)
 
 
-def _write(path: Path, data: bytes | memoryview) -> None:
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # What killed processes left; before the file is there, for with it a run may be finished. Should a
     # writer be alive after all, its attempt fails and is repeated.
