@@ -176,10 +176,10 @@ def test_the_lock_names_no_build_and_marks_what_older_pythons_cannot_have():
 # What readers and machines see
 
 
-def test_ci_runs_make_test():
+def test_ci_runs_make_test_then_make_colab():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & stat.S_IXUSR
-    assert script.read_text().splitlines()[-1] == "make test"
+    assert script.read_text().splitlines()[1:] == ["set -euo pipefail", "make test", "make colab"]
 
 
 def test_there_are_five_notebooks_in_order():

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from peft_scratch import cli
 from peft_scratch.assignment import RUNS, TEN
 from peft_scratch.cli import app
+from peft_scratch.experiments import cli_sweep
+from peft_scratch.experiments.jobs import Engine
 from peft_scratch.paths import OFFLINE_BASE, ROOT
 from peft_scratch.pretraining import pretrain
 
@@ -124,6 +126,23 @@ def test_run_without_a_name_does_what_make_run_does(monkeypatch, tmp_path):
     ]
 
 
+def test_notebooks_train_the_first_seed_and_the_others_follow(monkeypatch, tmp_path):
+    done = []
+    monkeypatch.setattr(
+        "peft_scratch.notebook.execute.execute_all", lambda *arguments: done.append(arguments) or []
+    )
+    monkeypatch.setattr(cli_sweep, "train_many", lambda *arguments: done.append(arguments))
+    place = ("--profile", "smoke", "--output", tmp_path)
+    _run("notebooks", *place, "--seeds", "2-4")
+    assert done == [
+        ("smoke", 2, tmp_path, "fast"),
+        (list(RUNS), {}, "smoke", [2, 3, 4], tmp_path, "fast", Engine()),
+    ]
+    done.clear()
+    _run("notebooks", *place, "--seed", 2)
+    assert done == [("smoke", 2, tmp_path, "fast")]
+
+
 # Targets of make and commands
 
 
@@ -159,6 +178,17 @@ def test_targets_and_commands_of_one_name_are_one_thing():
         said = _help(target)
         for option in last[2:]:
             assert not option.startswith("--") or option in said, option
+
+
+@pytest.mark.parametrize(("given", "seeds"), [(["SEEDS=5"], "0-4"), (["SEEDS=3", "SEED=7"], "7-9")])
+@pytest.mark.parametrize("target", ["run", "notebooks"])
+def test_make_counts_seeds(target, given, seeds):
+    steps = _make("--dry-run", "--assume-old=.venv/installed", target, *given)
+    said = subprocess.run(
+        ["bash", "-c", f"echo {steps.splitlines()[-1]}"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert said[said.index("--seeds") + 1] == seeds
+    assert "--seed" not in said
 
 
 def test_submission_is_still_a_target():
@@ -218,7 +248,8 @@ def test_what_can_be_set_is_listed():
     printed = _run("run", "lora_peft_r1", "--profile", "course", "--set", "--help")
     listed = dict(line.split() for line in printed.splitlines() if line.startswith("  "))
     assert listed == {
-        **{"rank": "1", "alpha": "4.0", "scaling": "4.0", "learning_rate": "0.0001", "max_tokens": "256"},
+        **{"rank": "1", "alpha": "4.0", "scaling": "4.0", "learning_rate": "0.0001"},
+        **{"schedule": "constant", "max_tokens": "256"},
         **{"train_reviews": "all", "test_reviews": "all", "epochs": "10", "batch_size": "32"},
     }
     printed = _run("run", "--profile", "offline", "--set", "--help")

@@ -12,6 +12,8 @@ from peft_scratch.errors import UserError
 
 #: In place of a setting, these ask what there is to set.
 _HELP = ("--help", "-h", "help")
+#: Settings whose values are words.
+_WORDS = ("initialiser", "schedule")
 
 
 def asks_for_help(texts: Sequence[str]) -> bool:
@@ -36,13 +38,15 @@ def listing(run_ids: Sequence[str], profile_name: str) -> str:
     return "\n\n".join([*blocks, "Change one with --set NAME=NUMBER, such as --set learning_rate=0.001."])
 
 
-def setting(text: str) -> tuple[str, int | float]:
-    """Name and value of `rank=4`.
+def setting(text: str) -> tuple[str, int | float | str]:
+    """Name and value of `rank=4`, or of `schedule=linear`.
 
     Raises:
-        UserError: it has no name, or its value is not a number.
+        UserError: it has no name, or its value is not a number and should be one.
     """
     name, _, value = text.partition("=")
+    if name in _WORDS and value:
+        return name, value
     try:
         number = float(value)
         if not math.isfinite(number):

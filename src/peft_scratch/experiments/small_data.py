@@ -1,6 +1,6 @@
 """A setting small enough to overfit: the four methods from scratch on 256 reviews, with three seeds.
 
-Training and test accuracy are taken after every epoch, by the same loop that makes the ten numbers.
+Training and test accuracy are measured after every epoch, in the same loop that makes the ten numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from peft_scratch.assignment import FROM_SCRATCH, find_run
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.session import Session
 from peft_scratch.experiments.settings import fingerprint
-from peft_scratch.results import SmallDataEpoch, SmallDataResult, SmallDataRun, write_result
+from peft_scratch.results import Origins, SmallDataEpoch, SmallDataResult, SmallDataRun, write_result
 
 SEEDS = (0, 1, 2)
 #: To save time, there are fewer test reviews than in the ten runs: they are predicted after every epoch.
@@ -62,7 +62,7 @@ def _train(session: Session, run_id: str, settings: dict[str, int]) -> SmallData
         return {"accuracy": on_test, "training_accuracy": on_training}
 
     with session.alone_in(folder):
-        history = prepared.trainer().fit(training, accuracies, profile.epochs, folder)
+        history = prepared.trainer.fit(training, accuracies, profile.epochs, folder)
     epochs = [
         SmallDataEpoch(
             epoch=epoch["epoch"],
@@ -74,11 +74,11 @@ def _train(session: Session, run_id: str, settings: dict[str, int]) -> SmallData
     ]
     return SmallDataResult(
         id=run.id,
-        title=find_run(run_id).title,  # the same reviews and epochs for all, said elsewhere
+        title=find_run(run_id).title,  # reviews and epochs are the same for all, and named elsewhere
         profile=profile.name,
         reviews=len(reviews.train),
         epochs=profile.epochs,
-        origins=prepared.origins(reviews),
+        origins=Origins(base=session.base_origin, reviews=reviews.origin),
         environment=environment(session.accelerator.device, session.precision),
         config={name: value for name, value in config.items() if name != "seed"},
         runs=[SmallDataRun(seed=session.seed, epochs=epochs)],

@@ -17,20 +17,22 @@ from peft_scratch.libraries.adapterhub_compat import AS_IT_IS, import_adapters
 from peft_scratch.methods.adapter import Adapter
 from peft_scratch.methods.t5 import stacks
 
-#: What the adapter is called in the model, and so in the names of its parameters.
+#: The adapter's name in the model, and so in the names of its parameters.
 NAME = "imdb"
 
 
+# BEGIN SOLUTION
 def reduction_factor(width: int, bottleneck: int) -> float:
     """The `reduction_factor` with which AdapterHub's `SeqBnConfig` makes a bottleneck of exactly K from D.
 
     methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(D // reduction_factor)`, and in floating
     point 512 // (512 / 5) is 4. With D / (K + 0.5) it always rounds down to K.
     """
-    # BEGIN SOLUTION
     exact = width / bottleneck
     return exact if width // exact == bottleneck else width / (bottleneck + 0.5)
-    # END SOLUTION
+
+
+# END SOLUTION
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class AdapterHubAdapter(Adapter):
         Raises:
             UserError: the library is not installed, or has no adapters for such a model.
         """
-        taken = ("t5", "mt5") if AS_IT_IS else ("t5",)  # of mT5 it brings classes for transformers 4.57 alone
+        taken = ("t5", "mt5") if AS_IT_IS else ("t5",)  # for mT5 it has classes for transformers 4.57 only
         if model.config.model_type not in taken or "decoder" not in stacks(model):
             raise UserError(
                 f"AdapterHub has no bottleneck adapters for a {type(model).__name__}; Adapter() from scratch "

@@ -27,7 +27,7 @@ class OpenDeltaPrompt(Method):
     The rows start as the first rows of the vocabulary: the library's `token_init`, which is its
     default and what the course asks for.
 
-    A copy of the model, deep or by pickle, is refused: basemodel.py, insert_module binds the encoder's new
+    Deep copies and pickles of the model are refused: basemodel.py, insert_module binds the encoder's new
     `forward` to the encoder that it was made for, so that the copy would run the original's.
 
     Attributes:
@@ -43,11 +43,11 @@ class OpenDeltaPrompt(Method):
         self._from_scratch()
 
     def _from_scratch(self) -> SoftPrompt:
-        """The same from scratch: it checks the hyperparameter and knows the count."""
+        """The method from scratch, which checks the hyperparameter and knows the count."""
         return SoftPrompt(self.virtual_tokens)
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
-        """Put the rows into the encoder, which from then on places them before its embedded input.
+        """Put the rows into the encoder, which then places them before its embedded input.
 
         Raises:
             UserError: there are more rows than the vocabulary has, the model does not generate or is in
@@ -108,7 +108,7 @@ def _refuse_copy(protocol: int) -> tuple:
 
 
 def _set_embedding(encoder: nn.Module, table: nn.Embedding) -> None:
-    """In place of `encoder.set_input_embeddings`: the library looks tokens up in a table of its own."""
+    """Replaces `encoder.set_input_embeddings`, because the library looks up tokens in its own table."""
     encoder.embed_tokens = encoder.soft_prompt_layer.__dict__["raw_embedding"] = table
 
 

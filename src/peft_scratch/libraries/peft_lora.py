@@ -37,9 +37,9 @@ class PeftLoRA(LoRA):
         # tuners/tuners_utils.py, BaseTuner.inject_adapter raises only if no target at all matches: of
         # two, a misspelt one would be passed over silently. So they are looked up here first.
         places = find_in_blocks(model, self.targets, nn.Linear)
-        drop_embedding_hook(model)  # PEFT registers its own, of which alone transformers 5 knows then
+        drop_embedding_hook(model)  # PEFT registers its own, and then transformers 5 knows no other
         with torch.device(model.device), warnings.catch_warnings():
-            # peft_model.py asks for it by the name that it had before transformers 5.
+            # peft_model.py asks for the name it had before transformers 5.
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
             wrapper = lora_by_peft(peft, model, self.rank, self.alpha, self.targets)
         wrapper.train(model.training)  # a new wrapper is in training mode, whatever it wraps
@@ -56,7 +56,7 @@ class PeftLoRA(LoRA):
         return ".lora_A." in name or ".lora_B." in name
 
     def base_name(self, name: str) -> str:
-        """Without the names of PEFT's wrapper and of its layer around each target."""
+        """`name` without the parts that PEFT's wrapper and its layer around each target add."""
         return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
@@ -82,7 +82,7 @@ def lora_by_peft(
 
 
 def _refuse_while_merged(layer: nn.Module, *_: object) -> None:
-    """Before a state is taken from PEFT's layer or loaded into it: W and the update must be apart there."""
+    """Refuse to save or load the state of PEFT's layer while W and the update are merged."""
     if layer.merged:
         raise UserError(
             "PEFT's update is merged into the weights, and whoever loads their state would add it a second "

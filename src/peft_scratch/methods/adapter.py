@@ -2,7 +2,7 @@
 
 Sources: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019 (arXiv:1902.00751),
 section 2.1 and figure 2, for the bottleneck with its residual connection; Pfeiffer et al.,
-"AdapterFusion", 2021 (arXiv:2005.00247), section 2.2.3, for one place a block instead of two: after
+"AdapterFusion", 2021 (arXiv:2005.00247), section 2.2.3, for one adapter per block instead of two: after
 the feed-forward layer. Reference code: adapter-hub/adapters, `methods/modeling.py`, class `Adapter`.
 
 Letters: B batch, T tokens, D width (`d_model`), K bottleneck.
@@ -29,15 +29,15 @@ from peft_scratch.methods.parameters import is_own
 class Bottleneck(nn.Module):
     """Down to K, ReLU, up to D again: `relu(x W_down^T + b_down) W_up^T + b_up`.
 
-    The residual connection around it belongs to the layer it is put into. There is no LayerNorm,
-    and no activation after the up-projection: what is added back may be negative.
+    The residual connection around it belongs to the layer that contains it. There is no LayerNorm, and
+    no activation after the up-projection, because the result may be negative.
 
     The up-projection starts at zero, so the bottleneck returns zero at first; the down-projection
     is drawn uniformly within `1 / sqrt(D)`, with a zero bias (AdapterHub's `mam_adapter` start, after
-    He et al. 2022, arXiv:2110.04366). Houlsby et al. start near zero, by small random weights in both;
-    exactly zero leaves nothing to chance.
+    He et al. 2022, arXiv:2110.04366). Houlsby et al. start near zero, with small random weights in both;
+    here the start is exactly zero.
 
-    Its weights are float32 whatever the base is; the products are taken in the type of x.
+    Its weights are float32, whatever the base's type; the products use the type of x.
 
     Shapes: x `(B, T, D)` -> `(B, T, D)`; weights `(K, D)`, `(K)`, `(D, K)`, `(D)`.
     """
@@ -76,13 +76,13 @@ def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
 class AdaptedLayerFF(nn.Module):
     """T5's feed-forward layer with a bottleneck after it: `y = h + bottleneck(h)`, `h = x + f(x)`.
 
-    f is what T5 has there: layer norm, two (or three, gated) projections, dropout. The layer takes
-    over its modules under their names, so a checkpoint of the base still fits.
+    f is T5's own computation: layer norm, two projections (three if gated), dropout. The layer keeps T5's
+    modules and their names, so a checkpoint of the base still fits.
 
     Identity at the start: `bottleneck(h)` is zero, so `y = h` to the last bit.
 
-    Floating-point sums depend on their order, and AdapterHub's is `(bottleneck(h) + f(x)) + x`;
-    keeping to it makes the two equal to the last bit.
+    Floating-point sums depend on their order. AdapterHub's order is `(bottleneck(h) + f(x)) + x`; using
+    the same order makes both equal to the last bit.
 
     Shapes: x `(B, T, D)` -> `(B, T, D)`.
     """
@@ -128,7 +128,7 @@ class Adapter(Method):
         """Replace each feed-forward layer by an `AdaptedLayerFF`; return the model and the names.
 
         Raises:
-            UserError: the model has no T5 feed-forward layer, or carries a method already.
+            UserError: the model has no T5 feed-forward layer, or already has a method.
         """
         refuse_second_injection(model)
         places = adapter_places(model)

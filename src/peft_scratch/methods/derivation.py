@@ -17,7 +17,7 @@ from transformers import T5Config
 
 @dataclass(frozen=True)
 class Step:
-    """A line of a derivation: what is counted, in symbols, with the numbers put in, and its value."""
+    """A line of a derivation: what is counted, in symbols, with numbers, and its value."""
 
     what: str
     symbols: str
@@ -27,7 +27,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Derivation:
-    """A count by hand, such as `(E + D)·d`; the last step is the whole."""
+    """A hand count, such as `d·(f + f)`; the last step is the total."""
 
     steps: tuple[Step, ...]
 
@@ -38,7 +38,7 @@ class Derivation:
 
     @property
     def with_numbers(self) -> str:
-        """The formula with the numbers put in, such as `(6 + 6)·512`."""
+        """The formula with numbers, such as `512·(2048 + 2048)`."""
         return self.steps[-1].numbers
 
     @property

@@ -37,10 +37,10 @@ def low_rank_update(x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
     """The update that LoRA adds to a layer's output: `scaling * x A B` (section 4.1, equation 3).
 
     The paper writes column vectors, `h = W x + (alpha / r) B A x`; here, as in torch, a token is a
-    row, so A and B are the transposes of the paper's and their order is turned round.
+    row, so A and B are the transposes of the paper's, in reverse order.
 
-    The scaling is applied to the R columns in the middle, not to the E at the end: the same value
-    for a fraction of the work, and the same to the last bit if `scaling` is a power of two.
+    The scaling is applied to the R columns in the middle, not to the E columns at the end. That is a
+    fraction of the work, with the same value, and the same bits if `scaling` is a power of two.
 
     Args:
         x: `(B, T, D)`.
@@ -58,12 +58,12 @@ def low_rank_update(x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
 
 
 def kaiming_uniform_down(features: int, rank: int, device: torch.device | None = None) -> Tensor:
-    """A's first value: uniform within `1 / sqrt(D)`, as loralib and PEFT draw it. Returns `(D, R)`.
+    """A's initial value: uniform within `1 / sqrt(D)`, as loralib and PEFT draw it. Returns `(D, R)`.
 
     The trap here: both libraries store A as `(R, D)`, where torch reads the fan-in off the last
     dimension and finds D. Called on our `(D, R)`, the same function would find R. At D = 512 and
-    R = 8, `kaiming_uniform_(A)` spreads over sqrt(6 / 8) = 0.87 in place of 1 / sqrt(512) = 0.044:
-    some twenty times too large. So A is drawn on its side, then turned.
+    R = 8, `kaiming_uniform_(A)` draws within sqrt(6 / 8) = 0.87 in place of 1 / sqrt(512) = 0.044:
+    some twenty times too large. So A is drawn as `(R, D)`, then transposed.
     """
     # BEGIN SOLUTION
     lying = torch.empty(rank, features, device=device, dtype=torch.float32)  # (R, D)
@@ -78,19 +78,19 @@ def kaiming_uniform_down(features: int, rank: int, device: torch.device | None =
 class LoRALinear(nn.Linear):
     """A linear layer with a low-rank update beside it: `y = x W^T + bias + (alpha / r) x A B`.
 
-    It takes over the weight of the layer it replaces, under the same name: a checkpoint of the base
-    still fits. A and B are float32 whatever the base is; the product is taken in the type of x.
+    It keeps the weight of the layer that it replaces, under the same name, so a checkpoint of the base
+    still fits. A and B are float32, whatever the base's type; the product uses the type of x.
 
     Identity at the start: B is zero, so `x A B` is zero and the output is the base's to the last
-    bit. A must not be zero as well, or neither would ever get a gradient; with B zero, A gets its
-    first one in the second step.
+    bit. A must not be zero as well, or neither would ever get a gradient. While B is zero, A's gradient is
+    zero, so A starts to move in the second step.
 
     Shapes: x `(B, T, D)`, weight `(E, D)`, `sharif_llm_A` `(D, R)`, `sharif_llm_B` `(R, E)`,
     output `(B, T, E)`.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
-        # "meta" allocates nothing: the weight is the base's own, not a second one.
+        # "meta" allocates nothing: the layer uses the base's own weight, not a second one.
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
         self.weight = base.weight  # (E, D)
         self.bias = base.bias  # (E) or None
@@ -104,13 +104,13 @@ class LoRALinear(nn.Linear):
         up = torch.zeros(self.out_features, rank, device=device, dtype=torch.float32)  # (E, R)
         self.sharif_llm_B = nn.Parameter(up.T)  # (R, E)
         # END SOLUTION
-        # Holds W while the update is merged. A buffer moves with the model; not persistent, it stays
-        # out of the state dict.
+        # Holds W while the update is merged. A buffer moves with the model; a non-persistent one is not in
+        # the state dict.
         self.register_buffer("weight_before_merge", None, persistent=False)
 
     @property
     def merged(self) -> bool:
-        """Whether `weight` holds `W + (alpha / r) (A B)^T` at the moment."""
+        """Whether `weight` currently holds `W + (alpha / r) (A B)^T`."""
         return self.weight_before_merge is not None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,9 +125,9 @@ class LoRALinear(nn.Linear):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Write the update into the weight, `W + (alpha / r) (A B)^T`; nothing if it is there already.
+        """Add the update to the weight, `W + (alpha / r) (A B)^T`; if it is merged already, do nothing.
 
-        It pays at inference: one matrix product in place of three (section 4.1, "no additional
+        This saves time at inference: one matrix product instead of three (section 4.1, "no additional
         inference latency"). A and B get no gradient while merged.
         """
         # BEGIN SOLUTION
@@ -140,7 +140,7 @@ class LoRALinear(nn.Linear):
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Put W back, to the last bit; nothing if the update is not merged.
+        """Restore W to the last bit; if the update is not merged, do nothing.
 
         Subtracting the update would leave rounding errors, so `merge` keeps a copy of W instead.
         """
@@ -151,13 +151,13 @@ class LoRALinear(nn.Linear):
         # END SOLUTION
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        """As every layer's; while merged, with a B of zero, so that no one adds the update a second time."""
+        """As for every layer; while merged, B is saved as zero, so that nobody adds the update again."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.merged:
             destination[f"{prefix}sharif_llm_B"] = torch.zeros_like(self.sharif_llm_B)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        """As every layer's; into W, A and B, whether or not they are merged at the moment."""
+        """As for every layer; into W, A and B, whether or not they are merged."""
         merged = self.merged
         self.unmerge()
         super()._load_from_state_dict(*args, **kwargs)
@@ -176,7 +176,7 @@ class LoRA(Method):
     """A low-rank update on every `q` and `v` projection (Hu et al. 2021, sections 4.2 and 7.1).
 
     Attributes:
-        rank: r, the width of the update's middle.
+        rank: r, the inner width of the update.
         alpha: the update is scaled by `alpha / rank`. The course keeps alpha at 4 for every rank, so
             its r = 1 and r = 8 differ in scaling too: 4.0 and 0.5.
         targets: last name parts of the layers to replace.
@@ -204,7 +204,7 @@ class LoRA(Method):
         """Replace each target by a `LoRALinear` on the same weight; return the model and the names.
 
         Raises:
-            UserError: a target matches no linear layer, or the model carries a method already.
+            UserError: a target matches no linear layer, or the model already has a method.
         """
         refuse_second_injection(model)
         places = find_in_blocks(model, self.targets, nn.Linear)
@@ -219,7 +219,7 @@ class LoRA(Method):
     def derivation(self, config: T5Config) -> Derivation:
         """A and B for every target.
 
-        Targets in the feed-forward layers lead to or from f, its inner width, in place of i.
+        For targets in the feed-forward layers, f, their inner width, takes the place of i.
 
         Raises:
             UserError: a target is no linear layer of a T5 block.
@@ -232,12 +232,12 @@ class LoRA(Method):
                 f"its layers are {', '.join((*_IN_ATTENTION, *_IN_FEED_FORWARD))}."
             )
         steps, wholes = [], []
-        for block, layers, blocks, other in (
-            ("attention blocks", _IN_ATTENTION, attention_blocks(), "i"),
-            ("feed-forward layers", _IN_FEED_FORWARD, feed_forward_layers(), "f"),
+        for block, layers, count, other in (
+            ("attention blocks", _IN_ATTENTION, attention_blocks, "i"),
+            ("feed-forward layers", _IN_FEED_FORWARD, feed_forward_layers, "f"),
         ):
             if hit := [target for target in targets if target in layers]:
-                update = parameters_of_an_update(other)
+                blocks, update = count(), parameters_of_an_update(other)
                 times = f"{len(hit)}·" if len(hit) > 1 else ""
                 whole = step(f"{_listed(hit)} of all blocks", f"({blocks})·{times}({update})", sizes)
                 shapes = f"an update: A (d, r) and B (r, {other})"
@@ -271,9 +271,9 @@ def _listed(names: list[str]) -> str:
 def merge(model: nn.Module) -> None:
     """Merge every LoRA update of `model` into its weight. Merging twice is merging once.
 
-    While merged, `model.state_dict()` has the merged weights and a B of zero: it is the same model wherever
-    it is loaded, with this package or without (which passes over A and B), and `save_pretrained` writes an
-    ordinary T5. `save_delta` saves A and B as ever.
+    While merged, `model.state_dict()` has the merged weights and a B of zero. So it is the same model
+    wherever it is loaded, also without this package (where A and B are ignored), and `save_pretrained`
+    writes an ordinary T5. `save_delta` still saves A and B.
 
     Raises:
         UserError: the model has no LoRA layer from scratch; the message says what it has.
@@ -283,7 +283,7 @@ def merge(model: nn.Module) -> None:
 
 
 def unmerge(model: nn.Module) -> None:
-    """Take every LoRA update of `model` out of its weight, which is then W again to the last bit.
+    """Take every LoRA update of `model` out of its weight, which then equals W to the last bit.
 
     Raises:
         UserError: the model has no LoRA layer from scratch; the message says what it has.

@@ -1,8 +1,8 @@
 """The soft prompt: trained rows before the embedded input of a frozen model.
 
 Source: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", 2021
-(arXiv:2104.08691): section 2 for the method, `[P; X]` in place of X; section 3.2 for the ways to
-start. Reference code: google-research/prompt-tuning.
+(arXiv:2104.08691): section 2 for the method, `[P; X]` instead of X; section 3.2 for the
+initialisers. Reference code: google-research/prompt-tuning.
 
 Letters: B batch, T tokens, D width (`d_model`), N prompt rows, V vocabulary.
 """
@@ -26,8 +26,8 @@ from peft_scratch.methods.method import Method, require_positive_int
 from peft_scratch.methods.parameters import is_own
 from peft_scratch.methods.t5 import stacks
 
-# 0. How the rows start. Every initialiser has one signature, so that any of them, or one of your
-#    own, can be handed to `SoftPrompt`: (embedding (V, D), n, generator) -> rows (n, D).
+# 0. Initialisers. All have the same signature, so that any of them, or your own, can be given to
+#    `SoftPrompt`: (embedding (V, D), n, generator) -> rows (n, D).
 
 Initialiser = Callable[[Tensor, int, torch.Generator | None], Tensor]
 
@@ -46,7 +46,7 @@ def first_rows(embedding: Tensor, n: int, generator: torch.Generator | None = No
 def sampled_vocabulary(embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
     """`n` different rows drawn from the 5,000 most frequent pieces (section 3.2). `(V, D)` -> `(n, D)`.
 
-    T5's vocabulary is ordered by frequency, so those are the first 5,000.
+    T5's vocabulary is ordered by frequency, so these are its first 5,000 rows.
     """
     pool = min(5000, len(embedding))
     _require_rows(n, pool, "part of the vocabulary that is sampled")
@@ -55,7 +55,7 @@ def sampled_vocabulary(embedding: Tensor, n: int, generator: torch.Generator | N
 
 
 def random_uniform(embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Rows drawn uniformly from -0.5 to 0.5 (section 3.2); of the embedding only D is used. -> `(n, D)`."""
+    """Rows drawn uniformly from -0.5 to 0.5 (section 3.2); the embedding gives only D. -> `(n, D)`."""
     rows = torch.rand(n, embedding.shape[1], generator=generator) - 0.5  # (n, D)
     return rows.to(embedding.device)
 
@@ -67,9 +67,9 @@ def label_words(
     *,
     words: Sequence[Sequence[int]],
 ) -> Tensor:
-    """One row a label word, then sampled vocabulary (section 3.2, "class label"). `(V, D)` -> `(n, D)`.
+    """One row per label word, then sampled vocabulary (section 3.2, "class label"). `(V, D)` -> `(n, D)`.
 
-    A word of several pieces is the mean of their rows. The words have to be bound first:
+    For a word of several pieces, the mean of their rows. Bind the words first:
     `partial(label_words, words=[tokenizer(w, add_special_tokens=False).input_ids for w in LABEL_WORDS])`.
     """
     means = [embedding[list(pieces)].mean(0) for pieces in words[:n]]  # each (D)
@@ -90,9 +90,8 @@ def _require_rows(n: int, there: int, where: str) -> None:
 class PromptRows(nn.Module):
     """N trained rows, put before an embedded text: `[P; X]` (section 2).
 
-    It is the one method that is not the identity at the start: whatever stands before the text is
-    read. With `first_rows` the model behaves, to the last bit, as if the text began with those N
-    pieces of the vocabulary.
+    This is the only method that is not the identity at the start, because the model reads the rows. With
+    `first_rows` it behaves, to the last bit, as if the text began with those N pieces of the vocabulary.
 
     Shapes: embedded `(B, T, D)` -> `(B, N + T, D)`; `prompt_emb` `(N, D)`.
     """
@@ -115,17 +114,17 @@ class PromptRows(nn.Module):
 
 
 class PromptedEmbedding(nn.Embedding):
-    """The encoder's vocabulary table, with the prompt rows kept beside it.
+    """The encoder's embedding table together with the prompt rows.
 
-    Looking up tokens is unchanged, `(B, T)` -> `(B, T, D)`. The table is the base's own, under the
-    same name: it stays tied to the decoder's and to the output layer's.
+    Looking up tokens is unchanged: `(B, T)` -> `(B, T, D)`. The table is the base's own, under the same
+    name, and stays tied to the decoder's and to the output layer.
 
-    The rows cannot be added here, because the encoder measures its input before it looks it up, and
+    The rows cannot be added here: the encoder takes the length of its input before it looks up tokens, so
     its attention mask would be N columns short. `prepend_prompt` adds them one step earlier.
     """
 
     def __init__(self, table: nn.Embedding, rows: PromptRows) -> None:
-        # "meta" allocates nothing: the weight is the base's own, not a second one.
+        # "meta" allocates nothing: the layer uses the base's own weight, not a second one.
         super().__init__(table.num_embeddings, table.embedding_dim, table.padding_idx, device="meta")
         self.weight = table.weight  # (V, D)
         self.sharif_llm_soft_prompts = rows
@@ -133,10 +132,10 @@ class PromptedEmbedding(nn.Embedding):
 
 
 class SetPromptedEmbedding:
-    """What `encoder.set_input_embeddings` becomes: the rows stay, beside whatever table takes the place.
+    """Replaces `encoder.set_input_embeddings`, so that the rows stay when the table is replaced.
 
     transformers calls it for a new vocabulary: `resize_token_embeddings`, `set_input_embeddings`. It refers
-    to the encoder weakly, so that a model that nobody holds any more is freed at once.
+    to the encoder weakly, so that an unused model is freed at once.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -154,14 +153,14 @@ def prepend_prompt(encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple
     """Before the encoder runs: embed the tokens, put the rows before them, lengthen the mask to match.
 
     `input_ids` `(B, T)` or `inputs_embeds` `(B, T, D)` become `inputs_embeds` `(B, N + T, D)`, and
-    `attention_mask` `(B, T)`, if there is one, becomes `(B, N + T)`. The caller's tensors are left as
-    they are. The relative positions of T5 need no care: it computes them from the length it sees.
+    `attention_mask` `(B, T)`, if there is one, becomes `(B, N + T)`. The caller's tensors do not change.
+    T5 computes its relative positions from the length it sees, so they need no change.
     """
     inputs = inspect.signature(type(encoder).forward).bind_partial(encoder, *args, **kwargs).arguments
     del inputs["self"]
     ids, embedded = inputs.pop("input_ids", None), inputs.pop("inputs_embeds", None)
     if (ids is None) == (embedded is None):
-        return None  # none or both: T5 says itself what is wrong
+        return None  # none or both: T5 itself says what is wrong
     table = encoder.embed_tokens
     if (prompt := getattr(table, "sharif_llm_soft_prompts", None)) is None:
         raise UserError(
@@ -182,7 +181,7 @@ def lengthen_cross_attention_mask(
 ) -> tuple[tuple, dict] | None:
     """Before the decoder runs: lengthen its mask over the encoder's output by the prompt's N columns.
 
-    T5 (and `generate`, at every step) hands the decoder the mask that the caller gave for the text,
+    T5 (and `generate`, at every step) gives the decoder the mask that the caller gave for the text,
     `(B, T)`; the encoder's output is `(B, N + T, D)`.
     """
     mask, encoded = kwargs.get("encoder_attention_mask"), kwargs.get("encoder_hidden_states")
@@ -209,7 +208,7 @@ class SoftPrompt(Method):
 
     Attributes:
         virtual_tokens: N. The rows count towards the number of tokens that the input may have.
-        initialiser: how the rows start.
+        initialiser: makes the initial rows.
     """
 
     virtual_tokens: int = 10
@@ -226,7 +225,7 @@ class SoftPrompt(Method):
         """Put the rows beside the encoder's embedding, and hook encoder and, if there is one, decoder.
 
         Raises:
-            UserError: the initialiser cannot give that many rows, or the model carries a method already.
+            UserError: the initialiser cannot give that many rows, or the model already has a method.
         """
         refuse_second_injection(model)
         table = model.encoder.embed_tokens
@@ -251,14 +250,14 @@ class SoftPrompt(Method):
 
     def hyperparameters(self) -> dict:
         """As for every method, with the initialiser by its name."""
-        initialiser = getattr(self.initialiser, "func", self.initialiser)  # the function inside a partial
+        initialiser = getattr(self.initialiser, "func", self.initialiser)  # the function inside the `partial`
         return {"virtual_tokens": self.virtual_tokens, "initialiser": initialiser.__name__}
 
 
 def hook_prompt(model: T5ForConditionalGeneration, rows: int) -> None:
-    """Have the encoder put the prompt before its input, and the decoder lengthen its mask by `rows`.
+    """Make the encoder put the prompt before its input, and the decoder lengthen its mask by `rows`.
 
-    The decoder reads the rows too, as part of the encoder's output; it gets none of its own.
+    The decoder reads the rows only as part of the encoder's output; it has no rows of its own.
     """
     # BEGIN SOLUTION
     model.encoder.register_forward_pre_hook(prepend_prompt, with_kwargs=True)
@@ -270,7 +269,7 @@ def hook_prompt(model: T5ForConditionalGeneration, rows: int) -> None:
 
 
 def tokens_left(max_tokens: int, rows: int) -> int:
-    """How many tokens of an input of `max_tokens` are left for the text, since the rows count too."""
+    """How many of `max_tokens` tokens are left for the text, because the rows count too."""
     # BEGIN SOLUTION
     return max_tokens - rows
     # END SOLUTION

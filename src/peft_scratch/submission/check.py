@@ -12,7 +12,15 @@ from peft_scratch.submission import copies, notebooks, own_results, report, weig
 from peft_scratch.submission.archive import File, Gathered, gather
 from peft_scratch.submission.book import Notebook
 from peft_scratch.submission.findings import Checked, Finding, error, look, ok, run_of
-from peft_scratch.submission.names import REHEARSAL, file_names, folded, number_in, read_name
+from peft_scratch.submission.names import (
+    REHEARSAL,
+    file_names,
+    folded,
+    number_in,
+    read_name,
+    western_digits,
+    written_name,
+)
 from peft_scratch.wording import counted
 
 _T = TypeVar("_T")
@@ -83,15 +91,11 @@ def _names(gathered: Gathered, checked: Checked) -> list[Finding]:
     outer = [where for where in gathered.archives if not gathered.archives[where] >= {".zip"}]
     outer += [file.where for file in _reports(gathered)[:1]]
     names = {where: read_name(where.rpartition("/")[2]) for where in outer}
-    form = "name it " + " or ".join(file_names("{STD_Number}", "{Name}"))
-    found = [
-        error(FILES, "name-form", f"{where} is not named after student number and name", form)
-        for where, name in names.items()
-        if name is None
-    ]
+    found = [_misnamed(where) for where, name in names.items() if name is None]
     known = {where: name for where, name in names.items() if name is not None}
     if known:
-        checked.student = next(iter(known.values()))
+        first = next(iter(known))
+        checked.student, checked.written_name = known[first], written_name(first.rpartition("/")[2])
     elif not checked.student[0]:
         checked.student = (number_in(Path(gathered.name).name), checked.student[1])
     numbers = {name.number for name in known.values()}
@@ -101,7 +105,7 @@ def _names(gathered: Gathered, checked: Checked) -> list[Finding]:
     elif len({name.name for name in known.values()}) > 1:
         found.append(_spellings(known))
     elif known and not found:
-        text = f"{counted(len(known), 'file')} named after {checked.student[0]}, {checked.student[1]}"
+        text = f"{counted(len(known), 'file')} named after {checked.student[0]}, {checked.written_name}"
         found.append(ok(FILES, "names", text))
     loose = sorted({file.kind for file in gathered.of(".ipynb", ".pt") if ".zip/" not in file.where.lower()})
     if not gathered.archives:
@@ -115,6 +119,15 @@ def _names(gathered: Gathered, checked: Checked) -> list[Finding]:
             text = f"{where} holds both notebooks and weights"
             found.append(look(FILES, "zips-mixed", text, "the assignment asks for one zip each"))
     return found
+
+
+def _misnamed(where: str) -> Finding:
+    books, weights, report = file_names("{STD_Number}", "{Name}")
+    form = f"name it {report}" if where.lower().endswith(".pdf") else f"name it {books} or {weights}"
+    name = where.rpartition("/")[2].rpartition(".")[0]
+    if (number := number_in(name)) and any(c.isalpha() for c in western_digits(name).replace(number, "")):
+        return look(FILES, "name-order", f"{where} has the student number, but does not begin with it", form)
+    return error(FILES, "name-form", f"{where} is not named after student number and name", form)
 
 
 def _spellings(known: dict[str, tuple[str, str]]) -> Finding:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from peft_scratch.submission.findings import Checked
+    from peft_scratch.submission.marking import Table
+    from peft_scratch.submission.students import Group
 
 
 def check(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...", help="A folder, or the files that are handed in; of many students too."
+            metavar="PATH...", help="A folder, or the files that are handed in; also of many students."
         ),
     ],
     deep: Annotated[
@@ -24,31 +29,28 @@ def check(
     page: Annotated[Path | None, typer.Option(help="Also write an HTML page to read.")] = None,
     feedback: Annotated[Path | None, typer.Option(help="Folder for a text file per student.")] = None,
     class_list: Annotated[
-        Path | None, typer.Option(help="CSV with student numbers and names: who is missing is said.")
+        Path | None, typer.Option(help="CSV with student numbers and names: missing students are named.")
     ] = None,
     deadline: Annotated[
         datetime | None,
-        typer.Option(help="Files changed after it are called late: 2026-11-20 23:59:00, say."),
+        typer.Option(help="Files changed later are called late, for example 2026-11-20 23:59:00."),
     ] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="How many submissions at a time.")] = None,
 ) -> None:
     """Check what is handed in against the assignment, line by line.
 
-    Nothing in a submission is executed. A folder is one submission; files are put together by the student
-    number they begin with; a folder of several students is a class. One submission gets a checklist, several
-    a line each, and all pairs are compared for copies. Each is read in a process of its own.
+    Nothing in a submission is executed. A folder is one submission. Files are grouped by the student number
+    at the start of their names; a folder of several students is a class. One submission gets a checklist,
+    several get a line each, and all pairs are compared for copies. Each is read in its own process.
 
-    Exit status 0: everything is ready to be handed in. 1: something is not ready, or is of another profile
-    than course, which makes it a rehearsal. 2: the command was not understood.
+    Exit status 0: everything is ready to be handed in. 1: something is not ready, or belongs to another
+    profile than course and so is a rehearsal. 2: the command was not understood.
     """
-    from tqdm import tqdm
-
     from peft_scratch.errors import UserError
     from peft_scratch.files import write_atomically
     from peft_scratch.submission import marking
-    from peft_scratch.submission.findings import READY, Checked, printable
+    from peft_scratch.submission.findings import READY, printable
     from peft_scratch.submission.page import page as page_of
-    from peft_scratch.submission.pool import check_all
     from peft_scratch.submission.students import read_class_list, submissions
 
     listed = read_class_list(class_list) if class_list else None
@@ -58,9 +60,31 @@ def check(
     if not groups:
         raise UserError("There is no submission among these paths: give folders, or zip files and PDFs.")
     table = marking.Table(csv) if csv else None
+    many = _check_each(groups, deep, processes, table)
+    rows = marking.students(many, listed, deadline)
+    for pair in marking.mark_copies(rows):
+        first, second = rows[pair.first].title, rows[pair.second].title
+        typer.echo(f"copy? {first} and {second}: {printable(pair.text)}")
+    for row in (row for row in rows if listed and row.checked is None):
+        typer.echo(f"{row.title}: {marking.MISSING}")
+    if table:
+        table.finish(rows)
+    if page:
+        write_atomically(page, page_of(rows))
+    if feedback:
+        marking.write_feedback(feedback, rows)
+    raise typer.Exit(int(any(one.verdict != READY for one in many)))
+
+
+def _check_each(groups: list[Group], deep: bool, processes: int | None, table: Table | None) -> list[Checked]:
+    """Check every submission, print what was found as soon as it is there, and return all in order."""
+    from tqdm import tqdm
+
+    from peft_scratch.submission.findings import printable
+    from peft_scratch.submission.pool import check_all
+
     done: dict[int, Checked] = {}
-    bar = tqdm(total=len(groups), unit="submission", disable=None if len(groups) > 1 else True)
-    with bar:
+    with tqdm(total=len(groups), unit="submission", disable=None if len(groups) > 1 else True) as bar:
         for n, one in check_all(groups, deep, processes):
             done[n] = one
             if table:
@@ -69,21 +93,7 @@ def check(
             with bar.external_write_mode():
                 for line in one.lines() if len(groups) == 1 else [f"{printable(one.name)}: {one.sentence}"]:
                     typer.echo(line)
-    many = [done[n] for n in sorted(done)]
-    rows = marking.students(many, listed, deadline)
-    for pair in marking.mark_copies(rows):
-        first, second = rows[pair.first].title, rows[pair.second].title
-        typer.echo(f"copy? {first} and {second}: {printable(pair.text)}")
-    for row in rows if listed else []:
-        if row.checked is None:
-            typer.echo(f"{row.title}: {marking.MISSING}")
-    if table:
-        table.finish(rows)
-    if page:
-        write_atomically(page, page_of(rows))
-    if feedback:
-        marking.write_feedback(feedback, rows)
-    raise typer.Exit(int(any(one.verdict != READY for one in many)))
+    return [done[n] for n in sorted(done)]
 
 
 def submit(
@@ -95,7 +105,9 @@ def submit(
     ] = None,
     parts: Annotated[
         bool,
-        typer.Option("--parts", help="Put the parts together that the notebooks made, then report and pack."),
+        typer.Option(
+            "--parts", help="Put together the parts that the notebooks made, then make the report and pack."
+        ),
     ] = False,
     profile: Annotated[
         str,
@@ -109,14 +121,14 @@ def submit(
     ] = "",
     any_number: Annotated[
         bool,
-        typer.Option("--any-number", help="The student number is right, though it has not 8 to 10 digits."),
+        typer.Option("--any-number", help="Accept a student number that does not have 8 to 10 digits."),
     ] = False,
 ) -> None:
-    """Check notebooks, weights and report of a run, and pack them into the three files that are handed in.
+    """Check notebooks, weights and report of a run, and pack the three files to hand in.
 
-    They go to `submission` in the same folder. A run of another profile than course is packed too, but as a
-    rehearsal, and its files say so in their names. With --parts, the notebooks were run on machines of their
-    own: their parts are put together in the output folder, and the report is made there.
+    They go to `submission` in the same folder. A run of another profile than course is also packed, but as a
+    rehearsal, and the names of its files say so. --parts is for notebooks that were run on separate machines:
+    their parts are put together in the output folder, and the report is made there.
     """
     from peft_scratch.assignment import FILES, find_profile
     from peft_scratch.errors import UserError

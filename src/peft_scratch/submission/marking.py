@@ -28,7 +28,10 @@ _NUMBER, _WEIGHTS, _COUNT = 3, 2, 1
 _READABLE, _NUMBERS, _COUNTS, _CALCULATION = 2, 8, 2, 3
 #: Errors of a weight file that leave the tensors usable.
 _OF_FORM = ("weights-name", "weights-type", "weights-surplus")
-_NO_REPORT = ("report-missing", "report-no-pdf", "report-locked", "report-damaged", "report-empty")
+_NO_REPORT = (
+    *("report-missing", "report-no-pdf", "report-locked", "report-damaged", "report-empty"),
+    "report-nothing",
+)
 _IDLE = "was not executed: no code cell"
 
 
@@ -114,7 +117,7 @@ def students(
     """One row per student: of double submissions the newest; those of the class list who are missing last."""
     rows: dict[str, Student] = {}
     for n, checked in enumerate(many):
-        number, name = checked.student
+        number, name = checked.student[0], checked.written_name or checked.student[1]
         key = number or f"?{n}"
         row = Student(checked, number, name)
         if deadline is not None and checked.handed_in > deadline.timestamp():
@@ -241,7 +244,9 @@ class Table:
 
     def add(self, checked: Checked) -> None:
         """Write the row of one submission."""
-        self._writer.writerow(row_of(Student(checked, *checked.student)))
+        self._writer.writerow(
+            row_of(Student(checked, checked.student[0], checked.written_name or checked.student[1]))
+        )
         self._file.flush()
 
     def finish(self, rows: list[Student]) -> None:
