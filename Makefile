@@ -77,8 +77,8 @@ test: lint $(OLDER)  ## lint and tests, without network or GPU
 rehearsal: $(INSTALLED)  ## the notebooks by hand on the course profile, t5-small's sizes, a few reviews: some minutes
 	$(BIN)/pytest -s tests/end_to_end/rehearsal.py
 
-colab: $(INSTALLED)  ## the five notebooks in copies of Colab's image, each in an environment of its own: some minutes
-	OMP_NUM_THREADS=1 $(BIN)/python tests/end_to_end/colab.py
+colab: $(INSTALLED)  ## the five notebooks in copies of Colab's image; NOTEBOOKS="1 4", or student for the edition: some minutes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/end_to_end/colab.py $(NOTEBOOKS)
 
 # Playwright goes into a folder of its own: the kit needs none. It drives a Chromium that is there; none is fetched.
 PLAYWRIGHT := 1.65.2

@@ -77,7 +77,7 @@ def make_edition(folder: Path, level: str = LEVELS[0], solved: bool = False) -> 
         for language, data in handout.build(course).items():
             (new / f"handout{language}.pdf").write_bytes(data)
         _rename(new, course)
-        archive = folder.with_name(f"{folder.name}.zip") if folder.name != ZIP[:-4] else folder.with_name(ZIP)
+        archive = folder.with_name(ZIP)
         _zip(new, archive)
         if folder.exists():
             shutil.rmtree(folder)
