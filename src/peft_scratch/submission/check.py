@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -151,8 +152,13 @@ def _squeezed(name: str) -> str:
 
 
 def _reports(gathered: Gathered) -> list[File]:
-    """The PDFs, the one that is named as the report has to be first."""
-    return sorted(gathered.of(".pdf"), key=lambda file: read_name(file.name) is None)
+    """The PDFs, first the one that is named as the report has to be, or after a student, or a report."""
+
+    def rank(file: File) -> tuple[bool, bool, bool]:
+        called = re.search("report|گزارش", file.name, re.IGNORECASE)
+        return read_name(file.name) is None, not number_in(file.name), not called
+
+    return sorted(gathered.of(".pdf"), key=rank)
 
 
 def _profile(
