@@ -20,6 +20,7 @@ from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.experiments.base_model import base_bytes, base_fingerprint
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.measurements import measure
+from peft_scratch.experiments.remarks import remark_on_epoch, remark_on_prompt
 from peft_scratch.experiments.settings import change, configuration, fingerprint, prompt_rows
 from peft_scratch.files import write_atomically
 from peft_scratch.libraries import method_of
@@ -116,8 +117,14 @@ class PreparedRun:
             predictions = session.predict(model, test, self.profile.batch_size)
             return scores(predictions, reviews.test["validation"])
 
+        def remark(epoch: dict[str, Any]) -> str | None:
+            usual = self.run.learning_rate_in(self.profile)
+            return remark_on_epoch(epoch, test.labels, self.learning_rate, usual)
+
         with session.alone_in(folder):
-            history = self.trainer().fit(training, evaluate, self.profile.epochs, folder)
+            history = self.trainer().fit(training, evaluate, self.profile.epochs, folder, remark)
+            if self.run.kind == "soft_prompt" and (said := remark_on_prompt(self, history)):
+                session.accelerator.print(said)
             restore(self.tuned.model, history.best_state)
             self.tuned.model.eval()
             measured = measure(self, history, training, test, folder / "result.json")

@@ -21,7 +21,7 @@ from peft_scratch.errors import UserError
 from peft_scratch.methods.derivation import Derivation, letters, step, total
 from peft_scratch.methods.injection import find_in_blocks, last_part, refuse_second_injection, replace
 from peft_scratch.methods.method import Method, method_in, require_positive_int
-from peft_scratch.methods.parameters import is_own
+from peft_scratch.methods.parameters import is_own, require_module
 
 # 1. The maths
 
@@ -104,32 +104,42 @@ class LoRALinear(nn.Linear):
         """`(B, T, D)` -> `(B, T, E)`."""
         y = F.linear(x, self.weight, self.bias)  # (B, T, E)
         if self.merged:
+            if self.training and torch.is_grad_enabled() and self.sharif_llm_A.requires_grad:
+                raise UserError("LoRA's update is merged and would not train: call unmerge(model) first.")
             return y
         a, b = self.sharif_llm_A.to(x.dtype), self.sharif_llm_B.to(x.dtype)  # (D, R), (R, E)
         return y + low_rank_update(x, a, b, self.scaling)
 
+    @torch.inference_mode(False)  # else the weight would be a tensor that cannot be trained on
     @torch.no_grad()
     def merge(self) -> None:
         """Write the update into the weight, `W + (alpha / r) (A B)^T`; nothing if it is there already.
 
         It pays at inference: one matrix product in place of three (section 4.1, "no additional
-        inference latency"). A and B get no gradient while merged.
+        inference latency"). A and B would get no gradient while merged, so training is refused. W itself is
+        not written to: models that share it (`base_of`) stay as they are.
         """
         if self.merged:
             return
-        self.weight_before_merge = self.weight.detach().clone()
+        self.weight_before_merge = self.weight.detach()
         update = (self.sharif_llm_A @ self.sharif_llm_B * self.scaling).T  # (D, R) @ (R, E) -> (E, D)
-        self.weight.copy_(self.weight + update)
+        self._put((self.weight + update).to(self.weight.dtype))
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def unmerge(self) -> None:
         """Put W back, to the last bit; nothing if the update is not merged.
 
-        Subtracting the update would leave rounding errors, so `merge` keeps a copy of W instead.
+        Subtracting the update would leave rounding errors, so `merge` keeps W instead.
         """
         if self.merged:
-            self.weight.copy_(self.weight_before_merge)
+            self._put(self.weight_before_merge)
             self.weight_before_merge = None
+
+    def _put(self, weight: Tensor) -> None:
+        """Have the parameter hold `weight`; what it held stays as it is, since other models may share it."""
+        torch.autograd.graph.increment_version(self.weight)  # a graph that needs the old values says so
+        self.weight.data = weight
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         """As every layer's; while merged, with a B of zero, so that no one adds the update a second time."""
@@ -262,6 +272,7 @@ def unmerge(model: nn.Module) -> None:
 
 
 def _lora_layers(model: nn.Module) -> list[LoRALinear]:
+    require_module(model)
     layers = [module for module in model.modules() if isinstance(module, LoRALinear)]
     if not layers:
         there = method_in(model)
