@@ -125,7 +125,7 @@ def read_tensors(file: BinaryIO, path: str | Path) -> dict[str, Tensor]:
 def _instead_of_tensors(start: bytes) -> str:
     """What a file that torch cannot read is, by its first bytes, and what to do."""
     if not start:
-        return "is empty; write it again with torch.save"
+        return "is empty: it is not a tensor file, or is cut short; write it again with torch.save"
     if start.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS and not the file itself; fetch that with `git lfs pull`"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -158,7 +158,7 @@ def _checked(path: str | Path, key: object, value: object) -> Tensor:
     if isinstance(value, dict) and value:
         inside = str(next(iter(value)))
         raise UserError(
-            f"{where} it is a dictionary itself, with an entry {inside}; save that dictionary alone."
+            f"{where} it is a {type(value).__name__}, not a tensor, and has an entry {inside}; save it alone."
         )
     if not isinstance(value, Tensor):
         raise UserError(f"{where} it is a {type(value).__name__}, not a tensor.")

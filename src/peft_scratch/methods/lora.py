@@ -104,9 +104,8 @@ class LoRALinear(nn.Linear):
         """`(B, T, D)` -> `(B, T, E)`."""
         y = F.linear(x, self.weight, self.bias)  # (B, T, E)
         if self.merged:
-            if self.training and torch.is_grad_enabled() and self.sharif_llm_A.requires_grad:
-                raise UserError("LoRA's update is merged and would not train: call unmerge(model) first.")
-            return y
+            meant_to_train = self.training and self.sharif_llm_A.requires_grad
+            return _RefuseTraining.apply(y, self.sharif_llm_A) if meant_to_train else y
         a, b = self.sharif_llm_A.to(x.dtype), self.sharif_llm_B.to(x.dtype)  # (D, R), (R, E)
         return y + low_rank_update(x, a, b, self.scaling)
 
@@ -157,6 +156,18 @@ class LoRALinear(nn.Linear):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rank={self.rank}, scaling={self.scaling}"
+
+
+class _RefuseTraining(torch.autograd.Function):
+    """Passes `y` on; a backward pass through it stops with a sentence, since it would leave A and B out."""
+
+    @staticmethod
+    def forward(ctx: object, y: Tensor, a: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> None:
+        raise UserError("LoRA's update is merged and would not train: call unmerge(model) first.")
 
 
 # 3. The injection
