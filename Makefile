@@ -3,6 +3,8 @@
 PYTHON ?= python3
 PROFILE ?= auto
 SEED ?= 0
+# So many seeds from SEED on; the first one's numbers are the ten.
+SEEDS ?=
 RECIPE ?= fast
 OUTPUT ?=
 BUDGET ?=
@@ -20,24 +22,26 @@ INSTALLED := .venv/installed
 OLDER := build/transformers-4.57.6
 REQUIREMENTS := requirements.txt requirements-dev.txt requirements-no-deps.txt
 PLACE = --profile "$(PROFILE)" $(if $(OUTPUT),--output "$(OUTPUT)")
+RUN = $(if $(filter-out auto,$(PROFILE)),--profile "$(PROFILE)") $(if $(OUTPUT),--output "$(OUTPUT)")
 TRAINING = $(PLACE) --recipe "$(RECIPE)"
+SEED_OR_SEEDS = $(if $(SEEDS),--seeds "$(SEED)-$$(( $(SEED) + $(SEEDS) - 1 ))",--seed "$(SEED)")
 STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(NUMBER),--number "$(NUMBER)")
 
 .PHONY: help install run test rehearsal colab browser lint bench gpu notebooks baselines claims tables report submit submission
-.PHONY: base publish bundle address lock audit clean
+.PHONY: student base publish bundle address lock audit clean
 
 help:  ## list the targets
 	@awk -F ':.*## *' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "  PROFILE=auto|course|quick|offline|smoke  SEED=0  RECIPE=fast|reference  OUTPUT=folder  NAME=\"Ada Lovelace\"  NUMBER=400123456"
+	@echo "  PROFILE=auto|course|quick|offline|smoke  SEED=0  SEEDS=5  RECIPE=fast|reference  OUTPUT=folder  NAME=\"Ada Lovelace\"  NUMBER=400123456"
 
 install: $(INSTALLED)  ## everything into .venv; TORCH_INDEX=https://download.pytorch.org/whl/cpu: torch's small CPU build
 
 run: $(INSTALLED)  ## install, execute the five notebooks, make the tables and the report, all into out/PROFILE
-	$(BIN)/peft-scratch run $(TRAINING) --seed "$(SEED)" $(STUDENT)
+	$(BIN)/peft-scratch run $(TRAINING) $(SEED_OR_SEEDS) $(STUDENT)
 
 notebooks: $(INSTALLED)  ## execute the five notebooks, which train the ten runs
-	$(BIN)/peft-scratch notebooks $(TRAINING) --seed "$(SEED)"
+	$(BIN)/peft-scratch notebooks $(TRAINING) $(SEED_OR_SEEDS)
 
 baselines: $(INSTALLED)  ## measure what the ten numbers are compared with
 	$(BIN)/peft-scratch baselines $(TRAINING)
@@ -52,9 +56,12 @@ report: $(INSTALLED)  ## make the report from the results that are there, with N
 	$(BIN)/peft-scratch report $(PLACE) $(STUDENT)
 
 submit: $(INSTALLED)  ## check your files and pack the three to hand in: NAME="Ada Lovelace" NUMBER=400123456
-	$(BIN)/peft-scratch submit --number "$(NUMBER)" --name "$(NAME)" $(if $(OUTPUT),--output "$(OUTPUT)")
+	$(BIN)/peft-scratch submit --number "$(NUMBER)" --name "$(NAME)" $(RUN)
 
 submission: submit  # the name of this target in earlier versions
+
+student: $(INSTALLED)  ## for lecturers: the assignment with blanks, in out/student-edition and as a zip; LEVEL=lines|classes
+	$(BIN)/peft-scratch student-edition $(or $(OUTPUT),out/student-edition) $(if $(LEVEL),--level "$(LEVEL)")
 
 base: $(INSTALLED)  ## pre-train the offline base model: an hour, and before it ten minutes for its teacher
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-base.txt

@@ -2,6 +2,7 @@
 
 python benchmarks/bench.py recipes | steps | limit | growth     how fast; `all` does these four
 python benchmarks/bench.py recipes-agree | verdicts             whether the results are the same
+python benchmarks/bench.py estimates                            whether a notebook announces its time well
 python benchmarks/bench.py page | publish                       table and figure, from the JSON alone
 
 Run it on a machine that does nothing else: each part records the load it found.
@@ -128,6 +129,18 @@ def verdicts(
     import agreement
 
     agreement.verdicts(results, output, test_reviews=test_reviews)
+
+
+@app.command()
+def estimates(
+    results: Results = RESULTS,
+    profile: str = "offline",
+    run: Annotated[list[str] | None, typer.Option(help="One of the ten; may be repeated.")] = None,
+) -> None:
+    """The time announced for each of the ten runs against the time taken: about 10 minutes."""
+    import announced
+
+    announced.estimates(results, profile, run or tuple(announced.RUNS))
 
 
 @app.command()

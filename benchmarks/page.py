@@ -191,6 +191,22 @@ def _verdicts(part: dict[str, Any]) -> str:
     )
 
 
+def _estimates(part: dict[str, Any]) -> str:
+    rows = [
+        {
+            "run": row["title"],
+            "announced": f"{row['announced']:.0f} s",
+            "taken": f"{row['taken']:.0f} s",
+            "taken / announced": f"{row['taken'] / row['announced']:.2f}",
+        }
+        for row in part["rows"]
+    ]
+    return (
+        "**The time that a notebook announces for a run, and the time that it takes**, on the "
+        f"{part['settings']['profile']} profile, recipe {part['settings']['recipe']}.\n\n{_table(rows)}"
+    )
+
+
 _MAKERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "recipes": _recipes,
     "steps": _steps,
@@ -198,6 +214,7 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "growth": _growth,
     "recipes_agree": _agree,
     "verdicts": _verdicts,
+    "estimates": _estimates,
 }
 
 

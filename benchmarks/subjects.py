@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -107,21 +106,6 @@ def taught(config: T5Config) -> T5ForConditionalGeneration:
     raise RuntimeError(f"after {MOST_STEPS} steps the model does not answer with label words")
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Some of an epoch's batches, in the form that the training loop takes."""
-
-    batches: list[list[int]]
-    lengths: list[int]
-    batch_size: int
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
 def typical(batches: Sequence[list[int]], lengths: Sequence[int], count: int) -> list[list[int]]:
     """`count` of the batches, evenly spread over the range of what their padded inputs hold."""
     ordered = sorted(batches, key=lambda batch: len(batch) * max(lengths[i] for i in batch))
@@ -167,11 +151,9 @@ class Subject:
 
     def train(self, collator: Collator, batches: list[list[int]] | None = None) -> None:
         """Steps of the one training loop on `batches`; without any, one step on all of `collator`."""
-        lengths = [len(row) for row in collator.inputs]
-        batches = batches or [list(range(len(lengths)))]
-        size = max(map(len, batches))
-        self._trainer.batch_size = self._trainer.micro_batch = size
-        self._trainer.train_batches(collator, Chosen(batches, lengths, size), "measuring")
+        batches = batches or [list(range(len(collator.inputs)))]
+        self._trainer.batch_size = self._trainer.micro_batch = max(map(len, batches))
+        self._trainer.train_batches(collator, batches, "measuring")
 
 
 def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -107,10 +107,10 @@ def notebook(text: str, owner_and_name: str, name: str) -> str:
         del title[:2]
     if found := badge(owner_and_name, name):
         title[:0] = [f"{found}\n", "\n"]
+    cloned = "" if owner_and_name == UNSET else f"https://github.com/{owner_and_name}"
     for cell in content["cells"]:
         cell["source"] = [
-            re.sub(r'^(REPOSITORY = "https://github\.com/)[\w./-]+(")', rf"\g<1>{owner_and_name}\2", line)
-            for line in cell["source"]
+            re.sub(r'^(REPOSITORY = ")[^"]*(")', rf"\g<1>{cloned}\2", line) for line in cell["source"]
         ]
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 

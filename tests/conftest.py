@@ -13,9 +13,13 @@ import peft_scratch  # noqa: F401, I001
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.methods.parameters import is_tied, untie
+
+# `pytest --hypothesis-profile long`: thousands of inputs per test that fuzzes (docs/checking.md).
+settings.register_profile("long", deadline=None)
 
 TINY = {
     "vocab_size": 128,

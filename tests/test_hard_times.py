@@ -31,7 +31,7 @@ from peft_scratch.methods import LoRA, apply
 from peft_scratch.training.checkpoints import Checkpoints, trainable_state
 from peft_scratch.training.evaluation import predict
 from peft_scratch.training.recipe import RECIPES
-from peft_scratch.training.trainer import Trainer
+from peft_scratch.training.trainer import Trainer, _backward
 
 REVIEWS = [[5 + i % 7, 20 + i % 11, 1] + [9] * (i % 3) for i in range(40)]
 # Targets of two and of three tokens: a part of a batch must count by its tokens, not by its reviews.
@@ -201,7 +201,7 @@ def test_the_parts_of_a_batch_have_its_loss_and_gradients():
             learning_rate=1e-3,
             batch_size=micro_batch,
         )
-        losses.append(trainer._backward(batch))
+        losses.append(_backward(trainer, batch))
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
         torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=1e-6)

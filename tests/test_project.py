@@ -49,7 +49,7 @@ def test_readme_and_notebooks_have_the_address_of_pyproject():
     # Until a real one is set, a reader sees none at all.
     assert _addresses((ROOT / "README.md").read_text()) == ({address} - {script.UNSET})
     for path in NOTEBOOKS:
-        assert _addresses(path.read_text()) == {address}, path.name
+        assert _addresses(path.read_text()) == ({address} - {script.UNSET}), path.name
 
 
 def _copy_of_the_project(folder):
@@ -78,7 +78,8 @@ def test_make_address_changes_every_place(tmp_path):
     script.main([script.UNSET])
     assert (tmp_path / "README.md").read_text() == before
     for path in (tmp_path / "notebooks").glob("*.ipynb"):
-        assert "colab-badge" not in path.read_text()
+        assert json.loads(path.read_text()) == json.loads((ROOT / "notebooks" / path.name).read_text())
+        assert not _addresses(path.read_text())
 
 
 @pytest.mark.parametrize(
@@ -175,10 +176,10 @@ def test_the_lock_names_no_build_and_marks_what_older_pythons_cannot_have():
 # What readers and machines see
 
 
-def test_ci_runs_make_test():
+def test_ci_runs_make_test_then_make_colab():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & stat.S_IXUSR
-    assert script.read_text().splitlines()[-1] == "make test"
+    assert script.read_text().splitlines()[1:] == ["set -euo pipefail", "make test", "make colab"]
 
 
 def test_there_are_five_notebooks_in_order():

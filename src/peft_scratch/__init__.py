@@ -1,12 +1,12 @@
 """peft-scratch: fine-tune T5 on IMDB four ways, from scratch and through the libraries.
 
-The four methods work on any T5, for which torch and transformers suffice:
+The four methods work on any T5 and need only torch and transformers:
 
 tuned = peft_scratch.apply(peft_scratch.LoRA(rank=8), model)
 ...                                     # train tuned.model
 peft_scratch.save_delta(tuned.model, "lora.pt")
 
-What is named here is imported when it is first used, so `import peft_scratch` itself is quick.
+Each name is imported when it is first used, so `import peft_scratch` itself is quick.
 """
 
 import warnings
@@ -14,12 +14,12 @@ from importlib import import_module
 
 from peft_scratch.threads import let_idle_threads_sleep
 
-# tqdm says so when Jupyter has no widgets; text bars are what is wanted here anyway.
+# tqdm warns when Jupyter has no widgets; the kit uses text bars anyway.
 warnings.filterwarnings("ignore", message="IProgress not found")
-# What transformers will rename in its next version concerns the kit and not a reader of its notebooks.
+# What transformers will rename in its next version matters to the kit, not to a reader of its notebooks.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
 
-# Here, since whatever starts with the kit passes by here before torch is loaded.
+# Set here, because everything that uses the kit imports this file before torch is loaded.
 let_idle_threads_sleep()
 
 __version__ = "0.1.0"

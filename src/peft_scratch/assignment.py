@@ -1,7 +1,7 @@
 """What the assignment fixes: ten runs, their hyperparameters per profile, published numbers, files, points.
 
-Everything here is a fact that a lecturer could change and that code elsewhere must not repeat. Nothing
-here imports torch, so that commands which only list or check facts answer at once.
+Everything here is a fact that a lecturer could change. Code elsewhere must not repeat it. Nothing here
+imports torch, so that commands that only list or check facts answer at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peft_scratch.course import COURSE
 from peft_scratch.errors import UserError
 from peft_scratch.paths import OFFLINE_BASE, output_folder
 
@@ -76,7 +77,7 @@ _OFFLINE = {
 }
 
 PROFILES = {
-    profile.name: profile
+    profile.name: COURSE.changed_profile(profile)
     for profile in (
         Profile(
             name="course",
@@ -160,7 +161,7 @@ class Run:
         published: lowest and highest accuracy, in percent, of three to four published runs of the same
             constants, one seed each.
         weight_file: the file to hand in that the run's best epoch goes to, if any.
-        changes: constants that the user changed, besides the size, with their values.
+        changes: constants other than the size that the user changed, with their values.
     """
 
     id: str
@@ -188,7 +189,7 @@ class Run:
 
 
 RUNS = {
-    run.id: run
+    run.id: COURSE.changed_run(run)
     for run in (
         Run("full", 1, "full", "none", 1e-5, (89.9, 90.1)),
         Run(
@@ -257,7 +258,7 @@ def find_run(run_id: str) -> Run:
 
 #: How far another seed may lie outside a published range, in points.
 SEED_SPREAD = 0.3
-#: From this many points outside a published range on, something else was run.
+#: A number that lies this many points outside a published range comes from another kind of run.
 FAR_OUTSIDE = 1.0
 
 
@@ -282,12 +283,12 @@ class Part:
 FILES, REPORT = 0, 6
 PARTS = {
     FILES: Part("Files and names", 0),
-    1: Part("Notebook 1, full fine-tuning", 5),
-    2: Part("Notebook 2, soft prompt", 25),
-    3: Part("Notebook 3, adapter", 25),
-    4: Part("Notebook 4, adapter by a library", 5),
-    5: Part("Notebook 5, LoRA", 30),
-    REPORT: Part("Report", 15),
+    1: Part("Notebook 1, full fine-tuning", COURSE.points_of(1, 5)),
+    2: Part("Notebook 2, soft prompt", COURSE.points_of(2, 25)),
+    3: Part("Notebook 3, adapter", COURSE.points_of(3, 25)),
+    4: Part("Notebook 4, adapter by a library", COURSE.points_of(4, 5)),
+    5: Part("Notebook 5, LoRA", COURSE.points_of(5, 30)),
+    REPORT: Part("Report", COURSE.points_of(REPORT, 15)),
 }
 #: 105: five are a bonus.
 ALL_POINTS = sum(part.points for part in PARTS.values())
@@ -301,5 +302,5 @@ NOTEBOOKS = {
     5: "05_lora.ipynb",
 }
 
-#: Notebooks that have to print `Number of parameters: …` of the whole model.
+#: Notebooks that must print the whole model's `Number of parameters: …`.
 PRINT_A_COUNT = (1, 2, 3, 5)

@@ -6,10 +6,9 @@ Imports stand inside the commands: torch alone takes seconds, and help should no
 from __future__ import annotations
 
 import errno
-import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -18,22 +17,21 @@ from peft_scratch import __version__
 from peft_scratch.app import cli_ask
 from peft_scratch.assignment import RUNS, find_profile, find_run
 from peft_scratch.console import make_printable
+from peft_scratch.edition import commands as edition
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
-from peft_scratch.experiments import cli_sweep
+from peft_scratch.experiments import cli_settings, cli_sweep
 from peft_scratch.files import REFUSED
 from peft_scratch.home import do_without_home
+from peft_scratch.paths import shown
 from peft_scratch.submission import commands as submission
 
-if TYPE_CHECKING:
-    from peft_scratch.experiments.jobs import Engine
-
-# What the machine refuses, as opposed to what the kit does wrong.
+# Errors of the machine (a full disk, say), not defects of the kit.
 _REFUSALS = (*REFUSED, errno.ENOTDIR)
 
 
 class _Sentences(TyperGroup):
-    """Ends a command that fails through no defect of the kit with one sentence and an exit status."""
+    """Ends a command that failed for a foreseen reason with one sentence and an exit status."""
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:
@@ -82,12 +80,12 @@ def _known_profile(name: str) -> str:
 Profile = Annotated[
     str,
     typer.Option(
-        help="course, offline or smoke; auto takes course if there is a GPU and the Hub can be reached.",
+        help="course, quick, offline or smoke; auto: course if there is a GPU and the Hub can be reached.",
         callback=_known_profile,
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, data order and dropout.")]
-Seeds = Annotated[str, typer.Option(help="Several seeds, such as 0-4; the first one's numbers are the ten.")]
+Seeds = Annotated[str, typer.Option(help="Several seeds, such as 0-4; the ten numbers are the first seed's.")]
 Recipe = Annotated[
     str, typer.Option(help="fast; or reference, which trains and evaluates as the course's notebooks do.")
 ]
@@ -95,7 +93,7 @@ Output = Annotated[
     Path | None, typer.Option(help="Folder for results, weights and reports; out/PROFILE by default.")
 ]
 Name = Annotated[str, typer.Option(help="Your name, for the head of the report.")]
-Number = Annotated[str, typer.Option(help="Your student number, likewise.")]
+Number = Annotated[str, typer.Option(help="Your student number, for the head of the report.")]
 
 
 def runs() -> None:
@@ -107,7 +105,7 @@ def runs() -> None:
 def run(
     run_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN_ID", help="As `runs` lists them; `all` for the ten."),
+        typer.Argument(metavar="RUN_ID", help="Names from `runs`, or `all` for the ten."),
     ] = None,
     profile: Profile = "auto",
     seed: Seed = 0,
@@ -115,7 +113,11 @@ def run(
     recipe: Recipe = "fast",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=NUMBER", help="Change a constant; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="NAME=NUMBER",
+            help="Change a constant; repeat it for more. `--set --help` lists them.",
+        ),
     ] = None,
     seeds: Seeds = "",
     engine: cli_sweep.EngineName = "here",
@@ -130,39 +132,45 @@ def run(
     With RUN_IDs: train these runs and write their results and weights. A run with changed constants is
     kept under `runs` in the output folder, apart from the ten.
 
-    Without: execute the five notebooks, which train the ten runs, then make the tables and the report.
+    Without RUN_IDs: execute the five notebooks, which train the ten runs, then make tables and report.
     """
-    changes = dict(_setting(text) for text in settings or ())
+    if cli_settings.asks_for_help(settings or ()):
+        typer.echo(cli_settings.listing([] if run_ids == ["all"] else run_ids or [], profile))
+        return
+    changes = dict(map(cli_settings.setting, settings or ()))
     chosen = list(RUNS) if run_ids == ["all"] else run_ids or []
     for run_id in chosen:
         find_run(run_id)
+    if changes and not chosen:
+        raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
+    where, numbers = None, [seed]
     if seeds or engine != "here":
         from peft_scratch.experiments.jobs import Engine, seeds_of
 
         where, numbers = Engine(engine, address, gpus_per_run, cpus_per_run), seeds_of(seeds or str(seed))
-        if not chosen:  # the notebooks train the first seed's ten, the others follow
-            notebooks(profile, numbers[0], output, recipe)
-        _train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
-        if not chosen:
-            tables(profile, output)
-            report(profile, output, name, number)
+    if not chosen:  # the notebooks train the first seed's ten; the other seeds follow
+        _all_notebooks(profile, numbers[0], output, recipe)
+    if where:
+        cli_sweep.train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
     elif chosen:
         _train(chosen, changes, profile, seed, output, recipe)
-    elif changes:
-        raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
-    else:
-        from peft_scratch.experiments.profile_choice import choose_profile
-        from peft_scratch.experiments.ready import check_packages
-
-        check_packages(choose_profile(profile).profile)
-        notebooks(profile, seed, output, recipe)
+    if not chosen:
         tables(profile, output)
         report(profile, output, name, number)
 
 
+def _all_notebooks(profile: str, seed: int, output: Path | None, recipe: str) -> None:
+    """Execute the notebooks, after a look at the packages that they and the report need."""
+    from peft_scratch.experiments.profile_choice import choose_profile
+    from peft_scratch.experiments.ready import check_packages
+
+    check_packages(choose_profile(profile).profile)
+    notebooks(profile, seed, output, recipe)
+
+
 def _train(
     chosen: list[str],
-    changes: dict[str, int | float],
+    changes: dict[str, int | float | str],
     profile: str,
     seed: int,
     output: Path | None,
@@ -172,46 +180,45 @@ def _train(
     from peft_scratch.experiments.session import Session
 
     session = Session.open(profile, seed, output, recipe)
-    for run_id in chosen:  # before hours are spent on the first
+    for run_id in chosen:  # so that a mistake in the last run is found before hours are spent on the first
         change(find_run(run_id), session.profile, changes)
     _say(str(session))
     for run_id in chosen:
-        _say(f"\n{run_id}")
-        accuracy = session.prepare(run_id, changes).train().accuracy
+        prepared = session.prepare(run_id, changes)
+        _say(f"\n{prepared.run.id}: {prepared.run.title}")
+        if changes:
+            _say(cli_settings.changed(run_id, session.profile, changes))
+        accuracy = prepared.train().accuracy
         _say(
             f"best epoch {_percent(accuracy.best)}, last {_percent(accuracy.last)}, "
             f"validation-chosen {_percent(accuracy.validation_chosen)}"
         )
-
-
-def _train_many(
-    chosen: list[str],
-    changes: dict[str, int | float],
-    profile: str,
-    seeds: list[int],
-    output: Path | None,
-    recipe: str,
-    engine: Engine,
-) -> None:
-    """Train every run with every seed; what is finished already is found on disk."""
-    from peft_scratch.experiments.jobs import jobs_of
-
-    jobs = jobs_of(chosen, seeds, profile, output, recipe, [changes])
-    for job, result in engine.train(jobs):
-        _say(f"{job}: best epoch {_percent(result.accuracy.best)}, last {_percent(result.accuracy.last)}")
+        _say(f"result: {shown(prepared.result_path)}")
 
 
 def notebooks(
-    profile: Profile = "auto", seed: Seed = 0, output: Output = None, recipe: Recipe = "fast"
+    profile: Profile = "auto",
+    seed: Seed = 0,
+    output: Output = None,
+    recipe: Recipe = "fast",
+    seeds: Seeds = "",
 ) -> None:
     """Execute the five notebooks.
 
-    They train the ten runs. The executed copies go to `notebooks` in the output folder.
+    They train the ten runs. The executed copies go to `notebooks` in the output folder. With --seeds they
+    train the first seed's, and the others follow.
     """
     from peft_scratch.notebook.execute import execute_all
 
-    for path in execute_all(profile, seed, output, recipe):
+    numbers = [seed]
+    if seeds:  # for these alone, as it imports torch
+        from peft_scratch.experiments.jobs import Engine, seeds_of
+
+        numbers = seeds_of(seeds)
+    for path in execute_all(profile, numbers[0], output, recipe):
         typer.echo(path)
+    if len(numbers) > 1:
+        cli_sweep.train_many(list(RUNS), {}, profile, numbers, output, recipe, Engine())
 
 
 def baselines(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
@@ -262,9 +269,7 @@ def report(
     number: Number = "",
     language: Annotated[
         str,
-        typer.Option(
-            help="en or fa: the report in this language only, which is then packed. By default both."
-        ),
+        typer.Option(help="en or fa: only this language is made and packed. By default both."),
     ] = "",
 ) -> None:
     """Make the report from the results that are there.
@@ -321,17 +326,6 @@ def _seconds(budget: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _setting(text: str) -> tuple[str, int | float]:
-    name, _, value = text.partition("=")
-    try:
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError
-    except ValueError:
-        raise UserError(f"--set needs NAME=NUMBER, such as rank=4, not {text!r}.") from None
-    return name, int(value) if re.fullmatch(r"[+-]?\d+", value) else number
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
@@ -359,7 +353,7 @@ def _options(
 ) -> None: ...
 
 
-# In the order in which they are used. The lines fit into 80 columns, so that help cuts none of them.
+# In the order in which they are used. Each line fits into 80 columns, so that help does not cut it.
 for command, line in {
     runs: "List the ten runs.",
     run: "Train the runs named; without a name, all of it.",
@@ -373,6 +367,8 @@ for command, line in {
     cli_ask.app: "Open a page to try the trained models.",
     submission.submit: "Check your files and pack the three to hand in.",
     submission.check: "Check submissions against the assignment.",
+    edition.student_edition: "Write the assignment with blanks, for students.",
+    edition.self_check: "Check the layers of a layers.py; say what is wrong with them.",
     exactness.parity: "Compare the methods with the libraries, to the last bit.",
     exactness.versions: "Compare the methods on two versions of transformers.",
     exactness.parameters: "Derive and count what each method adds to any T5.",

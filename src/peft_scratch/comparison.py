@@ -1,6 +1,6 @@
 """How far two results are apart, and whether reviews and seeds can tell them apart.
 
-Two runs predict the same test reviews, so only those that one gets right and the other wrong count
+Two runs predict the same test reviews, so only the reviews that exactly one of them gets right count
 (McNemar 1947). Several seeds of two runs are compared in pairs too: the same seed, the same reviews.
 Accuracies and differences are shares of 1; sentences give them in points, hundredths of that.
 """
@@ -10,17 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from scipy import stats
 
 from peft_scratch.assignment import PROFILES, RUNS, SEED_SPREAD, points_outside
-from peft_scratch.results import Result, RunResult
+from peft_scratch.results import Accuracy, Result, RunResult
 
-#: Differences that chance makes this rarely count as more than chance.
+#: A difference that chance alone makes less often than this is called clear.
 SIGNIFICANT = 0.05
-#: The share of real differences of the size `SeedDifference.findable` that so many seeds would show.
+#: How often a real difference of the size `SeedDifference.findable` would be found with so many seeds.
 POWER = 0.8
 #: How often an interval holds the true value.
 CONFIDENCE = 0.95
@@ -36,7 +36,7 @@ class Difference:
     Attributes:
         gap: accuracy of the first less that of the second.
         error: the standard error of `gap`, from the luck of the reviews alone.
-        p: how often chance alone makes a gap of this size or a larger one, were both equally good.
+        p: how often chance alone would make a gap at least this large if both were equally good.
         only_first, only_second, both: reviews that only the first, only the second, both get wrong.
     """
 
@@ -64,11 +64,11 @@ def kind_of(gap: float, p: float) -> Kind:
 def paired(first: Result, second: Result, reviews: int) -> Difference | None:
     """The difference of two results on the same `reviews` test reviews, by McNemar's exact test (1947).
 
-    With b and c the reviews that only the one or only the other gets right among n, the gap (b - c) / n
-    has the standard error sqrt(b + c - (b - c)^2 / n) / n.
+    Let b and c be the numbers of the n reviews that only the first or only the second gets right. The gap
+    (b - c) / n has the standard error sqrt(b + c - (b - c)^2 / n) / n.
 
     Returns:
-        The difference; `None` if a result does not list its mistakes, as those of older kits.
+        The difference; `None` if a result, as of an older kit, does not list its mistakes.
     """
     if not all(_lists_its_mistakes(result, reviews) for result in (first, second)):
         return None
@@ -85,7 +85,7 @@ def paired(first: Result, second: Result, reviews: int) -> Difference | None:
     )
 
 
-def _lists_its_mistakes(result: Result, reviews: int) -> bool:
+def _lists_its_mistakes(result: Result | OneSeed, reviews: int) -> bool:
     return abs(len(result.mistakes) / reviews - (1 - result.accuracy.best)) < 0.5 / reviews
 
 
@@ -113,7 +113,7 @@ def sentence(difference: Difference) -> str:
 
 
 def two_figures(value: float) -> str:
-    """A small positive number with two figures that count, without an exponent.
+    """A small positive number with two significant digits, without an exponent.
 
     >>> two_figures(1.234), two_figures(0.0567), two_figures(0.00001)
     ('1.2', '0.057', '< 0.001')
@@ -125,6 +125,16 @@ def two_figures(value: float) -> str:
 
 
 # Several seeds
+
+
+class OneSeed(Protocol):
+    """What a comparison of seeds reads of a run: a whole result has it, and a `seeds.SeedResult`."""
+
+    accuracy: Accuracy
+    mistakes: list[int]
+
+    @property
+    def seed(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,7 @@ class SeedDifference:
         gap: mean difference.
         low, high: its interval, from resampled seeds and test reviews.
         p: of the permutation test on the seeds' differences; after `holm`, corrected.
-        findable: the difference that so many seeds would show in `POWER` of all cases.
+        findable: the difference that so many seeds would call clear in `POWER` of all cases.
     """
 
     seeds: int
@@ -162,11 +172,12 @@ class SeedDifference:
 
     @property
     def kind(self) -> Kind:
-        """As `Difference.kind`."""
-        return kind_of(self.gap, self.p)
+        """As `Difference.kind`; a gap whose interval holds 0 is not clear, as other reviews could undo it."""
+        kind = kind_of(self.gap, self.p)
+        return "chance" if kind == "clear" and self.low <= 0 <= self.high else kind
 
 
-def over_seeds(runs: Sequence[RunResult], reviews: int) -> SeedSummary:
+def over_seeds(runs: Sequence[OneSeed], reviews: int) -> SeedSummary:
     """Mean, standard deviation and interval of two seeds or more of one run.
 
     Args:
@@ -179,22 +190,26 @@ def over_seeds(runs: Sequence[RunResult], reviews: int) -> SeedSummary:
 
 
 def paired_over_seeds(
-    first: Sequence[RunResult], second: Sequence[RunResult], reviews: int
+    first: Sequence[OneSeed],
+    second: Sequence[OneSeed],
+    reviews: int,
+    comparisons: int = 1,
 ) -> SeedDifference | None:
     """The difference of two runs over the seeds that both have; `None` for fewer than two.
 
     The p-value is that of SciPy's permutation test, which exchanges the two runs of a seed: with n seeds
     it cannot fall below 2 / 2^n.
+
+    Args:
+        comparisons: how many are made at once; the more, the larger a difference has to be to be found.
     """
-    by_seed = [{run.config.seed: run for run in runs} for runs in (first, second)]
-    seeds = sorted(by_seed[0].keys() & by_seed[1].keys(), key=str)
-    if len(seeds) < 2:
+    ours, theirs = _common(first, second)
+    if len(ours) < 2:
         return None
-    ours, theirs = ([of[seed] for seed in seeds] for of in by_seed)
     shares = [np.array([run.accuracy.best for run in runs]) for runs in (ours, theirs)]
     gaps = shares[0] - shares[1]
     low, high = _interval(_right(ours, reviews) - _right(theirs, reviews))
-    count = len(seeds)
+    count = len(ours)
     if np.any(gaps):
         test = stats.permutation_test(
             shares, lambda a, b: float(np.mean(a - b)), permutation_type="samples",
@@ -203,12 +218,34 @@ def paired_over_seeds(
         p = float(test.pvalue)
     else:
         p = 1.0
-    reach = sum(stats.t.ppf(share, count - 1) for share in (1 - SIGNIFICANT / 2, POWER))
+    reach = sum(stats.t.ppf(share, count - 1) for share in (1 - SIGNIFICANT / comparisons / 2, POWER))
     findable = float(reach * gaps.std(ddof=1) / math.sqrt(count))
     return SeedDifference(count, float(gaps.mean()), low, high, p, findable)
 
 
-def _right(runs: Sequence[RunResult], reviews: int) -> np.ndarray:
+def gap_with_interval(
+    first: Sequence[OneSeed], second: Sequence[OneSeed], reviews: int, confidence: float = CONFIDENCE
+) -> tuple[float, float, float] | None:
+    """The mean difference over the seeds that both have, and the ends of its interval; `None` without any.
+
+    With one seed, only the reviews are resampled.
+    """
+    ours, theirs = _common(first, second)
+    if not ours:
+        return None
+    differences = _right(ours, reviews) - _right(theirs, reviews)
+    return float(differences.mean()), *_interval(differences, confidence)
+
+
+def _common(first: Sequence[OneSeed], second: Sequence[OneSeed]) -> tuple[list[OneSeed], list[OneSeed]]:
+    """The results of the seeds that both have, in the same order."""
+    by_seed = [{run.seed: run for run in runs} for runs in (first, second)]
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys(), key=str)
+    ours, theirs = ([of[seed] for seed in seeds] for of in by_seed)
+    return ours, theirs
+
+
+def _right(runs: Sequence[OneSeed], reviews: int) -> np.ndarray:
     """(seeds, reviews): 1 where a review is predicted right; without a list of mistakes, the accuracy."""
     rows = []
     for run in runs:
@@ -221,21 +258,23 @@ def _right(runs: Sequence[RunResult], reviews: int) -> np.ndarray:
     return np.stack(rows)
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """The `CONFIDENCE` interval of the mean of (seeds, reviews); seeds and reviews are resampled apart."""
-    axes = tuple(np.arange(length) for length in values.shape)
+def _interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The interval of the mean of (seeds, reviews); seeds and reviews are resampled apart."""
     if not np.ptp(values):
         return float(values.flat[0]), float(values.flat[0])
+    # What there is one of cannot be resampled.
+    axes = [np.arange(length) for length in values.shape if length > 1]
+    squeezed = values.squeeze()
     found = stats.bootstrap(
-        axes, lambda rows, columns: float(values[np.ix_(rows, columns)].mean()), vectorized=False,
+        axes, lambda *chosen: float(squeezed[np.ix_(*chosen)].mean()), vectorized=False,
         method="percentile", n_resamples=_RESAMPLES,
-        confidence_level=CONFIDENCE, rng=0,
+        confidence_level=confidence, rng=0,
     ).confidence_interval  # fmt: skip
     return float(found.low), float(found.high)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """`ps` corrected for their number (Holm 1979): the chance of even one false difference stays bounded."""
+    """`ps` corrected for their number (Holm 1979), so that even one false difference stays unlikely."""
     corrected, least = [0.0] * len(ps), 0.0
     for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         least = max(least, min(1.0, (len(ps) - rank) * ps[place]))
@@ -244,7 +283,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(comparisons: int) -> int:
-    """With fewer seeds, the permutation test of so many comparisons cannot call any difference clear."""
+    """The fewest seeds with which the permutation test can find a difference among so many comparisons."""
     return math.ceil(math.log2(2 * comparisons / SIGNIFICANT))
 
 

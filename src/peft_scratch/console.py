@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001, RUF002
-"""What is printed comes out in any encoding: a pipe on Windows (cp1252, cp1256), an ASCII locale."""
+"""Everything printed comes out in any encoding: a pipe on Windows (cp1252, cp1256), an ASCII locale."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLAIN = {
 
 
 def plain(text: str) -> str:
-    """`text` in ASCII: known marks by their likes, letters without their accents, any other as `?`.
+    """`text` in ASCII: known marks as similar ones, letters without accents, anything else as `?`.
 
     >>> plain("✓ 89.9 – 90.1"), plain("é"), plain("چ")
     ('+ 89.9 - 90.1', 'e', '?')
@@ -34,7 +34,7 @@ def _letter(character: str) -> str:
 
 
 def make_printable() -> None:
-    """Have standard output and standard error write what their encoding lacks in plain characters.
+    """Make standard output and standard error write plain characters where their encoding lacks the original.
 
     Without it the first such character would end the command in a traceback.
     """

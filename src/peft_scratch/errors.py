@@ -23,10 +23,10 @@ class UserError(Exception):
 
 
 def replaced_package(problem: ImportError) -> UserError | None:
-    """What to do if transformers cannot be imported because a package was replaced after it was installed.
+    """What to do if transformers cannot be imported because a package it needs was replaced later.
 
-    Installing gradio or diffusers, say, lifts huggingface_hub to a version that transformers does not take.
-    `None` if `problem` is another one.
+    For example, installing gradio can raise huggingface_hub to a version that transformers refuses.
+    Returns `None` for any other `problem`.
     """
     found = _REPLACED.search(str(problem))
     return found and UserError(

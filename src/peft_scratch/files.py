@@ -15,27 +15,27 @@ from pathlib import Path
 
 from peft_scratch.errors import UserError
 
-#: Full, read-only or forbidden: what a machine refuses to write.
+#: Error numbers of a disk that is full, read-only or forbidden.
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-# Full, too large, read-only, forbidden, or no folder at all: trying again does not help. Whatever else
-# the system says may be a temporary failure of a mounted Drive.
+# Full, too large, read-only, forbidden, or not a folder: trying again does not help. Any other error may be
+# a temporary failure of a mounted Drive.
 _LASTING = (
     *REFUSED,
     *(errno.EFBIG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 )
-# Seconds to wait before each further attempt. The layers write their files through this module, so it
-# does with Python's own library, and a library of retries is not needed where torch and transformers suffice.
+# Seconds to wait before each further attempt. The layers save through this module and must need only torch
+# and transformers, so it uses no retry library.
 _PAUSES = (0.5, 1.0, 2.0)
 
 
 def write_atomically(path: str | Path, data: str | bytes | memoryview) -> None:
-    """Write `data` to `path`, so that the file is either the old one or the new one, whole.
+    """Write `data` to `path`; the file is always either the whole old one or the whole new one.
 
-    After a kill at any moment, a full disk or a power failure, it is one of the two. Errors
-    that may be temporary are retried for a few seconds.
+    This holds after a kill at any moment, a full disk or a power failure. Errors that may be
+    temporary are retried for a few seconds.
 
     Args:
-        path: the file; its folder is made if need be.
+        path: the file; its folder is created if needed.
         data: bytes, or text, which is written as UTF-8.
 
     Raises:
@@ -57,8 +57,8 @@ def write_atomically(path: str | Path, data: str | bytes | memoryview) -> None:
 
 def _write(path: Path, data: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # What killed processes left; before the file is there, for with it a run may be finished. Should a
-    # writer be alive after all, its attempt fails and is repeated.
+    # Remove what killed processes left. This comes first, because a run may be over once the file is there.
+    # If such a writer is alive after all, its attempt fails and is repeated.
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         left.unlink(missing_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -74,7 +74,7 @@ def _write(path: Path, data: bytes | memoryview) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep `folder`, which is made if need be, for this process; the lock ends with the process.
+    """Lock `folder` for this process, creating it if needed; the lock ends with the process.
 
     The lock itself is in this machine's temporary folder: a mounted Drive may not support locks, and a lock
     that a lost machine left there would stay forever.

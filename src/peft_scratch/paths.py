@@ -8,7 +8,7 @@ from pathlib import Path
 #: The checkout (or unpacked bundle) that this package is installed from.
 ROOT = Path(__file__).resolve().parents[2]
 
-#: The offline base model, which the checkout carries.
+#: The offline base model, which is part of the checkout.
 OFFLINE_BASE = ROOT / "weights" / "base"
 
 #: The notebooks as they are opened, and, after `make publish`, with the outputs of the offline run.

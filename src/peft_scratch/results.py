@@ -1,14 +1,14 @@
-"""The JSON of a run: the only road from a run to a table, a figure or the report.
+"""The JSON of a run: tables, figures and the report are made from nothing else.
 
-One reader and one writer. Files of older kits still load: what they lack is `None`, what they have
-besides is kept. Nothing here imports torch.
+One reader and one writer. Files of older kits still load: missing fields are `None`, extra fields are
+kept. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,7 +22,7 @@ class _Part(BaseModel):
 
 
 class Accuracy(_Part):
-    """Shares of 1. A baseline has no epochs, so it has `best` alone.
+    """Shares of 1. A baseline has no epochs, so it has only `best`.
 
     Attributes:
         best: the best epoch on the test split, which is the number that the assignment asks for.
@@ -38,13 +38,18 @@ class Accuracy(_Part):
 
 
 class Environment(_Part):
-    """What a number depends on besides its configuration."""
+    """What a number depends on besides its configuration.
+
+    Attributes:
+        threads: on a CPU, among how many threads torch divides its sums: another number rounds otherwise.
+    """
 
     python: str
     versions: dict[str, str | None]
     device: str
     device_name: str
     precision: str
+    threads: int | None = None
 
 
 class Config(_Part):
@@ -142,7 +147,7 @@ class TrainingAccuracy(_Part):
 
 
 class Generation(_Part):
-    """How many predictions differ when every one of `reviews` (of `of`) is generated."""
+    """How many predictions differ when all of `reviews` (out of `of`) are generated."""
 
     reviews: int
     of: int
@@ -207,6 +212,16 @@ class RunResult(Result):
     disk: Disk | None = None
     files: Files | None = None
 
+    @property
+    def seed(self) -> int | None:
+        """Of initialisation, data order and dropout."""
+        return self.config.seed
+
+
+def reviews_of(run: RunResult, split: Literal["train", "test"]) -> int | None:
+    """How many were in `split`; `None` if an older result took all and did not count them."""
+    return (run.reviews or {}).get(split) or getattr(run.config, f"{split}_reviews")
+
 
 class SmallDataEpoch(_Part):
     epoch: int
@@ -264,7 +279,7 @@ def read_result(path: Path) -> Result:
 
 
 def read_results(folder: Path) -> dict[str, Result]:
-    """The results in `folder`, by id. A folder that is not there holds none.
+    """The results in `folder`, by id. A missing folder has none.
 
     Raises:
         UserError: as `read_result`.

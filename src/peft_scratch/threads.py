@@ -1,4 +1,4 @@
-"""How the idle threads of a CPU computation wait. Nothing here imports torch: it has to come before."""
+"""How the idle threads of a CPU computation wait. Nothing here imports torch: this must be set first."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import os
 import sys
 from collections.abc import MutableMapping
 
-#: A thread of torch's that waits for the others looks so often whether it may go on, then sleeps. GNU's
-#: OpenMP (Linux) counts looks, and by itself some 300,000; Intel's and LLVM's (Windows, macOS) milliseconds,
-#: and by itself 200. While it looks it keeps a core from everything else: two runs side by side took three to
-#: thirty times as long as one (see docs/performance.md).
+#: How long a waiting thread of torch keeps checking before it sleeps. GNU's OpenMP (Linux) counts checks, by
+#: default some 300,000; Intel's and LLVM's (Windows, macOS) count milliseconds, by default 200. A checking
+#: thread blocks a core for everything else: two runs side by side took three to thirty times as long as one
+#: (see docs/performance.md).
 WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 
 
 def let_idle_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> bool:
-    """Set `WAITING` in `environment`, which child processes, as of a notebook, inherit.
+    """Set `WAITING` in `environment`; child processes, such as a notebook's kernel, inherit it.
 
-    Nothing is set where the user has said how threads are to wait, or where torch is loaded already:
-    OpenMP reads its settings once, as it is loaded.
+    Nothing is set if the user has already said how threads wait, or if torch is already loaded: OpenMP
+    reads its settings only once, when it is loaded.
 
     Returns:
         Whether it was set.

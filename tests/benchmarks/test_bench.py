@@ -1,6 +1,7 @@
 """The benchmark's pieces on a tiny T5: numbers of the right form, products counted as torch counts them."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -17,6 +18,7 @@ from peft_scratch.training.recipe import RECIPES
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import agreement
+import announced
 import page
 import parts
 import speed
@@ -237,3 +239,14 @@ def test_differences_are_taken_seed_by_seed():
     assert found["mean"] == 0 and found["seeds"] == 2
     assert found["deviation"] == pytest.approx(0.125**0.5)
     assert found["standard_error"] == pytest.approx(0.25)
+
+
+def test_the_time_announced_stands_beside_the_time_taken(tmp_path):
+    path = tmp_path / "results.json"
+    announced.estimates(path, "smoke", ["adapter_scratch_b8"])
+    (row,) = json.loads(path.read_text())["estimates"]["rows"]
+    assert row["id"] == "adapter_scratch_b8"
+    assert 0 < row["announced"] < 120 and 0 < row["taken"] < 120
+    (text,) = page.sections(parts.read(path))
+    quotient = row["taken"] / row["announced"]
+    assert f"{row['announced']:.0f} s | {row['taken']:.0f} s | {quotient:.2f}" in re.sub(r" +", " ", text)

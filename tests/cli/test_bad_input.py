@@ -59,6 +59,12 @@ def _files(folder: Path) -> list[Path]:
         ("full", "learning_rate=-1e-3", "learning_rate must be a number above 0, not -0.001"),
         ("full", "learning_rate=inf", "--set needs NAME=NUMBER, such as rank=4, not 'learning_rate=inf'"),
         ("full", "epochs=0", "epochs must be a whole number of at least 1, not 0"),
+        (
+            "prompt_scratch_n10",
+            "initialiser=zeros",
+            "There is no initialiser 'zeros'; choose one of first_rows",
+        ),
+        ("prompt_scratch_n10", "schedule=cosine", "schedule must be one of constant, linear, not 'cosine'"),
         ("full", "epochs", "--set needs NAME=NUMBER, such as rank=4, not 'epochs'"),
     ],
 )

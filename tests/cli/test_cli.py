@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from peft_scratch import cli
 from peft_scratch.assignment import RUNS, TEN
 from peft_scratch.cli import app
+from peft_scratch.experiments import cli_sweep
+from peft_scratch.experiments.jobs import Engine
 from peft_scratch.paths import OFFLINE_BASE, ROOT
 from peft_scratch.pretraining import pretrain
 
@@ -124,6 +126,23 @@ def test_run_without_a_name_does_what_make_run_does(monkeypatch, tmp_path):
     ]
 
 
+def test_notebooks_train_the_first_seed_and_the_others_follow(monkeypatch, tmp_path):
+    done = []
+    monkeypatch.setattr(
+        "peft_scratch.notebook.execute.execute_all", lambda *arguments: done.append(arguments) or []
+    )
+    monkeypatch.setattr(cli_sweep, "train_many", lambda *arguments: done.append(arguments))
+    place = ("--profile", "smoke", "--output", tmp_path)
+    _run("notebooks", *place, "--seeds", "2-4")
+    assert done == [
+        ("smoke", 2, tmp_path, "fast"),
+        (list(RUNS), {}, "smoke", [2, 3, 4], tmp_path, "fast", Engine()),
+    ]
+    done.clear()
+    _run("notebooks", *place, "--seed", 2)
+    assert done == [("smoke", 2, tmp_path, "fast")]
+
+
 # Targets of make and commands
 
 
@@ -161,9 +180,25 @@ def test_targets_and_commands_of_one_name_are_one_thing():
             assert not option.startswith("--") or option in said, option
 
 
+@pytest.mark.parametrize(("given", "seeds"), [(["SEEDS=5"], "0-4"), (["SEEDS=3", "SEED=7"], "7-9")])
+@pytest.mark.parametrize("target", ["run", "notebooks"])
+def test_make_counts_seeds(target, given, seeds):
+    steps = _make("--dry-run", "--assume-old=.venv/installed", target, *given)
+    said = subprocess.run(
+        ["bash", "-c", f"echo {steps.splitlines()[-1]}"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert said[said.index("--seeds") + 1] == seeds
+    assert "--seed" not in said
+
+
 def test_submission_is_still_a_target():
     steps = _make("--dry-run", "--assume-old=.venv/installed", "submission", "NAME=Ada L", "STD_NUMBER=4")
-    assert shlex.split(steps.splitlines()[-1])[1:] == ["submit", "--number", "4", "--name", "Ada L"]
+    asked = ["submit", "--number", "4", "--name", "Ada L"]
+    assert shlex.split(steps.splitlines()[-1])[1:] == asked
+    steps = _make(
+        "--dry-run", "--assume-old=.venv/installed", "submit", "NAME=Ada L", "NUMBER=4", "PROFILE=quick"
+    )
+    assert shlex.split(steps.splitlines()[-1])[1:] == [*asked, "--profile", "quick"]
 
 
 def test_another_index_for_torch_reaches_pip():
@@ -189,18 +224,37 @@ def test_run_leaves_result_and_weights(output):
     assert result["config"]["seed"] == 1
     assert (folder / "weights" / "adapter.pt").exists()
     assert "smoke, because it was asked for" in printed
+    assert f"result: {folder / 'report' / 'results' / 'adapter_scratch_b8.json'}" in printed
     assert f"best epoch {100 * result['accuracy']['best']:.1f} %" in printed
 
 
 def test_a_changed_constant_reaches_the_run_and_keeps_it_apart(tmp_path):
     settings = ("--set", "bottleneck=3", "--set", "learning_rate=1e-2", "--set", "epochs=1")
-    _run("run", "adapter_scratch_b8", "--profile", "smoke", "--output", tmp_path, *settings)
+    printed = _run("run", "adapter_scratch_b8", "--profile", "smoke", "--output", tmp_path, *settings)
     (kept,) = (tmp_path / "runs").glob("*/result.json")
+    title = "Adapter, from scratch, b = 3, learning_rate = 0.01, epochs = 1"
+    assert f"adapter_scratch_b3: {title}\n" in printed
+    changed = "bottleneck = 3 (8 otherwise), learning_rate = 0.01 (0.001 otherwise), epochs = 1 (2 otherwise)"
+    assert f"changed: {changed}\n" in printed
+    assert f"result: {kept}\n" in printed
     config = json.loads(kept.read_text())["config"]
     assert config["hyperparameters"] == {"bottleneck": 3}
     assert (config["learning_rate"], config["epochs"]) == (0.01, 1)
     assert not (tmp_path / "report").exists()
     assert not (tmp_path / "weights").exists()
+
+
+def test_what_can_be_set_is_listed():
+    printed = _run("run", "lora_peft_r1", "--profile", "course", "--set", "--help")
+    listed = dict(line.split() for line in printed.splitlines() if line.startswith("  "))
+    assert listed == {
+        **{"rank": "1", "alpha": "4.0", "scaling": "4.0", "learning_rate": "0.0001"},
+        **{"schedule": "constant", "max_tokens": "256"},
+        **{"train_reviews": "all", "test_reviews": "all", "epochs": "10", "batch_size": "32"},
+    }
+    printed = _run("run", "--profile", "offline", "--set", "--help")
+    for line in ("full, in the offline profile:", "  virtual_tokens  10", "  bottleneck      8", "  rank "):
+        assert line in printed
 
 
 def test_baselines_print_and_keep_three_numbers(tmp_path):

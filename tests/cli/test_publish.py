@@ -1,6 +1,7 @@
 """`make publish`: a finished offline run comes into the repository whole, and nothing else does."""
 
 import json
+import random
 import shutil
 
 import pytest
@@ -10,16 +11,18 @@ from peft_scratch import publish as publishing
 from peft_scratch.assignment import BASELINES, RUNS
 from peft_scratch.cli import app
 from peft_scratch.errors import UserError
+from peft_scratch.experiments.settings import fingerprint
 from peft_scratch.paths import NOTEBOOKS, ROOT
 from peft_scratch.publish import END, START, publish
 from peft_scratch.results import read_results
+from peft_scratch.seeds import read_seeds
 
 
 @pytest.fixture
 def output(tmp_path):
     """An output folder as the offline run that is published now left it."""
     folder = tmp_path / "out"
-    for name in ("results", "small_data", "seeds"):
+    for name in ("results", "small_data"):
         if (ROOT / "report" / name).is_dir():
             shutil.copytree(ROOT / "report" / name, folder / "report" / name)
     (folder / "weights").mkdir()
@@ -172,7 +175,93 @@ def test_a_readme_without_markers_is_refused(output):
 def test_the_readme_has_the_markers_and_the_published_numbers():
     readme = (ROOT / "README.md").read_text()
     results = read_results(ROOT / "report" / "results")
-    assert publishing.with_numbers(readme, results) == readme, "run `make publish`"
+    seeds = read_seeds(ROOT / "report")
+    assert publishing.with_numbers(readme, results, seeds) == readme, "run `make publish`"
+
+
+# Further seeds
+
+
+def _train(output, seeds):
+    """Stand-ins for the results of further seeds: other mistakes and fingerprints than the first seed's."""
+    for name in RUNS:
+        first = json.loads((output / "report" / "results" / f"{name}.json").read_text())
+        for seed in seeds:
+            config = {**first["config"], "seed": seed}
+            mistakes = random.Random(f"{name} {seed}").sample(range(first["reviews"]["test"]), 180 + seed)
+            further = {
+                **first,
+                "config": config,
+                "fingerprint": fingerprint(config),
+                "mistakes": sorted(mistakes),
+                "accuracy": {**first["accuracy"], "best": 1 - len(mistakes) / first["reviews"]["test"]},
+            }
+            path = output / "report" / "seeds" / str(seed) / f"{name}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(further))
+
+
+def test_further_seeds_are_published_as_one_small_file(output, repository):
+    _train(output, range(1, 10))
+    publish(output, _report, repository)
+    file = repository / "report" / "seeds.json"
+    assert file.stat().st_size < 600 * 90, "six hundred bytes per run and seed"
+    assert read_seeds(file.parent) == read_seeds(output / "report"), "nothing that is compared is lost"
+    assert not (repository / "report" / "seeds").exists()
+    (row,) = [
+        line for line in (repository / "README.md").read_text().splitlines() if "LoRA, PEFT, r = 1" in line
+    ]
+    ours = [100 * read_results(output / "report" / "results")["lora_peft_r1"].accuracy.best]
+    ours += [100 - (180 + seed) / 10 for seed in range(1, 10)]
+    assert f"| {sum(ours) / 10:.1f} (" in row
+    assert publish(output, _report, repository) == []
+
+
+def test_a_run_of_one_seed_keeps_the_published_seeds_of_its_base_alone(output, repository):
+    _train(output, [1, 2])
+    publish(output, _report, repository)
+    kept = (repository / "report" / "seeds.json").read_bytes()
+    shutil.rmtree(output / "report" / "seeds")
+    assert publish(output, _report, repository) == []
+    text = kept.decode()
+    (repository / "report" / "seeds.json").write_text(text.replace('"fingerprint": "', '"fingerprint": "x'))
+    publish(output, _report, repository)
+    assert not (repository / "report" / "seeds.json").exists(), "of another base or other constants"
+
+
+def _lose_one(output):
+    (output / "report" / "seeds" / "2" / "full.json").unlink()
+
+
+def _of_another_base(output):
+    path = output / "report" / "seeds" / "2" / "full.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "00000000"}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (_lose_one, "seed 2 lacks full; run `peft-scratch"),
+        (_of_another_base, "seeds holds results of another base"),
+    ],
+)
+def test_seeds_that_are_not_whole_or_of_another_base_are_refused(output, repository, spoil, sentence):
+    _train(output, [1, 2])
+    spoil(output)
+    before = _files(repository)
+    with pytest.raises(UserError, match=sentence):
+        publish(output, _report, repository)
+    assert _files(repository) == before
+
+
+def test_sweeps_are_published_and_those_of_earlier_runs_stay(output, repository):
+    for folder, names in ((repository, ("old.json", "both.json")), (output, ("both.json", "new.png"))):
+        (folder / "report" / "sweeps").mkdir(parents=True)
+        for name in names:
+            (folder / "report" / "sweeps" / name).write_text(f"{folder.name}")
+    publish(output, _report, repository)
+    found = {path.name: path.read_text() for path in (repository / "report" / "sweeps").iterdir()}
+    assert found == {"old.json": "repository", "both.json": "out", "new.png": "out"}
 
 
 def test_the_command_without_a_run_gets_a_sentence(tmp_path):

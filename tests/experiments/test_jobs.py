@@ -9,12 +9,13 @@ import psutil
 import pytest
 import torch
 
+from peft_scratch.data.tokens import label_ids
 from peft_scratch.errors import UserError
 from peft_scratch.experiments import jobs
 from peft_scratch.experiments.jobs import Engine, Job, jobs_of, seeds_of
 from peft_scratch.experiments.session import Session
 from peft_scratch.experiments.sweep import combinations, sweep
-from peft_scratch.reporting.sweeps import read_sweep, sweep_markdown, sweep_plot
+from peft_scratch.reporting.sweeps import advice, finding, read_sweep, sweep_markdown, sweep_plot
 
 QUICK = {"epochs": 1, "train_reviews": 32, "test_reviews": 20}
 
@@ -97,6 +98,26 @@ def test_a_scaling_fixes_alpha_by_the_rank(tmp_path):
         session.prepare("prompt_scratch_n10", {"initialiser": "zeros"})
 
 
+def test_a_prompt_can_start_from_the_label_words(tmp_path):
+    session = Session.open("smoke", output=tmp_path)
+    prepared = session.prepare("prompt_scratch_n10", {"initialiser": "label_words"})
+    table = session.base().get_input_embeddings().weight
+    rows = prepared.tuned.model.encoder.embed_tokens.sharif_llm_soft_prompts.prompt_emb
+    for row, ids in zip(rows, label_ids(session.tokenizer), strict=False):
+        assert torch.equal(row, table[ids[:-1]].mean(0)), "each word, without the end token"
+    assert prepared.configuration["hyperparameters"]["initialiser"] == "label_words"
+
+
+def test_other_seeds_and_sweeps_measure_nothing_after_the_last_epoch(tmp_path):
+    made = [
+        Job("lora_scratch_r8", seed, "smoke", tmp_path, "fast", QUICK, extra_seed=seed > 0) for seed in (0, 1)
+    ]
+    first, other = [result for _, result in Engine().train(made)]
+    assert None not in (first.memory, first.knowledge, first.training_accuracy, first.generation)
+    assert (other.memory, other.knowledge, other.training_accuracy, other.generation) == (None,) * 4
+    assert other.mistakes
+
+
 def test_a_sweep_leaves_a_table_and_a_plot(tmp_path):
     settings = {"rank": [1, 2], **{name: [value] for name, value in QUICK.items()}}
     path = sweep("lora_scratch_r8", settings, profile="smoke", seeds=[0, 1], output=tmp_path, name="ranks")
@@ -114,6 +135,40 @@ def test_a_sweep_leaves_a_table_and_a_plot(tmp_path):
     assert "Pareto front" in page and f"{table['trainable'][0]:,}" in page
     sweep_plot(path, tmp_path / "ranks.png")
     assert (tmp_path / "ranks.png").stat().st_size > 10_000
+
+
+def test_a_sweep_compares_each_combination_with_the_runs_own_constants(tmp_path):
+    path = sweep("lora_scratch_r8", {"rank": [8, 1]}, profile="smoke", seeds=[0, 1], output=tmp_path)
+    content = json.loads(path.read_text())
+    constants, own = content["constants"], [row for row in content["rows"] if row["settings"]["rank"] == 8]
+    assert [row["fingerprint"] for row in constants] == [row["fingerprint"] for row in own]
+    _, table = read_sweep(path)
+    assert list(table.loc[table["rank"] == 8, ["difference", "low", "high"]].iloc[0]) == [0, 0, 0]
+    gap = 100 * sum(row["best"] for row in content["rows"] if row["settings"]["rank"] == 1) / 2
+    gap -= 100 * sum(row["best"] for row in constants) / 2
+    assert table.loc[table["rank"] == 1, "difference"].item() == pytest.approx(gap)
+    page = sweep_markdown(path)
+    assert "rank = 8: these are the run's own constants." in page
+    assert f"rank = 1: {gap:+.1f} points" in page
+    text = advice([path])
+    place = text.index({"better": "## Better", "worse": "## Worse", "open": "## Cannot"}[kind_of(table)])
+    assert text.index(f"- `lora_scratch_r8`, rank = 1: {gap:+.1f} points (") > place
+    assert "rank = 8" not in text
+    assert not (tmp_path / "report" / "seeds").exists(), "a sweep's runs are not among the ten"
+    assert not (tmp_path / "report" / "results").exists()
+
+
+def kind_of(table):
+    """The finding about rank 1."""
+    return finding(*table.loc[table["rank"] == 1, ["difference", "low", "high"]].iloc[0])
+
+
+@pytest.mark.parametrize(
+    ("gap", "low", "high", "kind"),
+    [(0, 0, 0, "same"), (2, 1, 3, "better"), (-2, -3, -1, "worse"), (1, -1, 3, "open"), (0, -1, 1, "open")],
+)
+def test_an_interval_chooses_the_sentence(gap, low, high, kind):
+    assert finding(gap, low, high) == kind
 
 
 def test_a_sweep_without_settings_or_with_an_odd_name_is_refused(tmp_path):

@@ -21,6 +21,7 @@ from peft_scratch.data.batches import Collator, evenly_spaced
 from peft_scratch.data.corruption import sentinel_ids
 from peft_scratch.errors import UserError
 from peft_scratch.experiments import measurements as claims
+from peft_scratch.experiments import run as runs
 from peft_scratch.experiments import session as workbench
 from peft_scratch.experiments import small_data
 from peft_scratch.experiments.measurements import (
@@ -34,7 +35,7 @@ from peft_scratch.experiments.session import Session
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import FullFineTuning, LoRA, apply, base_of, count_parameters, merge
 from peft_scratch.paths import OFFLINE_BASE
-from peft_scratch.training.checkpoints import History, trainable_state
+from peft_scratch.training.checkpoints import trainable_state
 from peft_scratch.training.evaluation import Predictions
 from peft_scratch.training.recipe import RECIPES
 from peft_scratch.training.trainer import Trainer
@@ -82,6 +83,15 @@ def test_gradients_and_optimiser_hold_what_trains_and_nothing_else(run_id, tiny_
     # AdamW: two moments of each number, and one float32 step count for each tensor.
     assert memory.optimizer == 8 * trainable + 4 * len(tuned.trainable)
     assert all(torch.equal(tuned.model.get_parameter(name), p) for name, p in frozen.items())
+
+
+def test_measuring_memory_leaves_every_weight_and_the_learning_rate(tiny_t5):
+    trainer = Trainer(apply(FullFineTuning(), tiny_t5).model, **_OPTIONS)
+    before = trainable_state(tiny_t5)
+    training_memory(trainer, COLLATOR)
+    assert all(torch.equal(before[name], tensor) for name, tensor in trainable_state(tiny_t5).items())
+    trainer.train_epoch(COLLATOR, "a test", seed=0)
+    assert not all(torch.equal(before[name], tensor) for name, tensor in trainable_state(tiny_t5).items())
 
 
 def test_what_a_forward_pass_saves_is_counted_by_hand():
@@ -275,8 +285,7 @@ def test_training_accuracy_is_that_of_training_reviews_half_of_each_label(bench,
 
     monkeypatch.setattr(bench, "predict", predict)
     training = bench.collator(train, bench.profile.max_tokens)
-    history = History(micro_batch=32, best_state=trainable_state(prepared.tuned.model))
-    measured = claims.measure(prepared, history, training, training, Path("nowhere"))
+    measured = prepared.measure(training, training)
     assert dict(measured["training_accuracy"]) == {"accuracy": 0.5, "reviews": 10}
 
 
@@ -298,7 +307,7 @@ def test_a_frozen_weight_that_moved_would_show(run_id, bench, finished):
 
 
 def test_a_finished_run_is_not_measured_again(bench, finished, monkeypatch):
-    monkeypatch.setattr(claims, "training_memory", None)
+    monkeypatch.setattr(runs, "training_memory", None)
     prepared = bench.prepare("lora_scratch_r8")
     assert bench.train(prepared) == finished["lora_scratch_r8"][1]
 
@@ -322,7 +331,7 @@ def test_a_run_found_on_disk_is_measured(bench, finished, monkeypatch):
         assert getattr(result, name) == getattr(expected, name)
     # Without the method, the base is as frozen as the untouched one.
     assert trains == [0, expected.parameters.trainable]
-    # The steps that measuring takes are undone.
+    # The steps that measuring takes move nothing.
     assert all(torch.equal(p, best[name]) for name, p in prepared.tuned.model.named_parameters())
 
 

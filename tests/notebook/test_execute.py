@@ -31,11 +31,11 @@ print("\\r   ", end="\\r", file=sys.stderr)
 """
 LOOP = """
 from peft_scratch.training.progress import progress
-for _ in progress(range(3), "looping", "step", True):
+for _ in progress(range(3), "looping", "step"):
     pass
 print()
 print("looped")
-for _ in progress(range(3), "looping", "step", True):
+for _ in progress(range(3), "looping", "step"):
     pass
 """
 

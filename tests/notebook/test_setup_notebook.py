@@ -18,6 +18,9 @@ CELL = next(
     for cell in nbformat.read(ROOT / "notebooks" / "05_lora.ipynb", as_version=4).cells
     if cell.cell_type == "code"
 )
+# As `make address` leaves it.
+ADDRESSED = CELL.replace('REPOSITORY = ""', 'REPOSITORY = "https://github.com/some-one/a.fork"')
+assert ADDRESSED != CELL
 
 
 @pytest.fixture
@@ -134,11 +137,17 @@ def test_the_cell_clones_the_repository(fresh_runtime, tmp_path, monkeypatch):
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, "run", clone)
-    exec(CELL, {})
+    exec(ADDRESSED, {})
     assert fresh_runtime() == tmp_path / "peft-scratch"
 
 
 def test_a_clone_that_fails_ends_in_one_sentence(fresh_runtime, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda command, **options: SimpleNamespace(returncode=128))
-    with pytest.raises(SystemExit, match=r"cannot be cloned: upload peft-scratch\.zip"):
+    with pytest.raises(SystemExit, match=r"The kit is not here: upload peft-scratch\.zip"):
+        exec(ADDRESSED, {})
+
+
+def test_without_an_address_nothing_is_cloned(fresh_runtime, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("nothing is to be run"))
+    with pytest.raises(SystemExit, match=r"The kit is not here: upload peft-scratch\.zip"):
         exec(CELL, {})

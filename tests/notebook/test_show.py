@@ -1,5 +1,6 @@
 """What the notebooks show: phrases of reviews, published ranges, names of changed runs, honest axes."""
 
+import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch
 from peft_scratch.assignment import PROFILES, RUNS
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.settings import change
+from peft_scratch.methods import LoRALinear
 from peft_scratch.notebook import show
 from peft_scratch.paths import ROOT
 from peft_scratch.results import read_results
@@ -76,6 +78,24 @@ def test_a_quick_run_is_marked(results, tmp_path):
     assert "published" in show.contribution(session, 5, results)
 
 
+@pytest.mark.parametrize(
+    ("best", "best_epoch", "last", "said"),
+    [
+        (0.80, 2, 0.80, "best after epoch 2 of 2, which is the last: no fall to see here"),
+        (0.80, 1, 0.789, "best after epoch 1 of 2, and the last is 1.1 points lower"),
+        (0.80, 1, 0.7998, "best after epoch 1 of 2, and the last is as good"),
+    ],
+)
+def test_a_fall_after_the_best_epoch_is_said_only_where_there_is_one(
+    results, capsys, best, best_epoch, last, said
+):
+    accuracy = results["full"].accuracy.model_copy(
+        update={"best": best, "best_epoch": best_epoch, "last": last}
+    )
+    show.after_the_best(results["full"].model_copy(update={"accuracy": accuracy}))
+    assert capsys.readouterr().out == said + "\n"
+
+
 def test_an_axis_does_not_make_noise_look_like_a_trend(results, monkeypatch):
     plt.switch_backend("agg")
     monkeypatch.setattr(plt, "show", lambda: None)
@@ -120,3 +140,10 @@ def test_an_unchanged_run_keeps_its_name_and_an_impossible_one_is_refused():
     assert change(RUNS["full"], PROFILES["smoke"], {})[0] == RUNS["full"]
     with pytest.raises(UserError):
         change(RUNS["lora_scratch_r8"], PROFILES["smoke"], {"rank": 0})
+
+
+def test_the_source_that_is_shown_has_no_markers_of_the_student_edition(capsys):
+    show.source(LoRALinear.forward)
+    shown = capsys.readouterr().out
+    assert "F.linear(x, self.weight, self.bias)" in shown and "SOLUTION" not in shown
+    assert "# BEGIN SOLUTION" in inspect.getsource(LoRALinear.forward)

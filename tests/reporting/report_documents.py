@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from peft_scratch.assignment import BASELINES, TEN
 from peft_scratch.reporting.inputs import Inputs
 from peft_scratch.results import Result, RunResult, SmallDataResult
+from peft_scratch.seeds import reduced
 
 KINDS = {"full": "full", "prompt": "soft_prompt", "adapter": "adapter", "lora": "lora"}
 SIZES = {"soft_prompt": "virtual_tokens", "adapter": "bottleneck", "lora": "rank"}
@@ -60,7 +61,8 @@ class Documents:
     def read(self) -> Inputs:
         """As `inputs.read` would return them."""
         seeds = {
-            name: [RunResult.model_validate(run) for run in runs] for name, runs in self.further_seeds.items()
+            name: [reduced(RunResult.model_validate(run)) for run in runs]
+            for name, runs in self.further_seeds.items()
         }
         return Inputs(
             {name: as_result(result) for name, result in self.results.items()},

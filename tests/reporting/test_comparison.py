@@ -12,6 +12,7 @@ from report_documents import as_result, documents
 from peft_scratch import comparison
 from peft_scratch.comparison import (
     Difference,
+    gap_with_interval,
     holm,
     outside_published,
     over_seeds,
@@ -141,6 +142,19 @@ def test_more_seeds_find_smaller_differences():
         for n in (4, 16)
     )
     assert many.findable < few.findable
+
+
+def test_one_seed_has_an_interval_too_from_the_reviews_alone():
+    ours, theirs = _seeds("lora_scratch_r8", [0.1] * 3), _seeds("lora_peft_r8", [0.2] * 3)
+    gap, low, high = gap_with_interval(ours[:1], theirs[:1], N)
+    assert gap == pytest.approx(ours[0].accuracy.best - theirs[0].accuracy.best)
+    error = paired(ours[0], theirs[0], N).error
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.15)
+    wider = gap_with_interval(ours[:1], theirs[:1], N, confidence=0.99)
+    assert wider[1] < low and wider[2] > high
+    several = paired_over_seeds(ours, theirs, N)
+    assert gap_with_interval(ours, theirs, N) == pytest.approx((several.gap, several.low, several.high))
+    assert gap_with_interval(ours[:1], theirs[1:], N) is None, "no seed in common"
 
 
 def test_holm_by_hand():

@@ -204,6 +204,32 @@ def test_several_seeds_have_means_intervals_and_sentences_of_their_own(inputs, l
     assert len(PdfReader(io.BytesIO(compile_pdf(said))).pages) <= 7
 
 
+def test_with_several_seeds_sentences_about_differences_come_from_them(inputs):
+    _with_mistakes(inputs, {"lora_scratch_r8": 0.1, "full": 0.101}, seeds=9)
+    said = _said(inputs)
+    means = {name: of.mean for name, of in inputs.read().summaries.items()}
+    best = max(means, key=means.__getitem__)
+    assert best in ("lora_scratch_r8", "full")
+    assert f"Over 9 seeds, the highest mean accuracy of a best epoch is {100 * means[best]:.1f} %" in said
+    assert "Of the 9 other runs, 1 cannot be told apart from it" in said
+    for of_one_seed in ("Between scratch and library", "Between two sizes", "The highest accuracy of a best"):
+        assert of_one_seed not in said
+    assert "The seeds were not all trained alike" not in said
+
+
+def test_seeds_that_were_trained_otherwise_are_said_to_be(inputs):
+    _with_mistakes(inputs, seeds=3)
+    for name in inputs.runs:
+        inputs.results[name]["environment"] = {**inputs.results[name]["environment"], "threads": 2}
+        for run in inputs.further_seeds[name]:
+            run["environment"] = {**run["environment"], "threads": 1}
+    said = _said(inputs)
+    assert "The seeds were not all trained alike: they differ in the number of threads." in said
+    assert "Runs with the same seed are alike in it" in said
+    inputs.further_seeds["full"][0]["environment"]["threads"] = 4
+    assert "Runs with the same seed are alike in it" not in _said(inputs)
+
+
 def test_too_few_seeds_are_said_to_be_too_few(inputs):
     _with_mistakes(inputs, {"prompt_opendelta_n1": 0.6}, seeds=3)
     said = _said(inputs)
@@ -220,7 +246,7 @@ def test_seeds_are_read_from_their_folders_and_go_to_tables(tmp_path, inputs):
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{name}.json").write_text(json.dumps(document))
     found = read(tmp_path, tmp_path / "none", tmp_path / "none")
-    assert [run.config.seed for run in found.seeds["full"]] == [0, 1, 2]
+    assert [run.seed for run in found.seeds["full"]] == [0, 1, 2]
     files = tables(read_results(tmp_path / "report" / "results"), found.further_seeds)
     assert files["seeds.csv"].splitlines()[0] == "id,run,seeds,mean,deviation,low,high"
     assert files["seeds.csv"].count("\n") == 1 + len(TEN)

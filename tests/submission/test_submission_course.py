@@ -128,3 +128,21 @@ def test_an_adaptertrainer_table_is_read():
         [File("04_AdapterHub.ipynb", "04_AdapterHub.ipynb", json.dumps(book).encode())]
     )
     assert found[4].numbers == {"adapter_adapterhub_b1": 89.1}
+
+
+@pytest.mark.parametrize("executed", ["in order", "out of order"])
+def test_all_five_in_one_file_are_read_as_five(executed):
+    books = [json.loads(course.notebook(n, course.Style(executed=executed), seed=n)) for n in range(1, 6)]
+    whole = {**books[0], "cells": [cell for book in books for cell in book["cells"]]}
+    found, said = notebooks.examine([File("HW1.ipynb", "HW1.ipynb", json.dumps(whole).encode())])
+    numbers = {run: value for one in found.values() for run, value in one.numbers.items()}
+    assert numbers == course.NUMBERS
+    assert [str(one) for one in said if one.mark == ERROR] == []
+
+
+def test_the_full_notebook_is_known_without_its_name_though_its_text_speaks_of_the_others():
+    book = json.loads(course.notebook(1))
+    intro = "Later we will use LoRA, adapters and a soft prompt. LoRA adapters, soft prompts!"
+    book["cells"].insert(0, {"cell_type": "markdown", "metadata": {}, "source": intro})
+    found, _ = notebooks.examine([File("a.ipynb", "a.ipynb", json.dumps(book).encode())])
+    assert {number: one.numbers for number, one in found.items()} == {1: {"full": course.NUMBERS["full"]}}

@@ -212,3 +212,23 @@ def test_a_bare_number_is_read_where_its_cell_is_about_an_accuracy(source):
     name = "01_Full FineTune.ipynb"
     assert examine("model = T5()", (source, "0.89988"), name=name)[0] == {"full": 90.0}
     assert examine("model = T5()", ("losses[-1]", "0.89988"), name=name)[0] == {}
+
+
+def test_a_library_part_that_failed_has_no_number(tmp_path):
+    """Its accuracies are all of the part from scratch; what an installer prints is none."""
+    made = foreign(
+        "class SoftPrompt(nn.Module):\n    pass\nN_SOFT_PROMPT_TOKENS = 10\nmodel = SoftPrompt()",
+        ("train()", "Number of parameters: 60511744\nBest model preformance is: %86.9"),
+        "# Use external library",
+        ("!pip install opendelta", "Downloading wheels (59.1 MB) at 77.3 MB/s"),
+        ("from opendelta import SoftPromptModel\ndelta = SoftPromptModel(model)", ""),
+    )
+    made.cells[-1].outputs = [
+        new_output("error", ename="ImportError", evalue="cannot import", traceback=["x"])
+    ]
+    file = File("02_Soft Prompt.ipynb", "02_Soft Prompt.ipynb", nbformat.writes(made).encode())
+    found, said = notebooks.examine([file])
+    assert found[2].numbers == {"prompt_scratch_n10": 86.9}
+    missing = [one.text for one in said if one.code == "number-missing" and one.item == 2]
+    assert len(missing) == 2
+    assert all("the library part ended with ImportError" in text for text in missing)

@@ -1,25 +1,32 @@
 """Files that nobody thought of: damaged at random, they give findings and no traceback, and no undeserved ✓.
 
-`SUBMISSION_FUZZ=1250` in the environment sets the number of inputs per kind of file.
+With `--hypothesis-profile long` there are 5,000 inputs in all; see docs/checking.md.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
+import typst
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from peft_scratch.submission import notebooks, report, tensors, weights
+from peft_scratch.submission import check, notebooks, report, tensors, weights
 from peft_scratch.submission.archive import File, Gathered
 from peft_scratch.submission.findings import OK, shown
 from submission import course
-from submission.parts import NUMBERS, notebook, pdf, report_lines, saved, zipped
+from submission.parts import NUMBERS, STEM, notebook, pdf, report_lines, saved, zipped
 from submission.parts import weights as right_weights
+from submission.test_submission_report import long_table
 
-EXAMPLES = int(os.environ.get("SUBMISSION_FUZZ", "25"))
+#: Inputs per kind of file.
+EXAMPLES = 720 if settings.get_current_profile_name() == "long" else 15
+#: No input may take longer, in seconds: a submission has 25.
+LONGEST = 10.0
 fuzz = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -27,6 +34,14 @@ fuzz = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    assert time.perf_counter() - start < LONGEST
+
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20))
 values = st.recursive(
@@ -46,6 +61,7 @@ def right() -> dict[str, bytes]:
         "lora.pt": saved(right_weights()["lora.pt"]),
         "prompts.pt": saved(right_weights()["prompts.pt"], _use_new_zipfile_serialization=False),
         "a.pdf": pdf(report_lines()),
+        "table.pdf": typst.compile(long_table(NUMBERS).encode()),
         "a.zip": zipped({"01_Full FineTune.ipynb": course.notebook(1), "adapter.pt": b"x" * 100}, 8),
     }
 
@@ -83,7 +99,8 @@ def said_of(findings: list) -> str:
 @fuzz
 @given(st.sampled_from(["course.ipynb", "kit.ipynb"]), edits)
 def test_damaged_notebooks(name, changes):
-    _, said = notebooks.examine([File(name, name, edited(right()[name], changes))])
+    with in_time():
+        _, said = notebooks.examine([File(name, name, edited(right()[name], changes))])
     said_of(said)
 
 
@@ -111,7 +128,8 @@ def test_notebooks_of_another_form(data):
 @given(st.sampled_from(["lora.pt", "prompts.pt"]), edits)
 def test_damaged_weights(name, changes):
     data = edited(right()[name], changes)
-    _, said = weights.examine([File(name, name, data)], "course")
+    with in_time():
+        _, said = weights.examine([File(name, name, data)], "course")
     said_of(said)
     # A zip has checksums: what differs in its numbers is not called right.
     if (
@@ -124,12 +142,13 @@ def test_damaged_weights(name, changes):
 
 
 @fuzz
-@given(edits)
-def test_damaged_reports(changes):
-    data = edited(right()["a.pdf"], changes)
-    said = report.examine([File("a.pdf", "a.pdf", data)], NUMBERS, "course", "")
+@given(st.sampled_from(["a.pdf", "table.pdf"]), edits)
+def test_damaged_reports(name, changes):
+    data = edited(right()[name], changes)
+    with in_time():
+        said = report.examine([File("a.pdf", "a.pdf", data)], NUMBERS, "course", "")
     said_of(said)
-    if any(one.code == "report-numbers" and one.mark == OK for one in said):
+    if name == "a.pdf" and any(one.code == "report-numbers" and one.mark == OK for one in said):
         assert all(f"{number:.1f}".encode() in data for number in NUMBERS.values())
 
 
@@ -137,7 +156,8 @@ def test_damaged_reports(changes):
 @given(edits)
 def test_damaged_archives(changes):
     gathered = Gathered("x")
-    gathered._take("a.zip", "a.zip", edited(right()["a.zip"], changes))
+    with in_time():
+        gathered._take("a.zip", "a.zip", edited(right()["a.zip"], changes))
     said_of(gathered.findings)
 
 
@@ -153,3 +173,36 @@ def test_any_text_in_an_output(text):
     }
     _, said = notebooks.examine([File("05.ipynb", "05.ipynb", json.dumps({"cells": [cell]}).encode())])
     said_of(said)
+
+
+PLACES = ("full", "lora_scratch_r8", "prompt_opendelta_n1")
+
+
+@fuzz
+@given(st.data())
+def test_whole_submissions_with_a_number_that_is_not_the_report_s(data):
+    """The three files, each damaged or not: a number that was planted wrongly is never called right."""
+    planted = data.draw(st.sampled_from(PLACES))
+    text = long_table(NUMBERS).replace(f"[{NUMBERS[planted]:.1f}]", f"[{NUMBERS[planted] + 1.5:.1f}]")
+    books = {name: course.notebook(n, numbers=NUMBERS) for n, name in course.FILES.items()}
+    files = [
+        File(f"{STEM}_notebooks.zip", f"{STEM}_notebooks.zip", zipped(books)),
+        File(f"{STEM}_weights.zip", f"{STEM}_weights.zip", zipped({"lora.pt": right()["lora.pt"]})),
+        File(f"{STEM}.pdf", f"{STEM}.pdf", compiled(text)),
+    ]
+    gathered = Gathered("x")
+    whole = data.draw(st.sampled_from([None, 0, 1]))
+    for n, file in enumerate(files):
+        content = file.data if whole != n else edited(file.data, data.draw(edits))
+        gathered._take(file.name, file.where, content)
+    with in_time():
+        checked = check.inspect(gathered)
+    said_of(checked.findings)
+    right_numbers = [one for one in checked.findings if one.code == "report-numbers" and one.mark == OK]
+    if planted in checked.numbers and checked.numbers[planted] == NUMBERS[planted]:
+        assert not right_numbers
+
+
+@cache
+def compiled(text: str) -> bytes:
+    return typst.compile(text.encode())

@@ -16,6 +16,7 @@ from submission.parts import (
     NUMBERS,
     STEM,
     Submission,
+    code_cells,
     lora_not_trained,
     notebook,
     pdf,
@@ -119,3 +120,24 @@ def test_an_offline_run_is_packed_as_a_rehearsal(tmp_path):
     assert done.exit_code == 1
     assert done.stdout.splitlines()[-1].startswith("REHEARSAL: 0 errors")
     assert "an offline run (profile offline) is a rehearsal and not a submission" in done.stdout
+
+
+def test_a_quick_run_is_called_quick(tmp_path):
+    made = Submission(
+        {f"0{n}_part.ipynb": notebook(n, "quick") for n in range(1, 6)},
+        weights("course"),
+        pdf(report_lines("course")),
+    )
+    done = CliRunner().invoke(app, ["check", str(made.write_unpacked(tmp_path / "kit"))])
+    assert "a quick run (profile quick) is a rehearsal and not a submission" in done.stdout
+    assert "offline" not in done.stdout
+
+
+def test_the_last_cell_may_be_run_again_as_it_asks(right, tmp_path):
+    last = code_cells(right.notebooks["03_part.ipynb"])[-1]
+    last.source, last.execution_count = "hand_in(session, notebook=3)", 17
+    found = check.check([right.write_unpacked(tmp_path / "kit")])
+    assert "run-again" not in [finding.code for finding in found.findings]
+    last.source = "show.numbers(result)"
+    found = check.check([right.write_unpacked(tmp_path / "other")])
+    assert "run-again" in [finding.code for finding in found.findings]

@@ -8,11 +8,13 @@ import re
 import pypdf
 import pytest
 import typst
+from PIL import Image
 
 from peft_scratch.assignment import RUNS
 from peft_scratch.submission import report
 from peft_scratch.submission.archive import File
 from peft_scratch.submission.findings import ERROR, LOOK, OK
+from peft_scratch.submission.sizes import sizes_of
 from submission.parts import NUMBERS, pdf
 
 PERSIAN = str.maketrans("0123456789", "۰۱۲۳۴۵۶۷۸۹")
@@ -116,7 +118,108 @@ def persian_table(numbers: dict[str, float]) -> str:
     return f"{head}= نتایج\n#table(columns: 4, [روش],[پیاده‌سازی],[اندازه],[دقت],\n{cells})"
 
 
+def spanning_table(numbers: dict[str, float]) -> str:
+    """One row of numbers: methods span columns, long names break in mid-word, own runs have no size."""
+    n = {run: f"{value:.1f}" for run, value in numbers.items()}
+    first = "[Notebook],[Full],table.cell(colspan: 3)[Soft prompt],[Adap\\ ter-1],"
+    first += "table.cell(colspan: 2)[Adapter-2],table.cell(colspan: 3)[LoRA],"
+    tokens = "[],[],[],[N_SOFT_P\\ ROMPT_T\\ OKENS=1],[N_SOFT_PRO\\ MPT_TOKE\\ NS=10]"
+    second = f"{tokens},[],[BOTTLEN\\ ECK_SIZ\\ E=8],[BOTTLEN\\ ECK_SIZ\\ E=1],[],[RANK=1],[RANK=8],"
+    order = (
+        "full",
+        "prompt_scratch_n10",
+        "prompt_opendelta_n1",
+        "prompt_opendelta_n10",
+        "adapter_scratch_b8",
+    )
+    order += ("adapter_adapterhub_b8", "adapter_adapterhub_b1", "lora_scratch_r8", "lora_peft_r1")
+    third = "[Accuracy %]," + "".join(f"[{n.get(run, '')}]," for run in (*order, "lora_peft_r8"))
+    return f"#set text(7pt)\n#table(columns: 11, align: center, {first}\n{second}\n{third})"
+
+
+#: What a course calls the runs in its own words: method and, below it, size in the letters of formulas.
+NAMED = {
+    "full": (1, "Full fine-tuning", ""),
+    "prompt_scratch_n10": (2, "Soft-prompt\\ tuning", "num_soft_token = 10"),
+    "prompt_opendelta_n1": (2, "OpenDelta", "num_soft_token = 1"),
+    "prompt_opendelta_n10": (2, "OpenDelta", "num_soft_token = 10"),
+    "adapter_scratch_b8": (3, "Adapter", "bottleneck_size = 8"),
+    "adapter_adapterhub_b8": (4, "Adapter Hub", "bottleneck_size = 8"),
+    "adapter_adapterhub_b1": (4, "Adapter Hub", "bottleneck_size = 1"),
+    "lora_scratch_r8": (5, "Lora", "rank = 8"),
+    "lora_peft_r1": (5, "PEFT", "rank = 1"),
+    "lora_peft_r8": (5, "PEFT", "rank = 8"),
+}
+ITALIC = {ord(c): chr(0x1D44E + n) for n, c in enumerate("abcdefghijklmnopqrstuvwxyz") if c != "h"}
+
+
+def numbered_table(numbers: dict[str, float], stroke: str = "(x: none, y: 0.5pt)") -> str:
+    """A row per run with a running number and the number of its notebook; rules across alone, or none."""
+    cells = ""
+    for n, (run, (book, method, size)) in enumerate(NAMED.items(), start=1):
+        said = f"Best performance\\ \\@{size.translate(ITALIC)}" if size else "Best performance"
+        cells += f"[{n}],[{book}],[{method}],[{said}],[{numbers[run]:.1f} %],\n"
+    head = "[No.],[Notebook],[Method],[Description],[Value],"
+    shape = f"columns: 5, column-gutter: 14pt, align: center + horizon, stroke: {stroke}"
+    return f"#table({shape}, {head}\n{cells})"
+
+
+def persian_sections(numbers: dict[str, float]) -> str:
+    """A section per notebook, where count and accuracy stand in lines of their own."""
+    counts = {run: sizes_of(run, "course").whole for run in RUNS}
+    intro = "تعداد پارامترها و بهترین عملکرد مدل"
+    sections = [
+        ("نوتبوک اول (Full Fine-Tune)", [("", "full")]),
+        (
+            "نوتبوک دوم (Soft Prompt)",
+            [
+                ("", "prompt_scratch_n10"),
+                ("با استفاده از OpenDelta و N\\_SOFT\\_PROMPTS = 10", "prompt_opendelta_n10"),
+                ("با استفاده از OpenDelta و N\\_SOFT\\_PROMPTS = 1", "prompt_opendelta_n1"),
+            ],
+        ),
+        ("نوتبوک سوم (Adapter)", [("", "adapter_scratch_b8")]),
+        (
+            "نوتبوک چهارم (Adapter Hub)",
+            # The second size is a slip of the pen; the count below it says which is meant.
+            [("با سایز باتل‌نک ۸", "adapter_adapterhub_b8"), ("با سایز باتل‌نک ۲", "adapter_adapterhub_b1")],
+        ),
+        (
+            "نوتبوک پنجم (LoRA)",
+            [
+                ("", "lora_scratch_r8"),
+                ("با استفاده از کتابخانه PEFT و RANK = 8", "lora_peft_r8"),
+                ("با استفاده از کتابخانه PEFT و RANK = 1", "lora_peft_r1"),
+            ],
+        ),
+    ]
+    text = '#set text(lang: "fa", dir: rtl, font: "DejaVu Sans")\n'
+    for head, runs in sections:
+        text += f"== {head}\n"
+        for said, run in runs:
+            text += f"{intro} {said}:\n\n{counts[run]}\n\n{numbers[run]:.1f}\n\n"
+    return text
+
+
+def respectively(numbers: dict[str, float]) -> str:
+    """Sentences that name several sizes before their numbers, over line ends."""
+    n = numbers
+    return f"""#set page(width: 11cm)
+The model that is fully fine-tuned has an accuracy of {n["full"]}%. The soft prompt of our own with 10 tokens
+reaches {n["prompt_scratch_n10"]}%. Using the OpenDelta library with soft token counts of 1 and 10, the
+accuracies are {n["prompt_opendelta_n1"]}% and {n["prompt_opendelta_n10"]}%. The adapter from scratch has
+{n["adapter_scratch_b8"]}%. AdapterHub with bottleneck sizes 8 and 1 leads to
+{n["adapter_adapterhub_b8"]}% and {n["adapter_adapterhub_b1"]}%, respectively. Our own LoRA reaches
+{n["lora_scratch_r8"]}%. LoRA with the PEFT library and ranks 1 and 8 gives {n["lora_peft_r1"]}% and
+{n["lora_peft_r8"]}%, respectively."""
+
+
 LAYOUTS = {
+    "spanning table": spanning_table(NUMBERS),
+    "numbered table": numbered_table(NUMBERS),
+    "numbered table without rules": numbered_table(NUMBERS, "none"),
+    "persian sections": persian_sections(NUMBERS),
+    "respectively": respectively(NUMBERS),
     **{f"long table, {form}": long_table(NUMBERS, form) for form in FORMS},
     "wide table": wide_table(NUMBERS),
     "prose": prose(NUMBERS),
@@ -163,6 +266,23 @@ def test_an_empty_cell_is_named():
     assert "LoRA, PEFT, r = 1" in text(found, "report-number-empty")
 
 
+def test_an_empty_cell_between_numbers_is_named():
+    numbers = {run: value for run, value in NUMBERS.items() if run != "adapter_adapterhub_b1"}
+    found = examine(made(spanning_table(numbers)))
+    assert codes(found, ERROR) == ["report-number-empty"]
+    assert "leaves the cell of Adapter, AdapterHub, b = 1 empty" in text(found, "report-number-empty")
+
+
+@pytest.mark.parametrize("layout", [numbered_table, persian_sections, respectively])
+@pytest.mark.parametrize("run", ["prompt_scratch_n10", "adapter_adapterhub_b1", "lora_scratch_r8"])
+def test_a_wrong_number_is_named_with_its_run_in_any_layout(layout, run):
+    found = examine(made(layout({**NUMBERS, run: 83.3})))
+    assert codes(found, ERROR) == ["report-number"]
+    assert f"has 83.3 for {RUNS[run].title}" in text(found, "report-number").replace(" %", "").replace(
+        "%", ""
+    )
+
+
 def test_nothing_is_called_right_that_was_not_compared():
     found = examine(made(long_table({})), numbers={})
     assert codes(found, ERROR) == [] and "report-numbers" not in codes(found, OK)
@@ -173,6 +293,26 @@ def test_a_report_that_cannot_be_understood_accuses_nobody():
     found = examine(made("The results are in the attached figure. We are happy with 73.2 of them."))
     assert codes(found, ERROR) == []
     assert codes(found, LOOK).count("report-number-not-found") == len(NUMBERS)
+
+
+NOTHING = "The course asks for a report. It explains four methods, and where to hand in the files."
+
+
+def picture(width: int) -> str:
+    """A picture of this width in points, as large as a logo or as a table."""
+    made_of = io.BytesIO()
+    Image.new("RGB", (30, 20), "white").save(made_of, "PNG")
+    data = ", ".join(map(str, made_of.getvalue()))
+    return f"#image(bytes(({data})), width: {width}pt)"
+
+
+def test_another_document_is_no_report():
+    for source in (NOTHING, f"{picture(60)}\n\n{NOTHING}"):
+        for numbers in (NUMBERS, {}):
+            assert codes(examine(made(source), numbers), ERROR) == ["report-nothing"]
+    found = examine(made(f"{NOTHING}\n\n{picture(300)}"))  # the numbers may stand in it
+    assert codes(found, ERROR) == []
+    assert "report-number-not-found" in codes(found, LOOK)
 
 
 def test_other_numbers_of_a_run_are_no_error():

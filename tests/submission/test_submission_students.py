@@ -13,7 +13,7 @@ from peft_scratch.submission.archive import gather, is_kit_folder
 from peft_scratch.submission.findings import ERROR, LOOK
 from peft_scratch.submission.names import folded, number_in, read_name
 from peft_scratch.submission.students import read_class_list, submissions
-from submission.parts import zipped
+from submission.parts import pdf, report_lines, zipped
 
 
 def laid(folder, *names: str) -> list:
@@ -141,3 +141,18 @@ def test_small_things():
     assert number_in("05_LoRA.ipynb") == ""
     assert folded("  Ada_Lovelace ") == "ada lovelace"
     assert ERROR != LOOK
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("Report.pdf", "name-form"),
+        ("Report_401200001_Ada.pdf", "name-order"),
+        ("Ada 40120001.pdf", "name-order"),
+    ],
+)
+def test_a_name_in_another_order_is_a_remark(name, code, tmp_path):
+    (tmp_path / name).write_bytes(pdf(report_lines()))
+    found = [one for one in check.check([tmp_path / name]).findings if one.code.startswith("name-")]
+    assert [(one.code, one.mark == ERROR) for one in found] == [(code, code == "name-form")]
+    assert "_weights.zip" not in found[0].fix

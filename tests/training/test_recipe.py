@@ -19,7 +19,6 @@ from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.errors import UserError
 from peft_scratch.experiments import session as workbench
 from peft_scratch.experiments.base_model import load_base
-from peft_scratch.experiments.measurements import compared_with_generation
 from peft_scratch.experiments.session import Session
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import apply, base_of
@@ -191,7 +190,7 @@ def test_a_verdict_that_differs_is_counted(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(evaluation, "scored_predictions", lambda _, batch, *__: (batch["index"] > 2).long())
     prepared = bench.prepare("lora_scratch_r8")
-    compared = compared_with_generation(prepared, prepared.collator(bench.reviews.test))
+    compared = prepared.compared_with_generation(prepared.collator(bench.reviews.test))
     assert dict(compared) == {
         "reviews": 10,
         "of": 10,

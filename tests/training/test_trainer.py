@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from peft_scratch.data.batches import Collator
 from peft_scratch.errors import UserError
 from peft_scratch.methods import FullFineTuning, LoRA, apply
-from peft_scratch.training.checkpoints import trainable_state
+from peft_scratch.training.checkpoints import CURVE_POINTS, trainable_state
 from peft_scratch.training.recipe import RECIPES
-from peft_scratch.training.trainer import CURVE_POINTS, Trainer
+from peft_scratch.training.trainer import Trainer
 
 REVIEWS = [[5 + i % 7, 20 + i % 11, 1] + [9] * (i % 3) for i in range(40)]
 COLLATOR = Collator(REVIEWS, [i % 2 for i in range(40)], [[3, 1], [4, 1]], pad_id=0)
@@ -81,6 +81,34 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tiny_t5, tmp_path, method
     assert _equal(expected.best_state, history.best_state)
     assert expected.curve == history.curve
     assert [e["loss"] for e in expected.epochs] == [e["loss"] for e in history.epochs]
+
+
+@pytest.mark.parametrize("epochs_before", [0, 1])
+def test_a_run_interrupted_in_a_notebook_is_trained_again_as_if_it_had_not_been(
+    tiny_t5, tmp_path, epochs_before
+):
+    """The cell is stopped within an epoch and run again, on the same model with the same trainer."""
+    settings = {"recipe": RECIPES["fast"], "learning_rate": 0.01, "batch_size": 8}
+    whole, stopped = (
+        Trainer(apply(FullFineTuning(), base).model, accelerator=Accelerator(cpu=True), **settings)
+        for base in (copy.deepcopy(tiny_t5), copy.deepcopy(tiny_t5))
+    )
+    expected = whole.fit(COLLATOR, lambda _: {"accuracy": 0.5}, 2)
+
+    seen = []
+
+    class Stopping(Collator):
+        def __call__(self, rows):
+            seen.append(rows)
+            if len(seen) == 5 * epochs_before + 3:
+                raise KeyboardInterrupt
+            return super().__call__(rows)
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(Stopping(**vars(COLLATOR)), lambda _: {"accuracy": 0.5}, 2, tmp_path)
+    history = stopped.fit(COLLATOR, lambda _: {"accuracy": 0.5}, 2, tmp_path)
+    assert history.curve == expected.curve
+    assert _equal(trainable_state(whole.model), trainable_state(stopped.model))
 
 
 def test_a_finished_run_is_not_repeated(tiny_t5, tmp_path):

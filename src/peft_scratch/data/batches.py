@@ -15,7 +15,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
 def pad(sequences: list[list[int]], value: int) -> Tensor:
-    """The sequences as one (B, T) tensor, filled up with `value` on the right."""
+    """The sequences as one (B, T) tensor, padded with `value` on the right."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in sequences], True, value)
 
 
@@ -33,7 +33,7 @@ class Collator:
         return {
             "input_ids": pad(rows, self.pad_id),
             "attention_mask": pad([[1] * len(row) for row in rows], 0),
-            # -100 is what the cross-entropy of transformers leaves out.
+            # The cross-entropy of transformers ignores -100.
             "labels": pad([self.targets[self.labels[i]] for i in indices], -100),
             "index": torch.tensor(indices),
         }
@@ -57,10 +57,10 @@ class ShuffledBatches:
 
 @dataclass(frozen=True)
 class LengthGroupedBatches(ShuffledBatches):
-    """Random batches of reviews of like length, in random order, the same for the same seed.
+    """Random batches of reviews of similar length, in random order, the same for the same seed.
 
-    Batches drawn at random are padded to their longest review; drawn from groups of like length
-    they carry far less padding, while which review meets which still changes every epoch.
+    Every batch is padded to its longest review. Batches of similar lengths need far less padding, and
+    which reviews share a batch still changes every epoch.
     """
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -94,21 +94,25 @@ class SortedBatches(PlainBatches):
         yield from _parts(order, self.batch_size)
 
 
+# Lists of positions of reviews, one list per batch: one of the kinds above, or a list of lists.
+Batches = ShuffledBatches | PlainBatches | Sequence[list[int]]
+
+
 def _parts(order: list[int], size: int) -> Iterator[list[int]]:
     return (order[i : i + size] for i in range(0, len(order), size))
 
 
 @dataclass(frozen=True)
 class ProcessShard:
-    """What one of several processes takes of each batch, so that a batch stays the contract's 32 reviews.
+    """One process's part of each batch, so that a step stays the assignment's 32 reviews.
 
-    Accelerate would deal whole batches out in turn, and a step would be made of as many batches as there
-    are processes; its `split_batches` cuts them up, but drops a short one that is not the last.
+    Accelerate would give each process whole batches, so that a step would take as many batches as there are
+    processes. Its `split_batches` splits them, but drops a short batch that is not the last.
 
-    A batch of fewer reviews than processes goes to each of them whole: the mean over them is the same.
+    A batch with fewer reviews than processes goes whole to each of them: the mean over them is the same.
     """
 
-    batches: ShuffledBatches | PlainBatches
+    batches: Batches
     process: int
     processes: int
 
@@ -120,26 +124,24 @@ class ProcessShard:
         return len(self.batches)
 
 
-def make_loader(
-    batches: ShuffledBatches | PlainBatches, collator: Collator, accelerator: Accelerator
-) -> DataLoader:
+def make_loader(batches: Batches, collator: Collator, accelerator: Accelerator) -> DataLoader:
     """This process's share of `batches`, collated, on its device."""
     share = ProcessShard(batches, accelerator.process_index, accelerator.num_processes)
-    loader = DataLoader(range(len(batches.lengths)), batch_sampler=share, collate_fn=collator)
-    # As one of one, since `Share` has dealt already.
+    loader = DataLoader(range(len(collator.inputs)), batch_sampler=share, collate_fn=collator)
+    # As one process of one: `ProcessShard` has already split the batches.
     return prepare_data_loader(
         loader, accelerator.device, num_processes=1, process_index=0, put_on_device=True
     )
 
 
 def evenly_spaced(there: int, wanted: int) -> list[int]:
-    """Positions of `wanted` reviews (or all) of `there`, evenly spaced. Where one label's reviews come before
-    the other's, as in all splits here, that takes half of each."""
+    """Positions of `wanted` of `there` reviews (or of all), evenly spaced. All splits here have one label's
+    reviews before the other's, so this takes half of each label."""
     return np.linspace(0, there - 1, min(wanted, there)).round().astype(int).tolist()
 
 
 def subset(collator: Collator, rows: Sequence[int]) -> Collator:
-    """`collator` with the reviews at `rows` alone."""
+    """`collator` with only the reviews at `rows`."""
     return replace(
         collator, inputs=[collator.inputs[i] for i in rows], labels=[collator.labels[i] for i in rows]
     )

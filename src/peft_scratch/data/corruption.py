@@ -1,4 +1,4 @@
-"""T5's pre-training tasks: span corruption, with spans that prefer words of sentiment, and continuing."""
+"""T5's pre-training tasks: span corruption, with spans that prefer sentiment words, and continuing a text."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ def draw_spans(
 
     Spans of 1 to 2 * `mean_span` - 1 tokens start at positions drawn without replacement, in
     proportion to `weights`, until a share `density` of the tokens is masked. With equal weights this
-    is T5's noise but for the distribution of span lengths; with higher weights on sentiment words it
-    is the idea of SKEP (Tian et al. 2020), by which the model has to infer a judgement from what
-    surrounds it.
+    is T5's noise except for the distribution of span lengths. Higher weights on sentiment words are the
+    idea of SKEP (Tian et al. 2020): the model has to infer an opinion from the words around it.
 
     Args:
         weights: (T,) positive.
@@ -74,11 +73,11 @@ def corrupt(
 
 
 def cut(tokens: np.ndarray, end: int, share: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    """The text so far as the input, what follows as the target: T5's prefix language modelling.
+    """Cut a text into input and target, which continues it: T5's prefix language modelling.
 
-    Lester et al. 2021 (section 3.2) found T5 hard to prompt after span corruption alone, which always
-    shows it sentinels, and easy after a while of this task. It is also what a T5 does with text that
-    no prefix precedes.
+    Lester et al. 2021 (section 3.2) found that T5 is hard to prompt after span corruption alone, which
+    always shows it sentinels, and easy to prompt after some training on this task. A T5 trained so also
+    continues any text without a prefix.
 
     Args:
         tokens: (T,) ids.
@@ -93,7 +92,7 @@ def cut(tokens: np.ndarray, end: int, share: float = 0.2) -> tuple[np.ndarray, n
 
 
 def pad(rows: Sequence[np.ndarray], value: int) -> np.ndarray:
-    """The rows as one (B, T) int64 array, filled up with `value` on the right."""
+    """The rows as one (B, T) int64 array, padded with `value` on the right."""
     out = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row

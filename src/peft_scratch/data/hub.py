@@ -1,4 +1,4 @@
-"""What comes from the Hugging Face Hub: where it may lie instead, and why it cannot be loaded."""
+"""Files of the Hugging Face Hub: where copies may be instead, and why something cannot be loaded."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from peft_scratch.errors import UserError
 from peft_scratch.files import REFUSED
 from peft_scratch.paths import ROOT
 
-#: Files that were put here by hand stand in for the Hub's: `hub/google-t5/t5-small/config.json`, say.
+#: Files put here by hand replace the Hub's, for example `hub/google-t5/t5-small/config.json`.
 BY_HAND = ROOT / "hub"
 
-#: What is loaded, in a sentence; its kind of repository; the files that are needed of it.
+#: What is loaded, in words; its kind of repository; which of its files are needed.
 MODEL = ("base model", "model", "config.json, model.safetensors, tokenizer.json and tokenizer_config.json")
 REVIEWS = ("reviews", "dataset", "the parquet files of train and test")
 
@@ -34,14 +34,14 @@ REVIEWS = ("reviews", "dataset", "the parquet files of train and test")
 def place(name: str) -> str:
     """What to load `name` from: the folder of that name in `BY_HAND` if there is one, else the Hub.
 
-    A folder's absolute path, as the offline base has, stays what it is.
+    An absolute path, such as the offline base's, stays as it is.
     """
     folder = BY_HAND / name
     return str(folder) if folder.is_dir() else name
 
 
 def failure(kind: tuple[str, str, str], name: str, problem: Exception) -> UserError:
-    """The sentence for a `problem` that the libraries had with the `MODEL` or the `REVIEWS` called `name`."""
+    """The sentence for a `problem` that the libraries had with loading `kind` (`MODEL` or `REVIEWS`)."""
     what, repo_type, files = kind
     page = f"https://huggingface.co/{'datasets/' * (repo_type == 'dataset')}{name}"
     by_hand = BY_HAND.relative_to(ROOT) / name
@@ -59,7 +59,7 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
     def within(*kinds: type[Exception]) -> Exception | None:
         return next((link for link in chain if isinstance(link, kinds)), None)
 
-    # datasets says in words alone that a repository is gated.
+    # datasets says only in words that a repository is gated.
     if within(GatedRepoError) or "gated" in str(within(DatasetNotFoundError)):
         return (
             "the Hugging Face Hub gives it only to accounts with a permission",
@@ -88,7 +88,7 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
             f"see on {page} what has changed, or take a newer release of this kit",
         )
     network = within(LocalEntryNotFoundError, ConnectionError, TimeoutError, RequestException, HTTPError)
-    if network or "on the Hugging Face Hub either" in str(problem):  # datasets again, in words alone
+    if network or "on the Hugging Face Hub either" in str(problem):  # datasets again says it only in words
         kind = type(network or problem).__name__
         return (
             f"the Hugging Face Hub does not deliver it ({kind}) and no whole copy is here",
@@ -102,17 +102,17 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
 
 
 def _copies(name: str, repo_type: str) -> list[Path]:
-    """The folders that hold what was loaded of `name`."""
+    """The folders that hold local copies of `name`."""
     if place(name) != name:
         return [Path(place(name))]
     copies = [Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=repo_type)]
-    if repo_type == "dataset":  # datasets keeps it a second time, converted
+    if repo_type == "dataset":  # datasets also keeps a converted copy
         copies.append(Path(datasets_config.HF_DATASETS_CACHE) / name.replace("/", "___"))
     return copies
 
 
 def _chain(problem: BaseException | None) -> Iterator[BaseException]:
-    """`problem` and what it arose from, as a traceback would show it."""
+    """`problem` and its causes, as a traceback would show them."""
     while problem is not None:
         yield problem
         problem = problem.__cause__ or (None if problem.__suppress_context__ else problem.__context__)

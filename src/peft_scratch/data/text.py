@@ -6,8 +6,8 @@ import re
 
 
 def clean(review: str) -> str:
-    """Lower-case `review` and put a space for each `<br />`.
+    """Lower-case `review` and replace each `<br />` by a space.
 
-    Runs of white space become one space: a SentencePiece tokenizer reads both alike.
+    Repeated white space becomes one space; a SentencePiece tokenizer reads both alike.
     """
     return re.sub(r"\s+", " ", review.lower().replace("<br />", " ")).strip()

@@ -1,4 +1,4 @@
-"""Reviews as token ids: made by the base's tokenizer, and kept on disk for the next process."""
+"""Reviews as token ids: made by the base's tokenizer and kept on disk for the next process."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: i
 
 
 def tokenise_cached(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:
-    """`tokenise`, kept on disk beside the other caches of `datasets`, for the next process that asks.
+    """`tokenise`, with the result kept on disk beside the other caches of `datasets`.
 
-    The file is named by all that the tokens depend on, so it cannot be stale. Where it cannot be written,
-    or is damaged, the work is done again.
+    The file's name depends on everything that the tokens depend on, so it cannot be stale. If it is damaged
+    or cannot be written, the work is done again.
     """
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     for of_the_last_call in ("truncation", "padding"):

@@ -1,4 +1,4 @@
-"""Each method from scratch compared with every library that has it: what is equal, and what differs.
+"""Each method from scratch is compared with every library that has it: what is equal, what differs.
 
 pairs          what is compared with what
 parity         the comparison: logits, loss, gradients, weights after fifty steps, a negative control

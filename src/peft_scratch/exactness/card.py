@@ -17,7 +17,7 @@ from peft_scratch.results import RunResult, read_result
 #: The library of a merged model; an adapter folder names PEFT or AdapterHub.
 TRANSFORMERS = "transformers"
 
-# What the Hub calls the libraries; AdapterHub's is the name that its own cards have.
+# The Hub's names of the libraries; AdapterHub's is the one in its own cards.
 _ON_THE_HUB = {"PEFT": "peft", "AdapterHub": "adapter-transformers", TRANSFORMERS: TRANSFORMERS}
 _WHAT = {
     "lora": ("LoRA", "Hu et al. 2021, arXiv:2106.09685"),
@@ -54,7 +54,7 @@ answer = model.generate(**batch, max_length=5)[0]
 print(tokenizer.decode(answer, skip_special_tokens=True))""",
 }
 
-# What must be said before the lines are run.
+# What must be known before the lines are run.
 _NEEDS = {
     "AdapterHub": " `adapters` 1.3 was made for transformers 4.57, not for 5: give it an environment of its "
     "own, with `pip install adapters`."
@@ -101,7 +101,7 @@ class Subject:
         library: `PEFT` or `AdapterHub` for an adapter folder, `transformers` for a merged model.
         folder: the folder that the card stands in.
         parameters: how many were trained.
-        base: the base as the user named it; without it, the result's is taken if it is on the Hub.
+        base: the base as the user named it; by default the result's base, if it is on the Hub.
         result: the run that trained it, if it is known.
         licence: as the Hub spells licences, such as `apache-2.0`; T5's own for a released T5 by default.
     """
@@ -116,7 +116,7 @@ class Subject:
 
     @property
     def loaded_from(self) -> str | None:
-        """What a library loads the base by: its name on the Hub, or the folder that the user named."""
+        """What a library loads the base from: its name on the Hub, or the folder that the user named."""
         if self.base is None and self.result is not None:
             trained_on = hub_name(self.result.base_model.name)
             return None if Path(trained_on).exists() or trained_on == shown(OFFLINE_BASE) else trained_on
@@ -130,7 +130,7 @@ class Subject:
 
     @property
     def base_in_words(self) -> str:
-        """The base, without the path of a folder of this machine."""
+        """The base in words, without a path on this machine."""
         if self.base_on_the_hub:
             return f"`{self.base_on_the_hub}`"
         offline = (str(OFFLINE_BASE), shown(OFFLINE_BASE))
@@ -272,9 +272,9 @@ def find_result(source: Path, method: Method, parameters: int, given: Path | Non
     """The result of the run that trained the file `source`.
 
     Args:
-        source: a weight file; without `given`, its run's result is looked for where the kit puts it, in
+        source: a weight file; without `given`, the result is searched where the kit puts it, in
             `report/results` beside the folder of the weights.
-        method, parameters: what `source` holds, which the result has to agree with.
+        method, parameters: what `source` holds; the result must agree with it.
         given: the result's own path.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The files that are handed in, to and from the adapter folders that PEFT and AdapterHub load.
+"""Convert weight files to the adapter folders that PEFT and AdapterHub load, and back.
 
 | file         | folder     | loaded by                                            |
 |--------------|------------|------------------------------------------------------|
@@ -6,8 +6,8 @@
 | `prompts.pt` | PEFT       | `PeftModel.from_pretrained(model, folder)`           |
 | `adapter.pt` | AdapterHub | `adapters.init(model)`, `model.load_adapter(folder)` |
 
-The numbers stay as they are; `folders` says what changes around them. A `.pt` file does not hold LoRA's
-alpha, so alpha has to be given here, and again when the file is used.
+The numbers do not change; `folders` says what changes around them. A `.pt` file does not hold LoRA's
+alpha, so alpha must be given here, and again when the file is used.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Conversion:
 
     Attributes:
         method: the method from scratch that the file belongs to, with its size.
-        source, target: where from and where to.
+        source, target: the two paths.
         form: what the target is: `PEFT folder`, `AdapterHub folder` or `.pt file`.
-        tensors, parameters: how many there are in it.
+        tensors, parameters: how many it holds.
         next_step: a sentence that says how to load the target.
     """
 
@@ -73,7 +73,7 @@ def convert(
         source: `lora.pt`, `prompts.pt` or `adapter.pt`, or a folder of PEFT or AdapterHub.
         target: a new folder, or a new `.pt` file.
         base: the model that it was trained on: a name or a path that `t5_config` knows. The source has to
-            fit it, and the folder names it. Without it, the source only has to be complete in itself.
+            fit it, and the folder names it. Without it, the source only has to be complete.
         alpha: LoRA's alpha, in training and in use; the update is scaled by `alpha / r`.
         result: of the run that trained a `.pt` file, for its card; see `card.find_result`.
         licence: of the weights, for the card, such as `apache-2.0`.
@@ -111,7 +111,7 @@ def _to_folder(
     if target.suffix == ".pt":
         raise UserError(f"{source} is a file and becomes a folder, so {target} must not end in .pt.")
     method, entries = recognise(source, base, alpha)
-    # A name or path that a library can load the base by; only this kit knows the short name of its own base.
+    # A name or path from which a library can load the base; only this kit knows the short name of its base.
     name = str(OFFLINE_BASE) if base == OFFLINE else base and hub_name(base)
     folder = folder_of(method, entries, name)
     count = sum(tensor.numel() for tensor in entries.values())
@@ -137,7 +137,7 @@ def _conversion(
 def recognise(
     source: str | Path, base: str | Path | None = None, alpha: float = 4.0
 ) -> tuple[Method, Entries]:
-    """The method that a trained part belongs to, and its entries under this kit's names.
+    """The method of trained tensors, and their entries under this kit's names.
 
     Args:
         source: a `.pt` file of the assignment's form, or a folder that PEFT or AdapterHub saved.
@@ -152,7 +152,7 @@ def recognise(
     return _complete(source, entries, base, alpha)
 
 
-# Which method the entries are of, and whether they are complete
+# Which method the entries belong to, and whether they are complete
 
 
 def _complete(
@@ -181,7 +181,7 @@ def _complete(
         raise UserError(f"{source} is not complete: {difference}.")
     if difference:
         raise UserError(f"{source} was not trained on the base {base}: {difference}.")
-    # Clones: torch.save would write the whole storage that a view looks into.
+    # Clones: torch.save would write the whole storage behind a view.
     return method, {name: entries[name].clone(memory_format=torch.contiguous_format) for name in own}
 
 
@@ -218,7 +218,7 @@ def _as_adapter(source: Path, entries: Entries, _: float) -> tuple[Adapter, T5Co
 
 def _as_soft_prompt(source: Path, entries: Entries, _: float) -> tuple[SoftPrompt, T5Config]:
     rows = require_matrix(source, PROMPT, entries[PROMPT])  # (N, D)
-    # The rows start as rows of the vocabulary, so it needs as many.
+    # The rows start as rows of the vocabulary, so the vocabulary needs as many.
     return SoftPrompt(len(rows)), T5Config(
         vocab_size=len(rows), d_model=rows.shape[1], d_ff=1, d_kv=1, num_heads=1, num_layers=1
     )
@@ -236,7 +236,7 @@ def _smallest(entries: Entries, pattern: re.Pattern, **sizes: int) -> T5Config:
     layers = {"encoder": 1, "decoder": 1}
     for key in entries:
         match = pattern.fullmatch(key)
-        # No more blocks than there are entries: a file may have any number in a key.
+        # At most as many blocks as entries: a key in a file may hold any number.
         layers[match["stack"]] = max(layers[match["stack"]], min(int(match["block"]) + 1, len(entries)))
     return T5Config(
         **{"vocab_size": 1, "d_ff": 1, "d_kv": 1, "num_heads": 1, **sizes},

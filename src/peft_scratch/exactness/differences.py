@@ -1,7 +1,7 @@
-"""Where a library does something else than our own method, with the line of its source that shows it.
+"""Where a library differs from our own method, with the line of its source that shows it.
 
-The line is looked up in the installed library each time. If the library has changed, an error says so; the
-number never points to the wrong place.
+The line is looked up in the installed library each time. If the library has changed, an error says so, so
+the line number is never wrong.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from peft_scratch.errors import UserError
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that a library does in another way.
+    """One difference of a library.
 
     Attributes:
         kind: lora, adapter or soft_prompt.

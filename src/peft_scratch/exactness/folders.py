@@ -1,7 +1,7 @@
 """The adapter folders that PEFT and AdapterHub load, written from the entries of a `.pt` file and read back.
 
-Tensors are renamed, and LoRA's A and B are transposed: the libraries store what we call `(D, R)` and `(R, E)`
-as `(R, D)` and `(E, R)`. Neither library has to be installed.
+Tensors are renamed, and LoRA's A and B are transposed: the libraries store our `(D, R)` and `(R, E)` as
+`(R, D)` and `(E, R)`. Neither library has to be installed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Folder:
         return PEFT_WEIGHTS if self.library == PEFT else ADAPTERHUB_WEIGHTS
 
     def write(self, path: Path) -> None:
-        """Write the folder to `path`, which must not be there yet."""
+        """Write the folder to `path`, which must not exist yet."""
         path.mkdir()
         text = json.dumps(self.config, indent=2, sort_keys=True)
         (path / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
@@ -151,7 +151,7 @@ def _adapter_config(method: Adapter, width: int, base: str | None) -> Config:
         "model_name": base or "",
         "model_type": "t5",
         "name": NAME,
-        # Without a version, or with one before 1.1, the library corrects what those versions had wrong.
+        # Without a version, or with one before 1.1, the library would correct old errors that are not here.
         "version": "adapters.1.3.0",
     }
 
@@ -164,7 +164,7 @@ def read_folder(source: Path, alpha: float) -> Entries:
 
     Args:
         source: a folder of PEFT (LoRA, prompt tuning) or of AdapterHub (a bottleneck adapter).
-        alpha: what LoRA's file is going to be used with.
+        alpha: the alpha with which LoRA's file will be used.
 
     Raises:
         UserError: it is no such folder, is damaged, or holds what a `.pt` file cannot.
@@ -188,7 +188,7 @@ def read_folder(source: Path, alpha: float) -> Entries:
         )
     if "config" in config and "name" in config:
         _require_seq_bn(path, config["config"])
-        # In the library's own order of preference, when it is asked for safetensors.
+        # In the library's own order of preference when it looks for safetensors.
         tensors = _read_tensors(source, "adapter.safetensors", ADAPTERHUB_WEIGHTS)
         # The library's own T5 class, T5AdapterModel, puts `transformer.` first.
         tensors = {key.removeprefix("transformer."): tensor for key, tensor in tensors.items()}
@@ -208,8 +208,8 @@ def _ours(source: Path, names: NameMap, tensors: Entries) -> Entries:
     return entries
 
 
-# What the configuration of a plain LoRA may say; everything else in it has to be empty or false. A setting
-# that is missing here leads to a refusal, not to a wrong file.
+# What the configuration of a plain LoRA may say; everything else must be empty or false. So a setting that is
+# missing here leads to a refusal, not to a wrong file.
 _FREE = {
     *("peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"),
     *("r", "lora_alpha", "target_modules"),
@@ -230,7 +230,7 @@ def _require_plain_lora(path: Path, config: Config, alpha: float) -> None:
                 f"{path} says {key} = {value!r}, which lora.pt cannot hold: train a plain LoRA, without it."
             )
     targets = config.get("target_modules")
-    # The names of the tensors decide; a list of targets is checked only because it makes a clearer message.
+    # The names of the tensors decide; a list of targets is checked only for a clearer message.
     if isinstance(targets, list) and (
         others := sorted({str(t).rpartition(".")[2] for t in targets} - {"q", "v"})
     ):
@@ -280,7 +280,7 @@ def _used_rows(source: Path, config: Config, tensors: Entries) -> Tensor:
 
 
 def require_matrix(source: Path, key: str, tensor: Tensor) -> Tensor:
-    """`tensor`, which is the entry `key` of `source`, if it is a matrix with numbers in it.
+    """Return `tensor`, the entry `key` of `source`, if it is a non-empty matrix.
 
     Raises:
         UserError: it is not.
@@ -295,7 +295,7 @@ def _peft_tensors(folder: Path) -> Entries:
 
 
 def _read_tensors(folder: Path, *names: str) -> Entries:
-    """The tensors of the first file of `names` that is there, in float32. Nothing in it is executed."""
+    """The tensors of the first existing file of `names`, in float32. Nothing in it is executed."""
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         raise UserError(f"{folder} has no weights: neither {' nor '.join(names)} is in it.")

@@ -1,4 +1,4 @@
-"""The parameter ledger: every count derived by hand, and counted on our model and on each library's.
+"""The parameter ledger: every count is derived by hand, and counted on our model and on each library's.
 
 The letters of the derivations are those of `peft_scratch.methods.derivation`. Every model here is on the
 device `meta`, where a tensor has a shape and no memory.
@@ -44,8 +44,8 @@ class LibraryCount:
 
     Attributes:
         library: PEFT, AdapterHub or OpenDelta.
-        setting: `defaults`, `as ours`, or another one that has a name.
-        call: what the library is called with.
+        setting: `defaults`, `as ours`, or another named one.
+        call: the call of the library.
         by_hand: the number of parameters by the library's own rules; `None` if it has no such method.
         counted: on the model with the library's method in it; `None` also if the library is not installed.
         difference: how many more than our method adds; `None` without a count.
@@ -194,7 +194,7 @@ def _growth(call: Call, model: T5ForConditionalGeneration) -> int:
     before = count_parameters(model)
     if call.library == OPENDELTA and call.name == "SoftPromptModel":
         tied = model.lm_head.weight is model.shared.weight
-        model.shared.to_empty(device="cpu")  # it reads rows of the vocabulary, whatever is in them
+        model.shared.to_empty(device="cpu")  # it reads rows of the vocabulary, whatever their values
         model.tie_weights()
         if not tied:  # transformers 5 ties every output layer
             untie(model)
@@ -202,7 +202,7 @@ def _growth(call: Call, model: T5ForConditionalGeneration) -> int:
 
 
 class _Nowhere(io.RawIOBase):
-    """A file that keeps nothing but its length."""
+    """A file that keeps only its length."""
 
     length = 0
 

@@ -1,4 +1,4 @@
-"""The pairs that are compared: a method from scratch, and a library's with the same weights."""
+"""The compared pairs: a method from scratch and a library's method, with the same weights."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Pair:
     Attributes:
         ours: the method from scratch, with its hyperparameters.
         library: PEFT, AdapterHub or OpenDelta.
-        what: the library's class, and its settings where they are not the plain ones.
-        build: puts the library's method into a base, in place, and returns the model to call.
+        what: the library's class, and its settings if they are not the plain ones.
+        build: applies the library's method to a base, in place, and returns the model to call.
         shares: which of our parameters the library has too; the others are zero and frozen.
-        prepare: what the library does to the base before any method is in it; our base gets the same.
-        reorder: makes our layers sum their terms in the library's order if that differs: the last bits of
-            a sum in floating point depend on its order.
+        prepare: what the library does to the base before any method is applied; our base gets the same.
+        reorder: makes our layers sum their terms in the library's order if it differs, because the last
+            bits of a floating-point sum depend on the order.
     """
 
     ours: Method
@@ -46,7 +46,7 @@ class Pair:
 
     @property
     def names(self) -> NameMap:
-        """What the library calls our parameters."""
+        """The library's names of our parameters."""
         return NAMES[self.ours.kind, self.library]
 
     @property
@@ -67,7 +67,7 @@ class Pair:
 
     @property
     def id(self) -> str:
-        """Both sides in a line."""
+        """Both sides in one line."""
         return f"{self.name} against {self.library} {self.what}"
 
 
@@ -121,7 +121,7 @@ def _adapter(bottleneck: int) -> list[Pair]:
 
 
 def _sum_as_opendelta(model: nn.Module) -> None:
-    """Have each adapted layer sum `bottleneck(h) + (x + f(x))` in place of `(bottleneck(h) + f(x)) + x`."""
+    """Make each adapted layer sum `bottleneck(h) + (x + f(x))` instead of `(bottleneck(h) + f(x)) + x`."""
 
     def forward(layer: AdaptedLayerFF, x: Tensor) -> Tensor:
         h = x + layer.dropout(layer.DenseReluDense(layer.layer_norm(x)))  # (B, T, D)

@@ -1,4 +1,4 @@
-"""The comparison of a pair: the largest difference between both sides, with the same weights and batches.
+"""Compare a pair: the largest differences between both sides, with the same weights and batches.
 
 Float32, dropout off. Everything but the method itself is a copy of the same base.
 """
@@ -28,10 +28,10 @@ from peft_scratch.exactness.pairs import PAIRS, Pair, as_it_is
 from peft_scratch.methods.method import apply
 from peft_scratch.methods.parameters import count_parameters, freeze_all_but, trainable_names
 
-#: What `max |difference|` may be: of logits, loss and gradients, and of the weights after the steps.
+#: The largest allowed `max |difference|`: of logits, loss and gradients, and of the weights after the steps.
 LIMIT, LIMIT_AFTER_STEPS = 1e-6, 1e-5
 STEPS = 50
-#: What one weight is moved by, for the negative control.
+#: By how much one weight is changed for the negative control.
 NUDGE = 1e-2
 #: The standard deviation of the noise on the starting weights: without noise LoRA and the adapter start as
 #: the identity, and half of their gradients are zero.
@@ -66,8 +66,8 @@ def compare(
 ) -> Differences:
     """Build both sides of `pair` on copies of `base` and compare them.
 
-    Logits, loss and gradients are compared on the first batch. Then follow `steps` steps of AdamW, each on
-    the next batch; after the last batch comes the first again.
+    Logits, loss and gradients are compared on the first batch. Then come `steps` steps of AdamW, each on the
+    next batch; after the last batch, the first is used again.
     """
     ours, theirs, names = build(pair, base)
     logits, loss, gradients = _differences(pair, ours, theirs, names, batches[0])
@@ -84,7 +84,7 @@ def compare(
 
 
 def negative_control(pair: Pair, base: T5ForConditionalGeneration, batch: Batch) -> Differences:
-    """The same comparison with one weight of the library's side moved by `NUDGE`: it has to fail."""
+    """The same comparison with one weight of the library's side changed by `NUDGE`: it must fail."""
     ours, theirs, names = build(pair, base)
     with torch.no_grad():
         weight = _partners(pair, ours, theirs, names[-1])[1]
@@ -110,10 +110,10 @@ def logits_in_our_order(pair: Pair, base: T5ForConditionalGeneration, batch: Bat
 
 
 def build(pair: Pair, base: T5ForConditionalGeneration) -> tuple[nn.Module, nn.Module, list[str]]:
-    """Both sides on copies of `base`, with the same weights; and the names of ours that both train.
+    """Both sides on copies of `base`, with the same weights; and the names of our parameters that both train.
 
     Raises:
-        AssertionError: the library trains more, or other, than the map between the weights covers.
+        AssertionError: the library trains parameters that the map between the weights does not cover.
     """
     plain = copy.deepcopy(base)
     pair.prepare(plain)
@@ -141,7 +141,7 @@ def build(pair: Pair, base: T5ForConditionalGeneration) -> tuple[nn.Module, nn.M
 
 
 def _partners(pair: Pair, ours: nn.Module, theirs: nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    """Our parameter called `name` and the library's, both in our orientation."""
+    """Our parameter called `name` and the library's, neither transposed against the other."""
     return ours.get_parameter(name), pair.names.turned(theirs.get_parameter(pair.names.theirs(name)))
 
 
@@ -166,14 +166,14 @@ def _distance(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
 
-# What they are compared on: bases, and batches of real reviews.
+# What the comparison uses: bases, and batches of real reviews.
 
 REVIEWS, TOKENS = 2, 48
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base to compare on: its name, what it is, and how to load it with its tokenizer.
+    """A base for the comparison: its name, what it is, and how to load it with its tokenizer.
 
     Attributes:
         load: returns the model, in evaluation mode, and a function from a text to token numbers.
@@ -186,7 +186,7 @@ class Base:
 
 
 def _random(config: T5Config) -> tuple[T5ForConditionalGeneration, Callable[[str], list[int]]]:
-    """A seeded random T5; its rows mean nothing, so a word's number is its hash."""
+    """A seeded random T5. Its embedding rows mean nothing, so a word's number is its hash."""
 
     def encode(text: str) -> list[int]:
         return [2 + zlib.crc32(word.encode()) % (config.vocab_size - 2) for word in text.split()]
@@ -280,7 +280,7 @@ def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline", 
 
 
 def already_measured(output: Path) -> dict:
-    """What the page in `output` is made of: what was measured before, and what need not be measured."""
+    """The content of the page in `output`: earlier measurements, and what needs no measurement."""
     path = output / "exactness.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return {

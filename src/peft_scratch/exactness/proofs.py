@@ -17,7 +17,7 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 def equal_to_the_libraries(method: Method, base: T5ForConditionalGeneration, batch: Batch) -> Table:
     """The largest differences between our method and each library's, with the same weights on `base`.
 
-    The last column is the negative control: one weight of the library is moved, and the outputs differ.
+    The last column is the negative control: one weight of the library is changed, and the outputs differ.
 
     Args:
         method: from scratch, at one of the assignment's sizes.

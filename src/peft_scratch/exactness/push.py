@@ -1,4 +1,4 @@
-"""An adapter folder, or a merged model, to the Hugging Face Hub. Nothing here imports torch."""
+"""Upload an adapter folder or a merged model to the Hugging Face Hub. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from peft_scratch.errors import UserError
 
 CARD_FILE = "README.md"
 CONFIG_FILE = "adapter_config.json"
-# What this kit writes into such a folder. Anything else in it stays on this machine.
+# The files that this kit writes into such a folder. Other files in it stay on this machine.
 _FILES = (CARD_FILE, "*.json", "*.safetensors", "pytorch_adapter.bin", "spiece.model")
 
 
 def push(folder: Path, name: str, *, public: bool = False) -> str:
-    """Upload `folder` to the model repository `name`, which is made if it is not there.
+    """Upload `folder` to the model repository `name`, which is created if needed.
 
     The token is the one that `hf auth login` or the environment variable HF_TOKEN gives. It is passed to the
     Hub only, and is neither printed nor written.
@@ -90,7 +90,7 @@ def _refused(name: str, status: int | None) -> str:
     return f"The Hugging Face Hub did not take {name} (status {status}): try again later."
 
 
-# What huggingface_hub's HTTP library raises if nobody answers: requests before its version 1, then httpx.
+# What huggingface_hub's HTTP library raises without an answer: requests before version 1, then httpx.
 _NETWORK_ERROR = next(
     kind for kind in HfHubHTTPError.__mro__ if not kind.__module__.startswith("huggingface")
 )

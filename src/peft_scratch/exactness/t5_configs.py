@@ -1,4 +1,4 @@
-"""The configuration of any T5: of the known ones by name, without a network; of others from a file."""
+"""The configuration of any T5: of known ones by name, without a network, and of others from a file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FLAN_T5 = {
 # 32,000 pieces and 100 sentinels, rounded up to a multiple of 128.
 _VOCABULARY = 32128
 
-#: The models that are known by name.
+#: The models known by name.
 KNOWN = (*_T5, *_FLAN_T5)
 
 

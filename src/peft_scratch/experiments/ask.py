@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 BASE = "Base, not tuned"
 NEITHER = "neither"
 
-#: Into how many parts a long text is cut for occlusion: each is one more text to judge.
+#: Into how many parts a long text is cut for occlusion: each costs one more prediction.
 OCCLUDED_PARTS = 48
 
-#: Below this share of letters of the Latin script, a text is remarked on as not English.
+#: If a smaller share of a text's letters is Latin, a remark says that it is not English.
 LATIN_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What one model says of one text.
+    """What one model says about one text.
 
     Attributes:
         verdict: a label word, or `neither`.
@@ -61,7 +61,7 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Member:
-    """A trained part to be asked: its title, its method, and its trained entries by name."""
+    """A trained method to ask: its title, the method, and its trained tensors by name."""
 
     title: str
     method: Method
@@ -70,7 +70,7 @@ class Member:
 
 
 def remarks(text: str, tokens: int, room: int) -> list[str]:
-    """What a reader should know about `text` before the opinions: empty, cut, or not English.
+    """What a reader should know about `text` before the opinions: it is empty, cut, or not English.
 
     Args:
         tokens: how many the text has, the end token included.
@@ -91,12 +91,12 @@ def remarks(text: str, tokens: int, room: int) -> list[str]:
 class Panel:
     """The base and some trained methods, ready to be asked together.
 
-    All share the base's frozen tensors, so that one base is in memory whatever the number of methods; full
-    fine-tuning has weights of its own. One question is answered at a time.
+    All share the base's frozen tensors, so only one base is in memory, however many methods there are. Full
+    fine-tuning has its own weights. Questions are answered one at a time.
     """
 
     def __init__(self, session: Session, members: Iterable[Member]) -> None:
-        """Put each of `members` into the session's base.
+        """Apply each of `members` to the session's base.
 
         Raises:
             UserError: the entries of a member do not fit the base.
@@ -132,11 +132,11 @@ class Panel:
             yield from map(list, zip(*columns, strict=True))
 
     def occlusion(self, title: str, text: str) -> list[tuple[str, float]]:
-        """How much each word of `text` carries the opinion of the model called `title`, by leaving it out.
+        """How much each word of `text` matters to the opinion of the model called `title`, by leaving it out.
 
-        Occlusion (Zeiler and Fergus 2014, section 4.2, there for patches of a picture): the model judges the
-        text without the word; the number is by how much its lean towards `positive` falls. A positive number
-        is a word that speaks for `positive`. Words that say it only together are missed.
+        Occlusion (Zeiler and Fergus 2014, section 4.2, who hide patches of a picture): the model predicts the
+        text without the word. The number is how much its lean towards `positive` falls, so a positive number
+        marks a word that speaks for `positive`. Words that matter only together are missed.
 
         Args:
             text: of its words, those that the model reads are left out in turn, in at most
@@ -255,7 +255,7 @@ def trained_members(session: Session) -> list[Member]:
 
 
 def member_of_file(path: Path) -> Member:
-    """A trained part from elsewhere: a `.pt` file, ours or another student's, or a library's folder.
+    """A trained method from elsewhere: a `.pt` file of this kit or of another student, or a library's folder.
 
     Raises:
         UserError: it is none of these.
@@ -280,9 +280,9 @@ def panel_of(session: Session, files: Sequence[Path] = ()) -> Panel:
 
 
 def opinions_on(session: Session, text: str) -> list[Opinion]:
-    """What the base and every run that is trained say of `text`; remarks on the text are printed.
+    """What the base and every trained run say about `text`; remarks on the text are printed.
 
-    The models are put together once, and again when another run has been trained.
+    The panel is built once, and again after another run has been trained.
 
     Raises:
         UserError: nothing is trained yet.

@@ -28,22 +28,22 @@ def load_base(profile: Profile) -> tuple[T5ForConditionalGeneration, PreTrainedT
     """
     source = hub.place(profile.base)
     try:
-        # Tensors alone: a pickle, which can run code, is not read even where there is nothing else.
-        # "eager", T5's plain attention: the one of transformers 4 and, other than "sdpa", the same to the
-        # last bit whether or not something in it trains. A recipe may put a faster one in its place.
+        # Only safetensors: a pickle can run code, so none is read, even if there is nothing else.
+        # "eager" is T5's plain attention, as in transformers 4. Unlike "sdpa", it gives the same bits whether
+        # or not something in it trains. A recipe may replace it with a faster one.
         with _no_progress_bar():
             model = T5ForConditionalGeneration.from_pretrained(
                 source, dtype=torch.float32, use_safetensors=True, attn_implementation="eager"
             )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except Exception as problem:  # damaged files raise a dozen kinds, those of tokenizers a bare Exception
+    except Exception as problem:  # damaged files raise a dozen kinds, a tokenizer's a bare Exception
         raise _failure(profile, problem) from None
     return model.eval(), tokenizer
 
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """transformers 5 shows one for the reading of the weights, which takes a moment."""
+    """Hide the bar that transformers 5 shows while it reads the weights, which takes a moment."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

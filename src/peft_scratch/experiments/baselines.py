@@ -1,4 +1,4 @@
-"""What the ten numbers are compared with: a classic on the same reviews, trained in seconds."""
+"""A classic to compare the ten numbers with: trained in seconds on the same reviews."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peft_scratch.data.reviews import Reviews
 def bag_of_words(reviews: Reviews) -> list[int]:
     """Predictions on the test reviews of a logistic regression on tf-idf weighted words and word pairs.
 
-    It reads whole reviews, where T5 reads their beginnings only.
+    It reads whole reviews; T5 reads only their beginnings.
     """
     classifier = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),

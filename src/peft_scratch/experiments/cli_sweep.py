@@ -1,26 +1,32 @@
-"""The command `sweep`: one run with every combination of some settings."""
+"""Many runs from the command line: several seeds, and `sweep`, one run with combinations of settings."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from peft_scratch.assignment import find_run
 from peft_scratch.errors import UserError
 
+if TYPE_CHECKING:
+    from peft_scratch.experiments.jobs import Engine
+
 EngineName = Annotated[str, typer.Option(help="here, one run after another; or ray, many at once.")]
-Address = Annotated[str | None, typer.Option(help="Of a Ray cluster; by default Ray starts on this machine.")]
+Address = Annotated[
+    str | None, typer.Option(help="Address of a Ray cluster; by default Ray starts on this machine.")
+]
 GpusPerRun = Annotated[float, typer.Option(help="With ray: GPUs of each run, or a share such as 0.5.")]
 CpusPerRun = Annotated[int, typer.Option(help="With ray: cores of each run.")]
 
 
 def sweep(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="As `runs` lists them.")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A name from `runs`.")],
     settings: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=VALUE,VALUE", help="Values to try; may be repeated.")
+        list[str],
+        typer.Option("--set", metavar="NAME=VALUE,VALUE", help="Values to try; repeat it for more settings."),
     ],
     seeds: Annotated[str, typer.Option(help="Such as 3, 0-4 or 0,2,5.")] = "0",
     profile: Annotated[str, typer.Option(help="As for `run`.")] = "auto",
@@ -30,7 +36,7 @@ def sweep(
     address: Address = None,
     gpus_per_run: GpusPerRun = 0,
     cpus_per_run: CpusPerRun = 1,
-    name: Annotated[str, typer.Option(help="Of the files that it leaves.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the files it writes.")] = "",
 ) -> None:
     """Train a run with every combination of some settings.
 
@@ -59,6 +65,23 @@ def sweep(
     sweep_plot(path, path.with_suffix(".png"))
     typer.echo(page)
     typer.echo(path.with_suffix(".png"))
+
+
+def train_many(
+    run_ids: list[str],
+    changes: dict[str, int | float | str],
+    profile: str,
+    seeds: list[int],
+    output: Path | None,
+    recipe: str,
+    engine: Engine,
+) -> None:
+    """Train every run with every seed; what is finished already is found on disk."""
+    from peft_scratch.experiments.jobs import jobs_of
+
+    for job, result in engine.train(jobs_of(run_ids, seeds, profile, output, recipe, [changes])):
+        best, last = (100 * share for share in (result.accuracy.best, result.accuracy.last))
+        typer.echo(f"{job}: best epoch {best:.1f} %, last {last:.1f} %")
 
 
 def values_of(text: str) -> tuple[str, list[Any]]:

@@ -22,6 +22,7 @@ def environment(device: torch.device, precision: str) -> Environment:
         device=device.type,
         device_name=name,
         precision=precision,
+        threads=torch.get_num_threads() if device.type == "cpu" else None,
     )
 
 

@@ -1,8 +1,8 @@
 """Many runs: one job per run, seed and setting. Jobs are independent, so they may go to many machines.
 
 `here` trains them one after the other in this process. `on_ray` hands them to Ray, which gives each a GPU
-or some cores, on this machine or on a cluster, and starts a job whose worker died again; that one resumes
-from its last whole epoch. Both write the same files by the same code.
+or some cores, on this machine or on a cluster. If a worker dies, Ray starts its job again, which resumes
+after its last whole epoch. Both write the same files with the same code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from peft_scratch.results import RunResult
 
 ENGINES = ("here", "ray")
 
-# How often Ray starts a job again whose worker died.
+# How often Ray restarts a job whose worker died.
 _RETRIES = 3
 
 
@@ -71,12 +71,12 @@ class Engine:
         if self.name not in ENGINES:
             raise UserError(f"There is no engine {self.name!r}; choose one of {', '.join(ENGINES)}.")
         if self.gpus_per_run < 0 or self.cpus_per_run < 1:
-            raise UserError("A run needs at least one core, and no less than 0 GPUs.")
+            raise UserError("A run needs at least one core and at least 0 GPUs.")
 
     def train(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, RunResult]]:
         """Train `jobs`; yield each with its result as soon as it is there.
 
-        A job that was finished before is found on disk, not repeated.
+        A finished job is read from disk, not repeated.
 
         Raises:
             UserError: a job's settings are impossible, which is found before the first starts; or a job
@@ -134,7 +134,9 @@ def _session(job: Job) -> Session:
     return _open(job.profile, job.seed, job.output, job.recipe, job.extra_seed)
 
 
-@functools.lru_cache(maxsize=2)  # jobs come seed by seed: the reviews' tokens serve all runs of a seed
+@functools.lru_cache(
+    maxsize=2
+)  # jobs come seed by seed, so that all runs of a seed share the tokenised reviews
 def _open(profile: str, seed: int, output: Path | None, recipe: str, extra_seed: bool) -> Session:
     return Session.open(profile, seed, output, recipe, extra_seed=extra_seed)
 
@@ -176,7 +178,7 @@ def _on_ray(jobs: Sequence[Job], engine: Engine) -> Iterator[tuple[Job, RunResul
 
 
 def _in_a_worker(job: Job) -> tuple[str | None, dict[str, Any] | None]:
-    """What went wrong, in a sentence, or the result as JSON holds it: plain data travels safely."""
+    """The result as JSON, or a sentence that says what went wrong: plain data travels safely."""
     try:
         return None, train_job(job).as_json()
     except UserError as mistake:
@@ -192,7 +194,7 @@ def _outcome(ray: ModuleType, ready: Any) -> tuple[str | None, dict[str, Any] | 
 
 def _import_ray() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray would hide the GPUs from a job that asks for none; a run looks for one by itself.
+    # Ray would hide the GPUs from a job that asks for none, but a run looks for one itself.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray

@@ -1,9 +1,9 @@
 """The three claims that the assignment opens with, measured on a run.
 
-1. Memory: what training holds, read off its tensors while the one training loop runs.
-2. Disk: what a task adds to the base, and the base itself. Sizes of the files as they lie there.
-3. Knowledge: the loss of the base's own pre-training task, before and after, with the method in the
-   model and taken out again; and how far training and test accuracy are apart.
+1. Memory: what training holds, read from its tensors while the one training loop runs.
+2. Disk: what a task adds to the base, and the base itself, as sizes of files.
+3. Knowledge: the loss of the base's own pre-training task before and after training, and with the method
+   taken out again; and how far training and test accuracy are apart.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,19 +21,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedTokenizerBase
 
-from peft_scratch.data.batches import (
-    Collator,
-    LengthGroupedBatches,
-    SortedBatches,
-    evenly_spaced,
-    subset,
-)
+from peft_scratch.data.batches import Collator, SortedBatches, evenly_spaced
 from peft_scratch.data.corruption import corrupt, draw_spans, sentinel_ids
 from peft_scratch.data.tokens import tokenise
-from peft_scratch.errors import UserError
 from peft_scratch.methods import base_of
-from peft_scratch.results import Generation, Knowledge, Memory, RunResult, TrainingAccuracy, read_result
-from peft_scratch.training.checkpoints import History, restore
+from peft_scratch.results import Knowledge, Memory
 from peft_scratch.training.progress import progress
 from peft_scratch.training.trainer import Trainer
 
@@ -43,72 +35,8 @@ if TYPE_CHECKING:
 
 #: How many held-out reviews the base's knowledge is measured on.
 KNOWLEDGE_REVIEWS = 128
-#: How many test reviews each run ends on generating for.
-GENERATED_REVIEWS = 200
-# Which of the tokens are masked is the same for every run, whatever its seed.
+# The same tokens are masked for every run, whatever its seed.
 MASKING_SEED = 0
-
-#: The parts of a result that are measured after the last epoch.
-PARTS = ("memory", "knowledge", "training_accuracy", "generation")
-
-
-def measure(
-    prepared: PreparedRun, history: History, training: Collator, test: Collator, path: Path
-) -> dict[str, Any]:
-    """What the assignment claims, measured on a trained run, whose weights are those of `history` afterwards.
-
-    Training accuracy is taken on half as many reviews as test accuracy, if there are so many: it costs
-    time in every run.
-
-    Args:
-        path: the result of an earlier call of the same run, if any; then nothing is measured again.
-    """
-    if found := _measured_before(path, history):
-        return found
-    model, profile = prepared.tuned.model, prepared.profile
-    trainer = prepared.trainer()
-    trainer.batch_size = trainer.micro_batch = history.micro_batch
-    memory = training_memory(trainer, training)
-    restore(model, history.best_state)  # measuring takes steps
-    model.eval()
-    knowledge = _knowledge(prepared)
-    wanted = (profile.test_reviews or len(prepared.session.reviews.test)) // 2
-    seen = subset(training, evenly_spaced(len(training.inputs), wanted))
-    accuracy = prepared.predict(seen, title="measuring training accuracy").score()["accuracy"]
-    return {
-        "memory": memory,
-        "knowledge": knowledge,
-        "training_accuracy": TrainingAccuracy(accuracy=accuracy, reviews=len(seen.inputs)),
-        "generation": compared_with_generation(prepared, test),
-    }
-
-
-def _measured_before(path: Path, history: History) -> dict[str, Any] | None:
-    try:
-        found = read_result(path)
-    except (OSError, UserError):  # not there, damaged, or of an older kit: it is measured again
-        return None
-    epochs = [{k: value for k, value in epoch.items() if k != "mistakes"} for epoch in history.epochs]
-    if not isinstance(found, RunResult) or [e.model_dump(exclude_unset=True) for e in found.epochs] != epochs:
-        return None
-    parts = {name: getattr(found, name) for name in PARTS}
-    return None if None in parts.values() else parts
-
-
-def compared_with_generation(prepared: PreparedRun, test: Collator) -> Generation:
-    """How many predictions on test reviews differ when each of them is really generated.
-
-    On `GENERATED_REVIEWS` of them, evenly spaced, if there are so many: generation is what costs time.
-    """
-    rows = evenly_spaced(len(test.inputs), GENERATED_REVIEWS)
-    scored, generated = (
-        prepared.predict(
-            subset(test, rows), scoring=scoring, title=f"comparing with generation: {how}"
-        ).predictions
-        for scoring, how in ((True, "scoring"), (False, "generating"))
-    )
-    differ = sum(one != other for one, other in zip(scored, generated, strict=True))
-    return Generation(reviews=len(rows), of=len(test.inputs), differ=differ)
 
 
 # 1. Memory
@@ -117,27 +45,21 @@ def compared_with_generation(prepared: PreparedRun, test: Collator) -> Generatio
 def training_memory(trainer: Trainer, collator: Collator) -> Memory:
     """What training holds in memory, measured in two steps on the longest batch of `collator`.
 
-    They are steps of the one training loop, taken after the run on the run's own model: so a run that
-    was found on disk is measured like any other. They move the trainable weights and no others; put those
-    back afterwards (`checkpoints.restore`).
-
-    Args:
-        trainer: its `batch_size` is how many reviews go through the model at once, in all processes together.
+    The steps are those of the one training loop, taken after the run on the run's own model, so a run found
+    on disk is measured like any other. Their learning rate is 0, which leaves every weight as it is. The
+    batch holds as many reviews as go through the model at once (`trainer.micro_batch`).
 
     Returns:
-        Bytes: `parameters`, all of them; `gradients`, all there at once before the optimiser's step;
-        `optimizer`, its state after a step; `activations`, what the forward pass saves for the backward
-        pass (see `saved_for_backward`); `peak` and `peak_kind` of the second step, the first that has
-        all of it at once (see `peak_during`).
+        Bytes of all `parameters`; of the `gradients`, just before the optimizer's step; of the `optimizer`'s
+        state after a step; and of the `activations` that the forward pass saves for the backward pass (see
+        `saved_for_backward`). `peak` and `peak_kind` are of the second step, the first that holds all of
+        these at once (see `peak_during`).
     """
     model = trainer.model
-    lengths = [len(row) for row in collator.inputs]
-    longest = next(iter(SortedBatches(lengths, trainer.batch_size)))
-    collator = subset(collator, longest)
-    batches = LengthGroupedBatches([lengths[i] for i in longest], trainer.batch_size, seed=0)
+    longest = next(iter(SortedBatches([len(row) for row in collator.inputs], trainer.micro_batch)))
 
     def step() -> None:
-        trainer.train_batches(collator, batches, "  measuring memory")
+        trainer.train_batches(collator, [longest], "  measuring memory")
 
     gradients = {}
 
@@ -145,11 +67,12 @@ def training_memory(trainer: Trainer, collator: Collator) -> Memory:
         gradients[parameter] = parameter.grad.nbytes
 
     hooks = [p.register_post_accumulate_grad_hook(note) for p in model.parameters() if p.requires_grad]
-    with saved_for_backward(model) as saved:
-        step()
-    for hook in hooks:
-        hook.remove()
-    peak, kind = peak_during(step, trainer.accelerator.device)
+    with _learning_nothing(trainer):
+        with saved_for_backward(model) as saved:
+            step()
+        for hook in hooks:
+            hook.remove()
+        peak, kind = peak_during(step, trainer.accelerator.device)
     state = [value for entry in trainer.optimizer.state.values() for value in entry.values()]
     trainer.close()
     return Memory(
@@ -163,12 +86,27 @@ def training_memory(trainer: Trainer, collator: Collator) -> Memory:
 
 
 @contextmanager
+def _learning_nothing(trainer: Trainer) -> Iterator[None]:
+    """Within it, the learning rate is 0, whatever its schedule: AdamW's steps then move no weight."""
+    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # the one that Accelerate wraps
+
+    def set_rate(rate: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+    hook = optimizer.register_step_pre_hook(lambda *_: set_rate(0.0))
+    yield
+    hook.remove()
+    set_rate(trainer.learning_rate)
+
+
+@contextmanager
 def saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
     """Within it, a forward pass notes what it saves for its backward pass: bytes, by address.
 
-    Each storage counts once, however many operations save it or a view into it; the parameters, which
-    are there anyway, do not count. What is noted is kept until the end: an address that is free again would
-    be taken by another tensor, and the two would count as one.
+    Each storage counts once, however many operations save it or a view of it. Parameters do not count: they
+    are there anyway. What is noted is kept alive until the end, because a freed address could be given to
+    another tensor, and the two would count as one.
     """
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, int] = {}
@@ -186,10 +124,10 @@ def saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
 
 
 def peak_during(work: Callable[[], None], device: torch.device) -> tuple[int | None, str | None]:
-    """The most memory held while `work` runs, in bytes, and its kind; (None, None) where it cannot be had.
+    """The most memory held while `work` runs, in bytes, and its kind; (None, None) if it cannot be measured.
 
-    On a GPU (`cuda`) that is what torch's allocator handed out there. On a CPU under Linux (`resident`) it
-    is the whole process, with interpreter and libraries, as the kernel counts it (`VmHWM` in proc(5)).
+    On a GPU (`cuda`) it is what torch's allocator handed out. On a CPU under Linux (`resident`) it is the
+    whole process, with interpreter and libraries, as the kernel counts it (`VmHWM` in proc(5)).
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -203,9 +141,9 @@ def peak_during(work: Callable[[], None], device: torch.device) -> tuple[int | N
 
 
 def _reset_resident_peak() -> bool:
-    """Reset the kernel's peak to what is resident now; false where the kernel cannot do that."""
+    """Reset the kernel's peak to what is resident now; false if the kernel cannot do that."""
     try:
-        # What was freed, but is kept by the C library for later, would count as held. glibc alone has it.
+        # Freed memory that the C library keeps for later would count. Only glibc has this call.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
     except (OSError, AttributeError):
@@ -216,38 +154,31 @@ def _reset_resident_peak() -> bool:
 # 3. Knowledge
 
 
-def _knowledge(prepared: PreparedRun) -> Knowledge:
+def knowledge(prepared: PreparedRun) -> Knowledge:
     """The loss of the pre-training task: of the base, of the tuned model, and with the method off."""
     session, model = prepared.session, prepared.tuned.model
     masked = session.masked
     off = None
     if prepared.run.kind != "full":
-        # Frozen, as the untouched base was, so that both are measured alike whatever a recipe does with that.
+        # Frozen like the untouched base, so that every recipe measures both alike.
         off = pretraining_loss(base_of(prepared.tuned).requires_grad_(False), masked, session)
     return Knowledge(
         reviews=len(masked.inputs),
-        base=base_knowledge(session),
+        base=session.base_knowledge,
         tuned=pretraining_loss(model, masked, session),
         off=off,
     )
 
 
 def masked_reviews_of(session: Session) -> Collator:
-    """The same held-out reviews for every run of the session's profile."""
+    """The held-out reviews, the same for every run of the session's profile."""
     test = session.reviews.test
     texts = test.select(evenly_spaced(len(test), KNOWLEDGE_REVIEWS))["text"]
     return masked_reviews(texts, session.tokenizer, session.profile.max_tokens)
 
 
-def base_knowledge(session: Session, again: bool = False) -> float:
-    """The base's loss of the pre-training task, measured once for all runs of a session, or `again`."""
-    if session.base_knowledge is None or again:
-        session.base_knowledge = pretraining_loss(session.frozen_base(), session.masked, session)
-    return session.base_knowledge
-
-
 def masked_reviews(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Collator:
-    """The texts as T5's pre-training task, span corruption (Raffel et al. 2020, section 3.1.4).
+    """The texts as T5's pre-training task: span corruption (Raffel et al. 2020, section 3.1.4).
 
     Spans of three tokens on average, 15 % of all, are drawn at random, the same every time.
 
@@ -263,7 +194,7 @@ def masked_reviews(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max
         if mask.any():  # an empty review has nothing to mask
             pairs.append([ids.tolist() for ids in corrupt(tokens, mask, sentinels, end)])
     inputs, targets = map(list, zip(*pairs, strict=True))
-    # A collator looks targets up by label; here every text has a target of its own.
+    # A collator looks up targets by label; here every text has its own target.
     return Collator(inputs, list(range(len(inputs))), targets, tokenizer.pad_token_id)
 
 
@@ -277,8 +208,7 @@ def pretraining_loss(model: nn.Module, masked: Collator, session: Session) -> fl
     total, tokens = 0.0, 0
     with torch.inference_mode(), session.recipe.forward_context(model, device):
         batches = SortedBatches([len(row) for row in masked.inputs], session.profile.batch_size)
-        shown = session.accelerator.is_main_process
-        for rows in progress(batches, "  measuring the pre-training task", "batch", shown):
+        for rows in progress(batches, "  measuring the pre-training task", "batch"):
             batch = {n: t.to(device) for n, t in masked(rows).items() if n != "index"}
             count = sum(len(masked.targets[row]) for row in rows)
             total += count * model(**batch).loss.item()

@@ -1,4 +1,4 @@
-"""LoRA merged into its base: an ordinary T5 folder, which needs neither this kit nor PEFT."""
+"""LoRA merged into its base: an ordinary T5 folder that needs neither this kit nor PEFT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which profile a run takes when none is asked for."""
+"""Which profile a run uses when none is given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peft_scratch.assignment import HUB_BASE, PROFILES, Profile, find_profile
 
 @dataclass(frozen=True)
 class ProfileChoice:
-    """A profile, the reason why it was chosen in words, and whether the kit chose it itself."""
+    """A profile, why it was chosen, in words, and whether the kit chose it itself."""
 
     profile: Profile
     reason: str

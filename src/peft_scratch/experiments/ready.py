@@ -1,4 +1,4 @@
-"""What a run needs at its end, looked at before its beginning."""
+"""What a run needs at its end, checked before it starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peft_scratch.data import hub
 from peft_scratch.errors import UserError
 from peft_scratch.files import write_atomically
 
-#: What the five notebooks and the report import, by module; the offline reviews are looked for besides.
+#: The modules that the five notebooks and the report import; the offline reviews are checked separately.
 MODULES = (
     *("torch", "transformers", "accelerate", "datasets", "evaluate", "sklearn"),
     *("peft", "adapters", "opendelta"),
@@ -23,7 +23,7 @@ MODULES = (
 
 
 def check_folders(profile: Profile, output: Path) -> None:
-    """Refuse to start where results, temporary files or downloads could not be written.
+    """Refuse to start if results, temporary files or downloads could not be written.
 
     Raises:
         UserError: one of these folders cannot be written to; the message says what to set.
@@ -35,7 +35,7 @@ def check_folders(profile: Profile, output: Path) -> None:
         tempfile.gettempdir()
     except FileNotFoundError:
         raise UserError(
-            "No temporary folder can be written to: set the environment variable TMPDIR to one that can."
+            "No temporary folder can be written to: set the environment variable TMPDIR to a folder that can."
         ) from None
     if hub.place(profile.base) == profile.base and not Path(profile.base).is_dir():
         for cache in (Path(constants.HF_HUB_CACHE), Path(datasets_config.HF_DATASETS_CACHE)):
@@ -43,7 +43,7 @@ def check_folders(profile: Profile, output: Path) -> None:
 
 
 def check_packages(profile: Profile) -> None:
-    """Refuse to start the notebooks where a package is missing that one of them, or the report, imports.
+    """Refuse to start the notebooks if a package that they or the report import is missing.
 
     Raises:
         UserError: packages are missing; the message names them all.
@@ -59,7 +59,7 @@ def check_packages(profile: Profile) -> None:
 def _is_there(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ValueError:  # imported already, in a form that no longer says where from
+    except ValueError:  # already imported, in a form that no longer says from where
         return True
 
 

@@ -1,8 +1,9 @@
-"""A run of the ten, with its method in a fresh base model: prepared, trained, kept and asked."""
+"""One of the ten runs, with its method in a fresh base model: prepared, trained, saved and asked."""
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,37 +15,60 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from peft_scratch.assignment import MAX_LENGTH, Profile, Run, find_run
-from peft_scratch.data.batches import Collator
+from peft_scratch.data.batches import Collator, evenly_spaced, subset
 from peft_scratch.data.reviews import Reviews
 from peft_scratch.data.tokens import label_ids, tokenise
+from peft_scratch.errors import UserError
 from peft_scratch.experiments.base_model import base_bytes, base_fingerprint
 from peft_scratch.experiments.environment import environment
-from peft_scratch.experiments.measurements import measure
+from peft_scratch.experiments.measurements import knowledge, training_memory
 from peft_scratch.experiments.remarks import remark_on_epoch, remark_on_prompt
-from peft_scratch.experiments.settings import change, configuration, fingerprint, prompt_rows
+from peft_scratch.experiments.settings import (
+    change,
+    configuration,
+    fingerprint,
+    prompt_rows,
+    with_label_words,
+)
 from peft_scratch.files import write_atomically
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import Tuned, apply, count_parameters, save_delta
 from peft_scratch.methods.checkpoint import serialised
+from peft_scratch.methods.soft_prompt import tokens_left
 from peft_scratch.paths import shown
-from peft_scratch.results import Disk, Files, RunResult, write_result
-from peft_scratch.training.checkpoints import History, restore, trainable_state
+from peft_scratch.results import (
+    Disk,
+    Files,
+    Generation,
+    RunResult,
+    TrainingAccuracy,
+    read_result,
+    write_result,
+)
+from peft_scratch.training.checkpoints import History, trainable_state
 from peft_scratch.training.evaluation import Predictions
+from peft_scratch.training.schedule import decay_linearly
 from peft_scratch.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.session import Session
 
+#: The parts of a result that are measured after the last epoch.
+MEASURED = ("memory", "knowledge", "training_accuracy", "generation")
+#: How many test reviews each run ends on generating for.
+GENERATED_REVIEWS = 200
+
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run about to be trained: its constants, and a fresh base model with its method in it.
+    """A run ready to be trained: its constants, and a fresh base model with its method applied.
 
     Attributes:
-        run: with changed hyperparameters if the user changed any.
-        profile: with changed sizes, likewise.
+        run: the run, with the hyperparameters that the user changed.
+        profile: the profile, with the sizes that the user changed.
         tuned: the model with the method in it.
         changed: whether the user changed a constant; such a run is kept apart from the ten.
+        schedule: of the learning rate, `constant` or `linear`.
     """
 
     session: Session
@@ -53,23 +77,26 @@ class PreparedRun:
     learning_rate: float
     tuned: Tuned
     changed: bool
+    schedule: str = "constant"
 
     @classmethod
     def prepare(cls, session: Session, run_id: str, settings: dict[str, Any]) -> PreparedRun:
         """See `Session.prepare`."""
         run, profile = change(find_run(run_id), session.profile, settings)
+        run = with_label_words(run, [ids[:-1] for ids in label_ids(session.tokenizer)])  # no end token
         learning_rate = settings.get("learning_rate", run.learning_rate_in(profile))
         set_seed(session.seed)  # decides how the method's own parameters start
         tuned = apply(method_of(run), session.base())
         session.recipe.cast_frozen(tuned.model)
-        return cls(session, run, profile, float(learning_rate), tuned, bool(settings))
+        schedule = settings.get("schedule", "constant")
+        return cls(session, run, profile, float(learning_rate), tuned, bool(settings), schedule)
 
     @functools.cached_property  # the base's file is hashed for it
     def configuration(self) -> dict[str, Any]:
         """Everything that the weights of this run depend on."""
         seed, recipe = self.session.seed, self.session.recipe.name
         base = base_fingerprint(self.profile)
-        return configuration(self.run, self.profile, self.learning_rate, seed, base, recipe)
+        return configuration(self.run, self.profile, self.learning_rate, seed, base, recipe, self.schedule)
 
     @property
     def folder(self) -> Path:
@@ -77,23 +104,37 @@ class PreparedRun:
         return self.session.run_folder(self.run.id, fingerprint(self.configuration))
 
     @property
+    def result_path(self) -> Path:
+        """Where the result lies: a changed run's with its weights, apart from the ten."""
+        if self.changed:
+            return self.folder / "result.json"
+        return self.session.results_folder / f"{self.run.id}.json"
+
+    @property
     def reviews(self) -> Reviews:
-        """The session's, or others if the user changed how many."""
+        """The session's reviews, or other ones if the user changed their number."""
         same = self.profile == self.session.profile
         return self.session.reviews if same else self.session.reviews_of(self.profile)
 
     def collator(self, split: Any) -> Collator:
-        """The reviews of `split`, cut to what the run's virtual tokens leave of an input."""
-        return self.session.collator(split, self.profile.max_tokens - prompt_rows(self.run))
+        """The reviews of `split`, cut to the length that the run's virtual tokens leave."""
+        return self.session.collator(split, self.text_tokens)
+
+    @property
+    def text_tokens(self) -> int:
+        """How many tokens of a review the model reads."""
+        rows, most = prompt_rows(self.run), self.profile.max_tokens
+        return tokens_left(most, rows) if rows else most
 
     def predict(self, collator: Collator, **options: Any) -> Predictions:
-        """What the model as it stands says of the reviews of `collator`."""
+        """What the model predicts now for the reviews of `collator`."""
         model = self.tuned.model.to(self.session.accelerator.device)
         return self.session.predict(model, collator, self.profile.batch_size, **options)
 
+    @functools.cached_property
     def trainer(self) -> Trainer:
-        """A trainer of this run's model with its learning rate."""
-        return Trainer(
+        """Trains this run's model with its learning rate."""
+        trainer = Trainer(
             self.tuned.model,
             accelerator=self.session.accelerator,
             recipe=self.session.recipe,
@@ -101,11 +142,15 @@ class PreparedRun:
             batch_size=self.profile.batch_size,
             seed=self.session.seed,
         )
+        if self.schedule == "linear":
+            steps = self.profile.epochs * math.ceil(len(self.reviews.train) / self.profile.batch_size)
+            decay_linearly(trainer.optimizer, self.learning_rate, steps)
+        return trainer
 
     def train(self) -> RunResult:
-        """Train the run, or resume it where it stopped; return its result, as its JSON holds it.
+        """Train the run, or resume it where it stopped; return the result that its JSON file holds.
 
-        Afterwards the model carries the weights of its best epoch. A finished run is not repeated.
+        Afterwards the model has the weights of its best epoch. A finished run is not repeated.
 
         Raises:
             UserError: the output folder cannot be written to, or the loss stopped being a number.
@@ -122,20 +167,49 @@ class PreparedRun:
             return remark_on_epoch(epoch, test.labels, self.learning_rate, usual)
 
         with session.alone_in(folder):
-            history = self.trainer().fit(training, evaluate, self.profile.epochs, folder, remark)
+            history = self.trainer.fit(training, evaluate, self.profile.epochs, folder, remark)
             if self.run.kind == "soft_prompt" and (said := remark_on_prompt(self, history)):
                 session.accelerator.print(said)
-            restore(self.tuned.model, history.best_state)
-            self.tuned.model.eval()
-            measured = measure(self, history, training, test, folder / "result.json")
+            self.trainer.put_back_best()
+            measured: dict[str, Any] = {}
+            if not session.extra_seed:  # of further seeds only the predictions are wanted
+                measured = self._measured_before(history) or self.measure(training, test)
             result = RunResult(**self._facts(config, history, reviews), **_summary(history), **measured)
             if session.accelerator.is_main_process:
                 self._keep(result, folder)
-            session.accelerator.wait_for_everyone()  # so that no other reads what is not written yet
+            session.accelerator.wait_for_everyone()  # so that no other process reads before it is written
         return result
 
+    def measure(self, training: Collator, test: Collator) -> dict[str, Any]:
+        """The assignment's claims, measured on the model as it is now. Its weights do not change.
+
+        Training accuracy uses at most half as many reviews as test accuracy, and the comparison with
+        generation at most `GENERATED_REVIEWS`, because they cost time in every run.
+        """
+        memory = training_memory(self.trainer, training)
+        known = knowledge(self)
+        wanted = (self.profile.test_reviews or len(self.session.reviews.test)) // 2
+        seen = subset(training, evenly_spaced(len(training.inputs), wanted))
+        accuracy = self.predict(seen, title="measuring training accuracy").score()["accuracy"]
+        return {
+            "memory": memory,
+            "knowledge": known,
+            "training_accuracy": TrainingAccuracy(accuracy=accuracy, reviews=len(seen.inputs)),
+            "generation": self.compared_with_generation(test),
+        }
+
+    def compared_with_generation(self, test: Collator) -> Generation:
+        """How many predictions on test reviews differ if each of them is really generated."""
+        some = subset(test, evenly_spaced(len(test.inputs), GENERATED_REVIEWS))
+        scored, generated = (
+            self.predict(some, scoring=scoring, title=f"comparing with generation: {how}").predictions
+            for scoring, how in ((True, "scoring"), (False, "generating"))
+        )
+        differ = sum(one != other for one, other in zip(scored, generated, strict=True))
+        return Generation(reviews=len(some.inputs), of=len(test.inputs), differ=differ)
+
     def score(self) -> dict[str, Any]:
-        """What the model scores on the test reviews as it stands: `accuracy` and other shares of 1."""
+        """What the model scores now on the test reviews: `accuracy` and other shares of 1."""
         test = self.session.reviews.test
         return scores(self.predict(self.collator(test)), test["validation"])
 
@@ -146,9 +220,9 @@ class PreparedRun:
             return model(**{name: batch[name] for name in names}).logits.float().cpu()
 
     def leanings(self, texts: Sequence[str]) -> Tensor:
-        """By how many nats the model prefers `positive` to `negative` after each of `texts` (B,)."""
+        """How many nats the model prefers `positive` to `negative` for each of `texts`: (B,)."""
         session = self.session
-        tokens = tokenise(list(texts), session.tokenizer, self.profile.max_tokens - prompt_rows(self.run))
+        tokens = tokenise(list(texts), session.tokenizer, self.text_tokens)
         targets = label_ids(session.tokenizer)
         collator = Collator(tokens, [0] * len(tokens), targets, session.tokenizer.pad_token_id)
         negative, positive = (target[0] for target in targets)
@@ -178,8 +252,20 @@ class PreparedRun:
         with torch.inference_mode(), self.session.recipe.forward_context(model, device):
             yield model, batch
 
+    def _measured_before(self, history: History) -> dict[str, Any] | None:
+        """What was measured when this run's result was written, if its epochs are those of `history`."""
+        try:
+            found = read_result(self.folder / "result.json")
+        except (OSError, UserError):  # missing, damaged, or of an older kit: it is measured again
+            return None
+        if not isinstance(found, RunResult):
+            return None
+        epochs = [epoch.model_dump(exclude_unset=True) for epoch in found.epochs]
+        parts = {name: getattr(found, name) for name in MEASURED}
+        return None if None in parts.values() or epochs != _summary(history)["epochs"] else parts
+
     def _facts(self, config: dict[str, Any], history: History, reviews: Reviews) -> dict[str, Any]:
-        """What the result says of the run besides what was measured."""
+        """What the result says about the run besides the measurements."""
         run, tuned = self.run, self.tuned
         whole, t5 = count_parameters(tuned.model), tuned.model.config
         by_hand = tuned.method.derivation(t5)
@@ -227,11 +313,11 @@ class PreparedRun:
             return
         if run.weight_file and not self.session.extra_seed:
             save_delta(model, output / "weights" / run.weight_file)
-        write_result(self.session.results_folder / f"{run.id}.json", result)
+        write_result(self.result_path, result)
 
 
 def scores(predictions: Predictions, validation: list[bool]) -> dict[str, Any]:
-    """What an evaluation leaves: shares of 1 over the whole test split and over its two parts."""
+    """The scores of an evaluation, as shares of 1: on the whole test split and on its two parts."""
     return {
         **predictions.score(),
         "validation_accuracy": predictions.score(validation)["accuracy"],
@@ -241,7 +327,7 @@ def scores(predictions: Predictions, validation: list[bool]) -> dict[str, Any]:
 
 
 def _summary(history: History) -> dict[str, Any]:
-    """The figures of a finished run: the assignment's number, and the two honest ones beside it."""
+    """The figures of a finished run: the assignment's number and two less optimistic ones."""
     epochs, best = history.epochs, history.best
     chosen = max(range(len(epochs)), key=lambda i: (epochs[i]["validation_accuracy"], -i))
     return {

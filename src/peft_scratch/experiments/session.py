@@ -26,7 +26,7 @@ from peft_scratch.experiments.base_model import load_base
 from peft_scratch.experiments.baselines import bag_of_words
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.estimate import Rates, measure_rates
-from peft_scratch.experiments.measurements import masked_reviews_of
+from peft_scratch.experiments.measurements import masked_reviews_of, pretraining_loss
 from peft_scratch.experiments.profile_choice import ProfileChoice, choose_profile
 from peft_scratch.experiments.ready import check_folders
 from peft_scratch.experiments.run import PreparedRun
@@ -40,7 +40,7 @@ from peft_scratch.training.recipe import Recipe, find_recipe
 if TYPE_CHECKING:
     from peft_scratch.experiments.ask import Opinion, Panel
 
-# Twice the batch of training fits wherever training fits: nothing is kept for a backward pass.
+# Where training fits, twice its batch fits in evaluation: nothing is kept for a backward pass.
 EVALUATION_FACTOR = 2
 
 
@@ -52,11 +52,11 @@ class Session:
 
     Attributes:
         choice: the profile and why it was chosen.
-        seed: of initialisation, data order and dropout.
+        seed: for initialisation, data order and dropout.
         output: folder that holds `report/results`, `weights` and the unfinished `runs`.
         recipe: how the work is done.
-        extra_seed: whether this seed repeats runs of another one. Its results lie apart and its weights are
-            not those to hand in.
+        extra_seed: whether this seed repeats the runs of a first seed. Its results are kept apart, its
+            weights are not handed in, and nothing is measured after its last epoch.
     """
 
     choice: ProfileChoice
@@ -65,7 +65,6 @@ class Session:
     accelerator: Accelerator
     recipe: Recipe
     extra_seed: bool = False
-    base_knowledge: float | None = None  # measured once, by the first run that is trained
     panel: tuple[tuple[str, ...], Panel] | None = None
     _tokens: dict[tuple[str, int, str], list[list[int]]] = field(default_factory=dict)
 
@@ -89,15 +88,15 @@ class Session:
         if not isinstance(seed, int) or seed < 0:
             raise UserError(f"The seed must be a whole number of at least 0, not {seed!r}.")
         output = choice.profile.output if output is None else Path(output)
-        # A folder on Drive can be made before it is mounted, on a disk that is gone after a disconnect.
+        # Before Drive is mounted, its folder can be created on the local disk, which a disconnect loses.
         if DRIVE in output.parents and not DRIVE.is_mount():
             raise UserError(
                 f"Google Drive is not mounted, and {output} would be lost with this machine: run "
                 f"`from google.colab import drive; drive.mount('{DRIVE}')` first."
             )
         _quiet_libraries()
-        # The recipe decides on the precision: Accelerate's is one for the whole process, and would stand
-        # in the way of a second session.
+        # The recipe sets the precision. Accelerate's setting holds for the whole process and would affect a
+        # second session.
         accelerator = Accelerator(mixed_precision="no")
         if accelerator.is_main_process:
             check_folders(choice.profile, output)
@@ -116,7 +115,7 @@ class Session:
         return self.summary()
 
     def summary(self, notebook: int | None = None) -> str:
-        """What a notebook shows at its top, with the time that the runs of `notebook` take if it is given."""
+        """What a notebook shows at its top; if `notebook` is given, with the time that its runs take."""
         return summary(self, notebook)
 
     # What every run starts from
@@ -126,8 +125,8 @@ class Session:
         return self.reviews_of(self.profile)
 
     def reviews_of(self, profile: Profile) -> Reviews:
-        """The reviews of `profile`, which may be this session's with changed sizes."""
-        with self.accelerator.main_process_first():  # the others find what it has downloaded
+        """The reviews of `profile`: this session's profile, perhaps with changed sizes."""
+        with self.accelerator.main_process_first():  # the other processes find what the first has downloaded
             return load_reviews(profile)
 
     @functools.cached_property
@@ -135,19 +134,19 @@ class Session:
         return load_base(self.profile)[1]
 
     def base(self) -> T5ForConditionalGeneration:
-        """A fresh copy of the base model in float32, with nothing in it."""
+        """A fresh copy of the base model in float32, without any method."""
         return load_base(self.profile)[0]
 
     def frozen_base(self) -> torch.nn.Module:
-        """The base as the methods find it: frozen, and held in the recipe's precision."""
+        """The base as the methods use it: frozen, in the recipe's precision."""
         return self.recipe.cast_frozen(self.base().requires_grad_(False))
 
     def collator(self, split: Any, max_tokens: int, prefix: str = "") -> Collator:
-        """The reviews of `split`, `prefix` before each, cut to `max_tokens` tokens, for batches.
+        """The reviews of `split` for batches, each with `prefix` before it, cut to `max_tokens` tokens.
 
-        They are tokenised once, for all the runs that read them.
+        They are tokenised once for all runs that read them.
         """
-        key = (split._fingerprint, max_tokens, prefix)  # `datasets` keeps it by what the rows came of
+        key = (split._fingerprint, max_tokens, prefix)  # `datasets` derives it from where the rows come from
         if key not in self._tokens:
             texts = [prefix + text for text in split["text"]]
             self._tokens[key] = tokenise_cached(texts, self.tokenizer, max_tokens)
@@ -156,8 +155,13 @@ class Session:
 
     @functools.cached_property
     def masked(self) -> Collator:
-        """The held-out reviews as the pre-training task, the same for every run."""
+        """The held-out reviews as the pre-training task: the same for every run."""
         return masked_reviews_of(self)
+
+    @functools.cached_property
+    def base_knowledge(self) -> float:
+        """The base's loss of the pre-training task, measured once for all runs."""
+        return pretraining_loss(self.frozen_base(), self.masked, self)
 
     @functools.cached_property
     def rates(self) -> Rates:
@@ -165,14 +169,14 @@ class Session:
         return measure_rates(self)
 
     def seconds_of(self, runs: Iterable[Run]) -> float:
-        """How long `runs` will take here, one after the other, with what is measured after the last epoch."""
+        """How long `runs` will take here one after the other, including the measurements at the end."""
         sizes = (self.profile, len(self.reviews.train), len(self.reviews.test))
         return self.rates.seconds_of_all(runs, *sizes)
 
     # Runs
 
     def prepare(self, run_id: str, settings: dict[str, Any] | None = None) -> PreparedRun:
-        """Load a fresh base model and put the run's method into it.
+        """Load a fresh base model and apply the run's method to it.
 
         Args:
             settings: constants to change, such as `{"rank": 4}`; a changed run is not one of the ten.
@@ -187,7 +191,7 @@ class Session:
         return prepared.train()
 
     def ask(self, text: str) -> list[Opinion]:
-        """What the base and every run that is trained say of `text`; see `ask.Panel`.
+        """What the base and every trained run say about `text`; see `ask.Panel`.
 
         Raises:
             UserError: nothing is trained yet.
@@ -205,7 +209,7 @@ class Session:
         scoring: bool | None = None,
         title: str = "evaluating",
     ) -> Predictions:
-        """Predictions in batches of `EVALUATION_FACTOR` times `batch_size`, or what part of it memory holds.
+        """Predictions in batches of `EVALUATION_FACTOR` times `batch_size`, or smaller if memory runs out.
 
         Args:
             scoring: overrides the recipe's.
@@ -220,7 +224,7 @@ class Session:
 
     @contextmanager
     def alone_in(self, folder: Path) -> Iterator[None]:
-        """`files.alone_in` for several processes: one holds the folder; if it is refused, so are all."""
+        """`files.alone_in` for several processes: the first locks the folder; if it is refused, all are."""
         with ExitStack() as held:
             refused: list[str | None] = [None]
             if self.accelerator.is_main_process:
@@ -242,7 +246,7 @@ class Session:
         return self._keep_baseline("zero_shot_prefix" if prefix else "zero_shot", predictions)
 
     def bag_of_words(self) -> Result:
-        """A logistic regression on the words of the same reviews, in whole length."""
+        """A logistic regression on the words of the same reviews, at their full length."""
         predictions = Predictions(bag_of_words(self.reviews), list(self.reviews.test["label"]))
         return self._keep_baseline("bag_of_words", predictions)
 
@@ -289,8 +293,8 @@ class Session:
 
 def _quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
-    # Their bars are widgets where Jupyter has them, whose metadata breaks notebooks on code hosts.
+    # In Jupyter their bars are widgets, whose metadata breaks notebooks on code hosts.
     datasets.disable_progress_bars()
     disable_hub_progress_bars()
-    # Without the Hub it would name the folder of this machine that it found the reviews in.
+    # Without the Hub it would print the local folder in which it found the reviews.
     datasets.logging.set_verbosity_error()

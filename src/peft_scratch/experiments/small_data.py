@@ -1,6 +1,6 @@
 """A setting small enough to overfit: the four methods from scratch on 256 reviews, with three seeds.
 
-Training and test accuracy are taken after every epoch, by the same loop that makes the ten numbers.
+Training and test accuracy are measured after every epoch, in the same loop that makes the ten numbers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _train(session: Session, run_id: str, settings: dict[str, int]) -> SmallData
         return {"accuracy": on_test, "training_accuracy": on_training}
 
     with session.alone_in(folder):
-        history = prepared.trainer().fit(training, accuracies, profile.epochs, folder)
+        history = prepared.trainer.fit(training, accuracies, profile.epochs, folder)
     epochs = [
         SmallDataEpoch(
             epoch=epoch["epoch"],
@@ -74,7 +74,7 @@ def _train(session: Session, run_id: str, settings: dict[str, int]) -> SmallData
     ]
     return SmallDataResult(
         id=run.id,
-        title=find_run(run_id).title,  # the same reviews and epochs for all, said elsewhere
+        title=find_run(run_id).title,  # reviews and epochs are the same for all, and named elsewhere
         profile=profile.name,
         reviews=len(reviews.train),
         epochs=profile.epochs,

@@ -1,4 +1,4 @@
-"""A session in a few lines: what it trains on which machine, and how long that takes."""
+"""A session in a few lines: what it trains, on which machine, and how long that takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def summary(session: Session, notebook: int | None = None) -> str:
-    """What a notebook shows at its top, with the time that the runs of `notebook` take if it is given."""
+    """What a notebook shows at its top; if `notebook` is given, with the time that its runs take."""
     profile, reviews = session.profile, session.reviews
     machine = environment(session.accelerator.device, session.precision)
     memory = memory_of(session.accelerator.device) / 2**30

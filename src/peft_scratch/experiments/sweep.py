@@ -1,6 +1,6 @@
 """A sweep: one run with every combination of some settings, as a table and a plot.
 
-The results lie in `report/sweeps/<name>.json` of the output folder, one entry per combination and seed.
+The results are in `report/sweeps/<name>.json` of the output folder, one entry per combination and seed.
 """
 
 from __future__ import annotations
@@ -8,13 +8,18 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.jobs import Engine, jobs_of
 from peft_scratch.experiments.profile_choice import choose_profile
-from peft_scratch.results import RunResult, write_json
+from peft_scratch.results import RunResult, reviews_of, write_json
+from peft_scratch.seeds import as_bits
+
+# The run as it is. Said as a setting, so that its results stay apart from those of the ten.
+_CONSTANTS = {"schedule": "constant"}
 
 
 def combinations(settings: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
@@ -40,7 +45,8 @@ def sweep(
 ) -> Path:
     """Train `run_id` with every combination of `settings` and every seed; return the file of the results.
 
-    Combinations that were trained before are found on disk, not repeated.
+    The run is also trained with its own constants and the same seeds, so that each combination can be
+    compared with it. Finished combinations are read from disk, not repeated.
 
     Args:
         settings: values by name of the setting, such as `{"rank": [1, 2, 4]}`.
@@ -55,16 +61,20 @@ def sweep(
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"A sweep's name is made of letters, digits, dots and dashes, not {name!r}.")
     engine = engine or Engine()
-    jobs = jobs_of([run_id], seeds, profile, output, recipe, combinations(settings))
+    tried = [_CONSTANTS, *combinations(settings)]
+    made = jobs_of([run_id], seeds, profile, output, recipe, tried)
+    jobs = [replace(job, extra_seed=True) for job in made]  # nothing to measure after the last epoch
     trained = sorted(engine.train(jobs), key=lambda pair: jobs.index(pair[0]))
-    rows = [_row(job.settings, job.seed, result) for job, result in trained]
+    rows = [_row(job.settings, job.seed, result) for job, result in trained if job.settings != _CONSTANTS]
+    constants = [_row({}, job.seed, result) for job, result in trained if job.settings == _CONSTANTS]
     folder = output or choose_profile(profile).profile.output
     path = folder / "report" / "sweeps" / f"{name}.json"
-    write_json(path, {"run": run_id, "swept": list(settings), "rows": rows})
+    write_json(path, {"run": run_id, "swept": list(settings), "rows": rows, "constants": constants})
     return path
 
 
 def _row(settings: dict[str, Any], seed: int, result: RunResult) -> dict[str, Any]:
+    reviews = reviews_of(result, "test")
     return {
         "settings": settings,
         "seed": seed,
@@ -76,6 +86,7 @@ def _row(settings: dict[str, Any], seed: int, result: RunResult) -> dict[str, An
         "trainable": result.parameters.trainable,
         "seconds": result.seconds.training + result.seconds.evaluation,
         "bytes": result.disk.delta if result.disk else None,
-        "test_reviews": (result.reviews or {}).get("test"),
+        "test_reviews": reviews,
+        "mistakes": as_bits(result.mistakes, reviews) if reviews else None,
         "fingerprint": result.fingerprint,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from peft_scratch.libraries.adapterhub_compat import AS_IT_IS, import_adapters
 from peft_scratch.methods.adapter import Adapter
 from peft_scratch.methods.t5 import stacks
 
-#: What the adapter is called in the model, and so in the names of its parameters.
+#: The adapter's name in the model, and so in the names of its parameters.
 NAME = "imdb"
 
 
+# BEGIN SOLUTION
 def reduction_factor(width: int, bottleneck: int) -> float:
     """The `reduction_factor` with which AdapterHub's `SeqBnConfig` makes a bottleneck of exactly K from D.
 
@@ -28,6 +30,9 @@ def reduction_factor(width: int, bottleneck: int) -> float:
     """
     exact = width / bottleneck
     return exact if width // exact == bottleneck else width / (bottleneck + 0.5)
+
+
+# END SOLUTION
 
 
 @dataclass(frozen=True)
@@ -46,15 +51,14 @@ class AdapterHubAdapter(Adapter):
         Raises:
             UserError: the library is not installed, or has no adapters for such a model.
         """
-        taken = ("t5", "mt5") if AS_IT_IS else ("t5",)  # of mT5 it brings classes for transformers 4.57 alone
+        taken = ("t5", "mt5") if AS_IT_IS else ("t5",)  # for mT5 it has classes for transformers 4.57 only
         if model.config.model_type not in taken or "decoder" not in stacks(model):
             raise UserError(
                 f"AdapterHub has no bottleneck adapters for a {type(model).__name__}; Adapter() from scratch "
                 "takes it."
             )
         adapters = import_adapters()
-        reduction = reduction_factor(model.config.d_model, self.bottleneck)
-        add_active(model, adapters.SeqBnConfig(reduction_factor=reduction))
+        add_active(model, bottleneck_config(adapters, model.config.d_model, self.bottleneck))
         end = f".adapters.{NAME}"
         places = [name.removesuffix(end) for name, _ in model.named_modules() if name.endswith(end)]
         for name in places:
@@ -77,14 +81,38 @@ def add_active(model: T5ForConditionalGeneration, config: object) -> None:
     training = model.training
     initialise(model)
     with torch.device(model.device):
-        model.add_adapter(NAME, config=config)
         # model_mixin.py, forward_context: activated by `train_adapter` alone, it would first warn that
         # no adapter is active.
         model.adapters_config.active_setup = adapters.Stack(NAME)
-        model.train_adapter(NAME)
+        adapter_by_adapterhub(model, NAME, config)
     model.train(training)  # model_mixin.py, train_adapter turns dropout on
     # A forgotten activation is silent: the model then runs, and trains nothing.
     assert model.active_adapters is not None and model.active_adapters.first() == NAME
+
+
+def bottleneck_config(adapters: ModuleType, width: int, bottleneck: int) -> object:
+    """The configuration of AdapterHub's bottleneck with a middle of `bottleneck` numbers (Pfeiffer).
+
+    Args:
+        adapters: the package.
+        width: D of the model.
+    """
+    # BEGIN SOLUTION
+    return adapters.SeqBnConfig(reduction_factor=reduction_factor(width, bottleneck))
+    # END SOLUTION
+
+
+def adapter_by_adapterhub(model: T5ForConditionalGeneration, name: str, config: object) -> None:
+    """Add an adapter called `name` to `model`, freeze all else, and have each forward pass use it.
+
+    Args:
+        model: after `adapters.init`.
+        config: as `bottleneck_config` makes it.
+    """
+    # BEGIN SOLUTION
+    model.add_adapter(name, config=config)
+    model.train_adapter(name)
+    # END SOLUTION
 
 
 def initialise(model: T5ForConditionalGeneration) -> None:

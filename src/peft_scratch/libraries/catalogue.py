@@ -53,7 +53,7 @@ class NameMap:
         return found if found != bare and self.theirs(found) == name else None
 
     def turned(self, tensor: Tensor) -> Tensor:
-        """A tensor of ours as the library has it, or one of the library's as we have it."""
+        """A tensor of ours as the library stores it, or one of the library's as we store it."""
         return tensor.T if self.transposed else tensor
 
 
@@ -98,17 +98,17 @@ PEFT_FOLDER_NAMES: dict[str, NameMap] = {
 
 @dataclass(frozen=True)
 class Call:
-    """One way to have a method from a library.
+    """One way to get a method from a library.
 
     Attributes:
         library: PEFT, AdapterHub or OpenDelta.
         setting: `defaults`, `as ours`, or another one that has a name; empty if the library has no such
             method.
         name: the library's class.
-        settings: what it is called with.
-        remark: how it differs from our own method.
+        settings: its arguments.
+        remark: how it differs from our method.
         symbols: how many parameters it adds, in the letters of the derivations.
-        sizes: the values of the letters that are the call's own.
+        sizes: values of the letters that differ from ours.
     """
 
     library: str
@@ -120,14 +120,14 @@ class Call:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """The call as Python has it: `LoraConfig(r=8, lora_alpha=4)`."""
+        """The call in Python: `LoraConfig(r=8, lora_alpha=4)`."""
         arguments = [f"{name}={_python(value)}" for name, value in self.settings.items()]
         if self.library == OPENDELTA:
             arguments = ["model", *arguments]
         return f"{self.name}({', '.join(arguments)})" if self.name else ""
 
     def put_into(self, model: T5ForConditionalGeneration) -> nn.Module:
-        """Put the library's method into `model`, in place; return the model to call.
+        """Apply the library's method to `model`, in place; return the model to call.
 
         Raises:
             UserError: the library is not installed.
@@ -156,12 +156,12 @@ def _python(value: object) -> str:
 
 
 def calls(method: Method, config: T5Config) -> list[Call]:
-    """How each library is called for what `method` does from scratch, on a model of `config`."""
+    """How to call each library for the same as `method`, on a model of `config`."""
     return _CALLS[method.kind](method, config) if method.kind in _CALLS else []
 
 
 def call(method: Method, library: str, config: T5Config) -> Call:
-    """How `library` is called so that it does what `method` does from scratch."""
+    """How to call `library` so that it does the same as `method`."""
     return next(c for c in calls(method, config) if (c.library, c.setting) == (library, AS_OURS))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ class OpenDeltaPrompt(Method):
     The rows start as the first rows of the vocabulary: the library's `token_init`, which is its
     default and what the course asks for.
 
-    A copy of the model, deep or by pickle, is refused: basemodel.py, insert_module binds the encoder's new
+    Deep copies and pickles of the model are refused: basemodel.py, insert_module binds the encoder's new
     `forward` to the encoder that it was made for, so that the copy would run the original's.
 
     Attributes:
@@ -42,11 +43,11 @@ class OpenDeltaPrompt(Method):
         self._from_scratch()
 
     def _from_scratch(self) -> SoftPrompt:
-        """The same from scratch: it checks the hyperparameter and knows the count."""
+        """The method from scratch, which checks the hyperparameter and knows the count."""
         return SoftPrompt(self.virtual_tokens)
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
-        """Put the rows into the encoder, which from then on places them before its embedded input.
+        """Put the rows into the encoder, which then places them before its embedded input.
 
         Raises:
             UserError: there are more rows than the vocabulary has, the model does not generate or is in
@@ -68,7 +69,7 @@ class OpenDeltaPrompt(Method):
         # the default device, and if the rows have to move, their `.to(device)` turns the parameter into an
         # ordinary tensor. With the model's device as the default, neither is a problem.
         with torch.device(model.device):
-            opendelta.SoftPromptModel(model, soft_token_num=self.virtual_tokens, token_init=True)
+            prompt_by_opendelta(opendelta, model, self.virtual_tokens)
         assert torch.equal(model.get_parameter(_PARAMETER), rows), "OpenDelta started from other rows"
         # `freeze_module()` is left out on purpose: basemodel.py, set_active_state_dict would shorten what
         # `model.state_dict()` returns. The kit freezes by parameter names.
@@ -88,6 +89,17 @@ class OpenDeltaPrompt(Method):
         return self._from_scratch().derivation(config)
 
 
+def prompt_by_opendelta(opendelta: ModuleType, model: T5ForConditionalGeneration, rows: int) -> None:
+    """Put OpenDelta's prompt of `rows` rows into `model`, in place; the rows start from the vocabulary.
+
+    Args:
+        opendelta: the package.
+    """
+    # BEGIN SOLUTION
+    opendelta.SoftPromptModel(model, soft_token_num=rows, token_init=True)
+    # END SOLUTION
+
+
 def _refuse_copy(protocol: int) -> tuple:
     raise UserError(
         "A model with OpenDelta's prompt in it can neither be copied nor pickled nor saved whole: save the "
@@ -96,7 +108,7 @@ def _refuse_copy(protocol: int) -> tuple:
 
 
 def _set_embedding(encoder: nn.Module, table: nn.Embedding) -> None:
-    """In place of `encoder.set_input_embeddings`: the library looks tokens up in a table of its own."""
+    """Replaces `encoder.set_input_embeddings`, because the library looks up tokens in its own table."""
     encoder.embed_tokens = encoder.soft_prompt_layer.__dict__["raw_embedding"] = table
 
 

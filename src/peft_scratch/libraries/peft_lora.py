@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -36,18 +37,11 @@ class PeftLoRA(LoRA):
         # tuners/tuners_utils.py, BaseTuner.inject_adapter raises only if no target at all matches: of
         # two, a misspelt one would be passed over silently. So they are looked up here first.
         places = find_in_blocks(model, self.targets, nn.Linear)
-        config = peft.LoraConfig(
-            task_type="SEQ_2_SEQ_LM" if model.can_generate() else "FEATURE_EXTRACTION",
-            r=self.rank,
-            lora_alpha=self.alpha,
-            lora_dropout=0.0,
-            target_modules=list(self.targets),
-        )
-        drop_embedding_hook(model)  # PEFT registers its own, of which alone transformers 5 knows then
+        drop_embedding_hook(model)  # PEFT registers its own, and then transformers 5 knows no other
         with torch.device(model.device), warnings.catch_warnings():
-            # peft_model.py asks for it by the name that it had before transformers 5.
+            # peft_model.py asks for the name it had before transformers 5.
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-            wrapper = peft.get_peft_model(model, config)
+            wrapper = lora_by_peft(peft, model, self.rank, self.alpha, self.targets)
         wrapper.train(model.training)  # a new wrapper is in training mode, whatever it wraps
         layers = [n for n, module in model.named_modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
         assert layers == places, f"PEFT replaced {layers}, not {places}"
@@ -62,12 +56,33 @@ class PeftLoRA(LoRA):
         return ".lora_A." in name or ".lora_B." in name
 
     def base_name(self, name: str) -> str:
-        """Without the names of PEFT's wrapper and of its layer around each target."""
+        """`name` without the parts that PEFT's wrapper and its layer around each target add."""
         return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
+def lora_by_peft(
+    peft: ModuleType, model: T5ForConditionalGeneration, rank: int, alpha: float, targets: Sequence[str]
+) -> nn.Module:
+    """Put PEFT's LoRA into `model`; return PEFT's wrapper.
+
+    Args:
+        peft: the package.
+        targets: last name parts of the layers to replace.
+    """
+    # BEGIN SOLUTION
+    config = peft.LoraConfig(
+        task_type="SEQ_2_SEQ_LM" if model.can_generate() else "FEATURE_EXTRACTION",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=list(targets),
+    )
+    return peft.get_peft_model(model, config)
+    # END SOLUTION
+
+
 def _refuse_while_merged(layer: nn.Module, *_: object) -> None:
-    """Before a state is taken from PEFT's layer or loaded into it: W and the update must be apart there."""
+    """Refuse to save or load the state of PEFT's layer while W and the update are merged."""
     if layer.merged:
         raise UserError(
             "PEFT's update is merged into the weights, and whoever loads their state would add it a second "

@@ -1,4 +1,4 @@
-"""Names that a library imports and that are gone from where it looks, put there while it is imported."""
+"""Names that a library imports but that no longer exist, provided while it is imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 @contextlib.contextmanager
 def names_added(stand_ins: Iterable[tuple[ModuleType, str, object]]) -> Iterator[None]:
-    """Within it, each module has the name, with the value; one that has the name anyway keeps its own."""
+    """Within it, each module has the given name and value; a module that has the name keeps it."""
     added = [(module, name) for module, name, _ in stand_ins if not hasattr(module, name)]
     for module, name, value in stand_ins:
         if (module, name) in added:

@@ -2,7 +2,7 @@
 
 Sources: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019 (arXiv:1902.00751),
 section 2.1 and figure 2, for the bottleneck with its residual connection; Pfeiffer et al.,
-"AdapterFusion", 2021 (arXiv:2005.00247), section 2.2.3, for one place a block instead of two: after
+"AdapterFusion", 2021 (arXiv:2005.00247), section 2.2.3, for one adapter per block instead of two: after
 the feed-forward layer. Reference code: adapter-hub/adapters, `methods/modeling.py`, class `Adapter`.
 
 Letters: B batch, T tokens, D width (`d_model`), K bottleneck.
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
-from peft_scratch.methods.derivation import Derivation, letters, step
+from peft_scratch.methods.derivation import Derivation, feed_forward_layers, letters, step
 from peft_scratch.methods.injection import find_in_blocks, refuse_second_injection, replace
 from peft_scratch.methods.method import Method, require_positive_int
 from peft_scratch.methods.parameters import is_own
@@ -29,37 +29,45 @@ from peft_scratch.methods.parameters import is_own
 class Bottleneck(nn.Module):
     """Down to K, ReLU, up to D again: `relu(x W_down^T + b_down) W_up^T + b_up`.
 
-    The residual connection around it belongs to the layer it is put into. There is no LayerNorm,
-    and no activation after the up-projection: what is added back may be negative.
+    The residual connection around it belongs to the layer that contains it. There is no LayerNorm, and
+    no activation after the up-projection, because the result may be negative.
 
     The up-projection starts at zero, so the bottleneck returns zero at first; the down-projection
     is drawn uniformly within `1 / sqrt(D)`, with a zero bias (AdapterHub's `mam_adapter` start, after
-    He et al. 2022, arXiv:2110.04366). Houlsby et al. start near zero, by small random weights in both;
-    exactly zero leaves nothing to chance.
+    He et al. 2022, arXiv:2110.04366). Houlsby et al. start near zero, with small random weights in both;
+    here the start is exactly zero.
 
-    Its weights are float32 whatever the base is; the products are taken in the type of x.
+    Its weights are float32, whatever the base's type; the products use the type of x.
 
     Shapes: x `(B, T, D)` -> `(B, T, D)`; weights `(K, D)`, `(K)`, `(D, K)`, `(D)`.
     """
 
     def __init__(self, width: int, bottleneck: int, device: torch.device | None = None) -> None:
         super().__init__()
+        # BEGIN SOLUTION
         down = nn.Linear(width, bottleneck, device=device, dtype=torch.float32)
         up = nn.Linear(bottleneck, width, device=device, dtype=torch.float32)
         nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
         for zero in (down.bias, up.weight, up.bias):
             nn.init.zeros_(zero)
         self.sharif_llm_adapter = nn.Sequential(down, nn.ReLU(), up)
+        # END SOLUTION
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, D)` -> `(B, T, D)`."""
+        # BEGIN SOLUTION
         down, relu, up = self.sharif_llm_adapter
         middle = relu(_linear(x, down))  # (B, T, D) -> (B, T, K)
         return _linear(middle, up)  # (B, T, K) -> (B, T, D)
+        # END SOLUTION
 
 
+# BEGIN SOLUTION
 def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
     return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+
+
+# END SOLUTION
 
 
 # 2. The composition
@@ -68,13 +76,13 @@ def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
 class AdaptedLayerFF(nn.Module):
     """T5's feed-forward layer with a bottleneck after it: `y = h + bottleneck(h)`, `h = x + f(x)`.
 
-    f is what T5 has there: layer norm, two (or three, gated) projections, dropout. The layer takes
-    over its modules under their names, so a checkpoint of the base still fits.
+    f is T5's own computation: layer norm, two projections (three if gated), dropout. The layer keeps T5's
+    modules and their names, so a checkpoint of the base still fits.
 
     Identity at the start: `bottleneck(h)` is zero, so `y = h` to the last bit.
 
-    Floating-point sums depend on their order, and AdapterHub's is `(bottleneck(h) + f(x)) + x`;
-    keeping to it makes the two equal to the last bit.
+    Floating-point sums depend on their order. AdapterHub's order is `(bottleneck(h) + f(x)) + x`; using
+    the same order makes both equal to the last bit.
 
     Shapes: x `(B, T, D)` -> `(B, T, D)`.
     """
@@ -90,8 +98,10 @@ class AdaptedLayerFF(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """`(B, T, D)` -> `(B, T, D)`."""
         x = hidden_states
+        # BEGIN SOLUTION
         fx = self.dropout(self.DenseReluDense(self.layer_norm(x)))  # (B, T, D)
         return (self.adapter(fx + x) + fx) + x
+        # END SOLUTION
 
 
 # 3. The injection
@@ -118,11 +128,10 @@ class Adapter(Method):
         """Replace each feed-forward layer by an `AdaptedLayerFF`; return the model and the names.
 
         Raises:
-            UserError: the model has no T5 feed-forward layer, or carries a method already.
+            UserError: the model has no T5 feed-forward layer, or already has a method.
         """
         refuse_second_injection(model)
-        inner = find_in_blocks(model, ("DenseReluDense",), nn.Module)
-        places = [name.rpartition(".")[0] for name in inner]
+        places = adapter_places(model)
         for name in places:
             replace(model, name, AdaptedLayerFF(model.get_submodule(name), self.bottleneck))
         return model, places
@@ -132,13 +141,32 @@ class Adapter(Method):
         return is_own(name)
 
     def derivation(self, config: T5Config) -> Derivation:
-        """One bottleneck in every layer; on t5-small `(6 + 6)·(512·8 + 8 + 8·512 + 512)`."""
+        """One bottleneck for every feed-forward layer."""
         sizes = letters(config) | {"b": self.bottleneck}
-        bottleneck = "d·b + b + b·d + d"
+        layers, bottleneck = feed_forward_layers(), parameters_of_a_bottleneck()
         return Derivation(
             (
-                step("feed-forward layers, one in each layer", "E + D", sizes),
-                step("a bottleneck: down, its bias, up, its bias", bottleneck, sizes),
-                step("all of them", f"(E + D)·({bottleneck})", sizes),
+                step("feed-forward layers", layers, sizes),
+                step("a bottleneck", bottleneck, sizes),
+                step("all of them", f"({layers})·({bottleneck})", sizes),
             )
         )
+
+
+def adapter_places(model: nn.Module) -> list[str]:
+    """Dotted names of the layers that get an adapter: every feed-forward layer, in model order.
+
+    Raises:
+        UserError: the model has no T5 feed-forward layer.
+    """
+    # BEGIN SOLUTION
+    inner = find_in_blocks(model, ("DenseReluDense",), nn.Module)
+    return [name.rpartition(".")[0] for name in inner]
+    # END SOLUTION
+
+
+def parameters_of_a_bottleneck() -> str:
+    """How many parameters a bottleneck has, in letters: down, its bias, up, its bias."""
+    # BEGIN SOLUTION
+    return "d·b + b + b·d + d"
+    # END SOLUTION

@@ -1,4 +1,4 @@
-"""The files that are handed in: the trained entries alone, as a plain `dict[str, Tensor]`."""
+"""The weight files that are handed in: only the trained tensors, as a plain `dict[str, Tensor]`."""
 
 from __future__ import annotations
 
@@ -22,23 +22,19 @@ from peft_scratch.methods.parameters import MARK, is_own, plain_name, tuned_part
 def save_delta(model: nn.Module, path: str | Path, declared: Callable[[str], bool] = is_own) -> None:
     """Write the declared parameters of `model` to `path`: float32, on the CPU, nothing else.
 
-    The file is written beside its place and then moved there, so that there is never half a file.
+    The file is written under another name and then renamed, so there is never half a file.
 
     Args:
-        model: a model with a method in it. Names are those in the model itself, whatever wraps it (compile,
-            DataParallel, DistributedDataParallel, a module of your own).
-        path: the file; its folder is made if need be.
+        model: a model with a method in it. Wrappers (compile, DataParallel, DistributedDataParallel, a module
+            of your own) do not change the names.
+        path: the file; its folder is created if needed.
         declared: which parameters to save, by name. A library's model needs `method.declares`.
 
     Raises:
         UserError: no parameter is declared, or the file cannot be written.
     """
     path = _path(path)
-    tensors = {
-        # A clone, since torch.save would write the whole storage that a view looks into.
-        name: p.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
-        for name, p in declared_parameters(model, declared).items()
-    }
+    tensors = entries_of(model, declared)
     if not tensors:
         raise UserError(_nothing_declared(model, f"save in {path}"))
     write_atomically(path, serialised(tensors))
@@ -52,8 +48,19 @@ def _path(path: object) -> Path:
     return Path(path)
 
 
+def entries_of(model: nn.Module, declared: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The entries of a weight file of `model`: declared parameters by name, float32, on the CPU."""
+    # BEGIN SOLUTION
+    return {
+        # A clone, because torch.save would write the whole storage behind a view.
+        name: p.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
+        for name, p in declared_parameters(model, declared).items()
+    }
+    # END SOLUTION
+
+
 def declared_parameters(model: nn.Module, declared: Callable[[str], bool]) -> dict[str, nn.Parameter]:
-    """The declared parameters of `model`, under the names that they have without a wrapper around it."""
+    """The declared parameters of `model`, under their names without any wrapper."""
     named = ((plain_name(name), p) for name, p in tuned_part(model).named_parameters())
     return {name: p for name, p in named if declared(name)}
 
@@ -68,9 +75,9 @@ def _nothing_declared(model: nn.Module, to_do: str) -> str:
 
 
 def serialised(content: object) -> memoryview:
-    """The bytes that `torch.save` writes of `content`.
+    """The bytes that `torch.save` writes for `content`.
 
-    In memory first: then they do not depend on the file's name, and a full disk is an `OSError`.
+    Made in memory, they do not depend on the file's name, and a full disk is an `OSError`.
     """
     data = io.BytesIO()
     torch.save(content, data)
@@ -78,7 +85,7 @@ def serialised(content: object) -> memoryview:
 
 
 def read_delta(path: str | Path) -> dict[str, Tensor]:
-    """Read a file of tensors as `save_delta` writes it, ours or anyone's, in float32 on the CPU.
+    """Read a file of tensors such as `save_delta` writes, from anyone, as float32 on the CPU.
 
     Nothing in the file is executed: it is read with `weights_only=True`.
 
@@ -99,7 +106,7 @@ def read_delta(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_tensors(file: BinaryIO, path: str | Path) -> dict[str, Tensor]:
-    """The tensors of an open file as they are stored, in their own type; `path` is what messages call it.
+    """The tensors of an open file in the type in which they are stored; messages call it `path`.
 
     Nothing in the file is executed: it is read with `weights_only=True`.
 
@@ -109,7 +116,7 @@ def read_tensors(file: BinaryIO, path: str | Path) -> dict[str, Tensor]:
     _refuse_compressed(file, path)
     try:
         entries = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds, by where the damage is
+    except Exception as error:  # depending on the damage, torch raises half a dozen kinds
         if isinstance(error, UnpicklingError) and "Unsupported global" in str(error):
             raise UserError(
                 f"{path} holds Python objects besides tensors and is not loaded, since that could run code; "
@@ -136,10 +143,10 @@ def _instead_of_tensors(start: bytes) -> str:
 
 
 def _refuse_compressed(file: BinaryIO, path: str | Path) -> None:
-    """Refuse a file that unpacks to more than itself: torch never compresses, a bomb has to."""
+    """Refuse a file that unpacks to more than its size: torch never compresses, but a zip bomb must."""
     try:
         unpacked = sum(member.file_size for member in zipfile.ZipFile(file).infolist())
-    except (zipfile.BadZipFile, ValueError):  # torch's old format, or no tensor file: torch.load tells
+    except (zipfile.BadZipFile, ValueError):  # torch's old format, or no tensor file: torch.load finds out
         unpacked = 0
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -151,7 +158,7 @@ def _refuse_compressed(file: BinaryIO, path: str | Path) -> None:
 
 
 def _checked(path: str | Path, key: object, value: object) -> Tensor:
-    """`value` if it is a plain floating-point tensor under a string, else a UserError that names `key`."""
+    """`value` if it is a plain floating-point tensor with a string as key; otherwise a UserError."""
     where = f"{path}, entry {key!r}:"
     if not isinstance(key, str):
         raise UserError(f"{where} the key is a {type(key).__name__}, not a string.")
@@ -166,20 +173,20 @@ def _checked(path: str | Path, key: object, value: object) -> Tensor:
         raise UserError(
             f"{where} it is not an ordinary floating-point tensor ({value.dtype}, {value.layout})."
         )
-    # A few bytes can pretend to be a huge tensor by strides of zero.
+    # With strides of zero, a few bytes can pretend to be a huge tensor.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise UserError(f"{where} its shape {tuple(value.shape)} is larger than the numbers stored for it.")
     return value
 
 
 def load_delta(model: nn.Module, path: str | Path, declared: Callable[[str], bool] = is_own) -> None:
-    """Put the entries of the file at `path` into `model`, which has the same method in it.
+    """Load the entries of the file at `path` into `model`, which has the same method.
 
-    Any file of the course's form will do. Entries that the method does not declare (a whole model's,
-    say) are passed over, as the course's own loader does. The model is changed only if all fits.
+    Any file in the assignment's format works. Entries that the method does not declare (such as those of a
+    whole model) are ignored, as the course's own loader does. The model changes only if everything fits.
 
     Args:
-        model: a model with the method in it that wrote the file, of the same size.
+        model: a model with the method that wrote the file, of the same size.
         path: the file.
         declared: which parameters to load, by name. A library's model needs `method.declares`.
 
@@ -195,7 +202,7 @@ def copy_delta(
     path: str | Path,
     declared: Callable[[str], bool] = is_own,
 ) -> None:
-    """As `load_delta`, with the entries read already; `path` is what messages call their file."""
+    """As `load_delta`, with entries that were already read; messages call their file `path`."""
     found = {plain_name(key): value for key, value in entries.items()}
     entries = {key: value for key, value in found.items() if declared(key)}
     own = declared_parameters(model, declared)
@@ -216,9 +223,9 @@ def first_difference(
     """The first thing in which a file and a model differ, in words; None if they fit.
 
     Args:
-        entries: of the file, those that a method declares.
-        own: the model's.
-        found: all entries of the file, where there are others: what is named where one is missing.
+        entries: the file's entries that the method declares.
+        own: the model's parameters.
+        found: all entries of the file, to name another one if one is missing.
     """
     unexpected = next((key for key in entries if key not in own), None)
     for name, parameter in own.items():

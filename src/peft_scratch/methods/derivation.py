@@ -17,7 +17,7 @@ from transformers import T5Config
 
 @dataclass(frozen=True)
 class Step:
-    """A line of a derivation: what is counted, in symbols, with the numbers put in, and its value."""
+    """A line of a derivation: what is counted, in symbols, with numbers, and its value."""
 
     what: str
     symbols: str
@@ -27,7 +27,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Derivation:
-    """A count by hand, such as `(E + 2·D)·2·(d·r + r·i)`; the last step is the whole."""
+    """A hand count, such as `d·(f + f)`; the last step is the total."""
 
     steps: tuple[Step, ...]
 
@@ -38,7 +38,7 @@ class Derivation:
 
     @property
     def with_numbers(self) -> str:
-        """The formula with the numbers put in, such as `(6 + 2·6)·2·(512·8 + 8·512)`."""
+        """The formula with numbers, such as `512·(2048 + 2048)`."""
         return self.steps[-1].numbers
 
     @property
@@ -62,6 +62,20 @@ def letters(config: T5Config) -> dict[str, int]:
     }
 
 
+def attention_blocks() -> str:
+    """How many attention blocks a T5 has, in letters: an encoder layer has one, a decoder layer two."""
+    # BEGIN SOLUTION
+    return "E + 2·D"
+    # END SOLUTION
+
+
+def feed_forward_layers() -> str:
+    """How many feed-forward layers a T5 has, in letters: each layer has one."""
+    # BEGIN SOLUTION
+    return "E + D"
+    # END SOLUTION
+
+
 def step(what: str, symbols: str, sizes: Mapping[str, int]) -> Step:
     """A step whose numbers and value are those of its symbols: letters, digits, `+`, `·` and brackets."""
     numbers = "".join(str(sizes.get(symbol, symbol)) for symbol in symbols)
@@ -79,7 +93,7 @@ def total(steps: list[Step]) -> Step:
 
 
 def _value(numbers: str) -> int:
-    """The value of sums and products of whole numbers, such as `(6 + 2·6)·8`."""
+    """The value of sums and products of whole numbers, such as `(6 + 6)·8`."""
     while "(" in numbers:  # the innermost brackets first
         numbers = re.sub(r"\(([^()]*)\)", lambda inner: str(_value(inner[1])), numbers)
     return sum(math.prod(map(int, term.split("·"))) for term in numbers.split("+"))

@@ -1,4 +1,4 @@
-"""Full fine-tuning: the yardstick, in which every weight of the model trains."""
+"""Full fine-tuning, for comparison: every weight of the model is trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FullFineTuning(Method):
     library = "none"
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
-        """Let every parameter of `model` train; no place is changed."""
+        """Let every parameter of `model` train; no module is changed."""
         refuse_second_injection(model)
         model.requires_grad_(True)
         return model, []

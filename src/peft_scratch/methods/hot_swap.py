@@ -1,4 +1,4 @@
-"""Taking a method out again, so that one base in memory serves every method in turn.
+"""Take a method out of a model again, so that one base in memory serves all methods in turn.
 
 base = base_of(tuned)              # the base, over the very tensors that `tuned` had frozen
 tuned = apply(LoRA(rank=8), base)   # another method on them; no weight is loaded or copied
@@ -20,18 +20,18 @@ from peft_scratch.methods.t5 import config_as_built
 
 
 def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
-    """The base that `tuned` was made from: a plain T5 over the tensors that were frozen in it.
+    """The base that `tuned` was made from: a plain T5 that uses the same frozen tensors.
 
-    No weight is copied, and none of the method's modules, hooks and wrappers comes along: what the base
-    computes then depends on the frozen tensors alone, as they are found in the tuned model. That one
-    stays as it was, and both may be used; but merged LoRA weights have to be unmerged first.
+    No weight is copied, and no module, hook or wrapper of the method is kept, so the base depends only on
+    the frozen tensors. The tuned model stays as it was, and both may be used. Merged LoRA weights must be
+    unmerged first.
 
     Returns:
         The base in evaluation mode, on the tuned model's device.
 
     Raises:
         UserError: this is not what `apply` returned, or the weights of the base were trained themselves, or
-            are merged with an update, or the method is not in the model any more.
+            are merged with an update, or the method is no longer in the model.
     """
     if not isinstance(tuned, Tuned):
         raise UserError(f"base_of takes what apply returned, a Tuned, and not a {type(tuned).__name__}.")
@@ -46,7 +46,7 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
     with torch.device("meta"):  # allocates nothing: every parameter is replaced below
         base = _class_of(model)(_plain_config(model))
     frozen = {method.base_name(name): p for name, p in model.named_parameters() if not p.requires_grad}
-    if "lm_head.weight" in frozen:  # which transformers 5 ties whatever the configuration says
+    if "lm_head.weight" in frozen:  # transformers 5 ties it whatever the configuration says
         untie(base)
     # By identity, so that tensors which are tied (T5's embedding and its output layer) stay tied.
     found = {}
@@ -66,12 +66,12 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
 
 
 def _class_of(model: nn.Module) -> type:
-    """What the model was before a method went in; a model that never had one is what it is."""
+    """The model's class before a method was applied."""
     return getattr(model, BASE_CLASS, type(model))
 
 
 def _plain_config(model: nn.Module) -> PretrainedConfig:
-    """The model's configuration without what a library has written into it."""
+    """The model's configuration without what a library has added."""
     config_class = _class_of(model).config_class
     known = {*config_class().to_dict(), "decoder_start_token_id"}
     there = config_as_built(model).to_dict()

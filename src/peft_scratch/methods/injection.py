@@ -1,4 +1,4 @@
-"""Where a method goes: modules found by the last part of their name, and replaced in place."""
+"""Where a method is applied: modules are found by the last part of their name and replaced in place."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from peft_scratch.methods.parameters import is_own
 def find_in_blocks(model: nn.Module, targets: Sequence[str], kind: type[nn.Module]) -> list[str]:
     """Dotted names of the modules inside the model's blocks whose last name part is one of `targets`.
 
-    The last part has to be the target: as substrings, `"o"` and `"k"` would hit every Linear of a T5
-    block, since each name has `block` in it. Outside the blocks nothing is looked at, because T5's
+    The last part must equal the target: as substrings, `"o"` and `"k"` would match every Linear of a T5
+    block, because each name contains `block`. Modules outside the blocks are ignored, because T5's
     `lm_head` may share its weight with the embedding.
 
     Args:
@@ -37,7 +37,9 @@ def find_in_blocks(model: nn.Module, targets: Sequence[str], kind: type[nn.Modul
             f"No {kind.__name__} in the model's blocks is called {' or '.join(map(repr, missing))}; "
             f"the names there are {', '.join(sorted(there)) or '(none)'}."
         )
+    # BEGIN SOLUTION
     return [name for name in found if last_part(name) in targets]
+    # END SOLUTION
 
 
 def last_part(name: str) -> str:
@@ -46,14 +48,14 @@ def last_part(name: str) -> str:
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where `model` has the module called `name`, in the same training mode."""
+    """Replace the module of `model` called `name` by `module`, in the same training mode."""
     parent, _, last = name.rpartition(".")
     module.train(model.get_submodule(name).training)
     setattr(model.get_submodule(parent), last, module)
 
 
 def refuse_second_injection(model: nn.Module) -> None:
-    """Raise a UserError if `model` carries parameters of a method already."""
+    """Raise a UserError if `model` already has parameters of a method."""
     for name, _ in model.named_parameters():
         if is_own(name):
             raise UserError(

@@ -18,7 +18,14 @@ from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
-from peft_scratch.methods.derivation import Derivation, letters, step, total
+from peft_scratch.methods.derivation import (
+    Derivation,
+    attention_blocks,
+    feed_forward_layers,
+    letters,
+    step,
+    total,
+)
 from peft_scratch.methods.injection import find_in_blocks, last_part, refuse_second_injection, replace
 from peft_scratch.methods.method import Method, method_in, require_positive_int
 from peft_scratch.methods.parameters import is_own, require_module
@@ -30,10 +37,10 @@ def low_rank_update(x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
     """The update that LoRA adds to a layer's output: `scaling * x A B` (section 4.1, equation 3).
 
     The paper writes column vectors, `h = W x + (alpha / r) B A x`; here, as in torch, a token is a
-    row, so A and B are the transposes of the paper's and their order is turned round.
+    row, so A and B are the transposes of the paper's, in reverse order.
 
-    The scaling is applied to the R columns in the middle, not to the E at the end: the same value
-    for a fraction of the work, and the same to the last bit if `scaling` is a power of two.
+    The scaling is applied to the R columns in the middle, not to the E columns at the end. That is a
+    fraction of the work, with the same value, and the same bits if `scaling` is a power of two.
 
     Args:
         x: `(B, T, D)`.
@@ -44,21 +51,25 @@ def low_rank_update(x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
     Returns:
         `(B, T, E)`.
     """
+    # BEGIN SOLUTION
     down = x @ a * scaling  # (B, T, D) @ (D, R) -> (B, T, R)
     return down @ b  # (B, T, R) @ (R, E) -> (B, T, E)
+    # END SOLUTION
 
 
 def kaiming_uniform_down(features: int, rank: int, device: torch.device | None = None) -> Tensor:
-    """A's first value: uniform within `1 / sqrt(D)`, as loralib and PEFT draw it. Returns `(D, R)`.
+    """A's initial value: uniform within `1 / sqrt(D)`, as loralib and PEFT draw it. Returns `(D, R)`.
 
     The trap here: both libraries store A as `(R, D)`, where torch reads the fan-in off the last
     dimension and finds D. Called on our `(D, R)`, the same function would find R. At D = 512 and
-    R = 8, `kaiming_uniform_(A)` spreads over sqrt(6 / 8) = 0.87 in place of 1 / sqrt(512) = 0.044:
-    some twenty times too large. So A is drawn on its side, then turned.
+    R = 8, `kaiming_uniform_(A)` draws within sqrt(6 / 8) = 0.87 in place of 1 / sqrt(512) = 0.044:
+    some twenty times too large. So A is drawn as `(R, D)`, then transposed.
     """
+    # BEGIN SOLUTION
     lying = torch.empty(rank, features, device=device, dtype=torch.float32)  # (R, D)
     nn.init.kaiming_uniform_(lying, a=math.sqrt(5))  # bound: sqrt(6 / ((1 + 5) D)) = 1 / sqrt(D)
     return lying.T  # (D, R)
+    # END SOLUTION
 
 
 # 2. The composition
@@ -67,73 +78,81 @@ def kaiming_uniform_down(features: int, rank: int, device: torch.device | None =
 class LoRALinear(nn.Linear):
     """A linear layer with a low-rank update beside it: `y = x W^T + bias + (alpha / r) x A B`.
 
-    It takes over the weight of the layer it replaces, under the same name: a checkpoint of the base
-    still fits. A and B are float32 whatever the base is; the product is taken in the type of x.
+    It keeps the weight of the layer that it replaces, under the same name, so a checkpoint of the base
+    still fits. A and B are float32, whatever the base's type; the product uses the type of x.
 
     Identity at the start: B is zero, so `x A B` is zero and the output is the base's to the last
-    bit. A must not be zero as well, or neither would ever get a gradient; with B zero, A gets its
-    first one in the second step.
+    bit. A must not be zero as well, or neither would ever get a gradient. While B is zero, A's gradient is
+    zero, so A starts to move in the second step.
 
     Shapes: x `(B, T, D)`, weight `(E, D)`, `sharif_llm_A` `(D, R)`, `sharif_llm_B` `(R, E)`,
     output `(B, T, E)`.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
-        # "meta" allocates nothing: the weight is the base's own, not a second one.
+        # "meta" allocates nothing: the layer uses the base's own weight, not a second one.
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
         self.weight = base.weight  # (E, D)
         self.bias = base.bias  # (E) or None
         self.rank = rank
         self.scaling = alpha / rank
+        # BEGIN SOLUTION
         # A and B lie in memory as loralib's and PEFT's (R, D) and (E, R) do: .T turns the view, not the
         # numbers. So their matrix products and ours take one road and agree to the last bit.
         device = base.weight.device
         self.sharif_llm_A = nn.Parameter(kaiming_uniform_down(self.in_features, rank, device))  # (D, R)
         up = torch.zeros(self.out_features, rank, device=device, dtype=torch.float32)  # (E, R)
         self.sharif_llm_B = nn.Parameter(up.T)  # (R, E)
-        # Holds W while the update is merged. A buffer moves with the model; not persistent, it stays
-        # out of the state dict.
+        # END SOLUTION
+        # Holds W while the update is merged. A buffer moves with the model; a non-persistent one is not in
+        # the state dict.
         self.register_buffer("weight_before_merge", None, persistent=False)
 
     @property
     def merged(self) -> bool:
-        """Whether `weight` holds `W + (alpha / r) (A B)^T` at the moment."""
+        """Whether `weight` currently holds `W + (alpha / r) (A B)^T`."""
         return self.weight_before_merge is not None
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, D)` -> `(B, T, E)`."""
+        # BEGIN SOLUTION
         y = F.linear(x, self.weight, self.bias)  # (B, T, E)
         if self.merged:
             meant_to_train = self.training and self.sharif_llm_A.requires_grad
             return _RefuseTraining.apply(y, self.sharif_llm_A) if meant_to_train else y
         a, b = self.sharif_llm_A.to(x.dtype), self.sharif_llm_B.to(x.dtype)  # (D, R), (R, E)
         return y + low_rank_update(x, a, b, self.scaling)
+        # END SOLUTION
 
     @torch.inference_mode(False)  # else the weight would be a tensor that cannot be trained on
     @torch.no_grad()
     def merge(self) -> None:
-        """Write the update into the weight, `W + (alpha / r) (A B)^T`; nothing if it is there already.
+        """Add the update to the weight, `W + (alpha / r) (A B)^T`; if it is merged already, do nothing.
 
-        It pays at inference: one matrix product in place of three (section 4.1, "no additional
+        This saves time at inference: one matrix product instead of three (section 4.1, "no additional
         inference latency"). A and B would get no gradient while merged, so training is refused. W itself is
         not written to: models that share it (`base_of`) stay as they are.
         """
+        # BEGIN SOLUTION
         if self.merged:
             return
         self.weight_before_merge = self.weight.detach()
         update = (self.sharif_llm_A @ self.sharif_llm_B * self.scaling).T  # (D, R) @ (R, E) -> (E, D)
         self._put((self.weight + update).to(self.weight.dtype))
+        # END SOLUTION
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Put W back, to the last bit; nothing if the update is not merged.
+        """Restore W to the last bit; if the update is not merged, do nothing.
 
         Subtracting the update would leave rounding errors, so `merge` keeps W instead.
         """
+        # BEGIN SOLUTION
         if self.merged:
             self._put(self.weight_before_merge)
             self.weight_before_merge = None
+        # END SOLUTION
 
     def _put(self, weight: Tensor) -> None:
         """Have the parameter hold `weight`; what it held stays as it is, since other models may share it."""
@@ -141,13 +160,13 @@ class LoRALinear(nn.Linear):
         self.weight.data = weight
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        """As every layer's; while merged, with a B of zero, so that no one adds the update a second time."""
+        """As for every layer; while merged, B is saved as zero, so that nobody adds the update again."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.merged:
             destination[f"{prefix}sharif_llm_B"] = torch.zeros_like(self.sharif_llm_B)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        """As every layer's; into W, A and B, whether or not they are merged at the moment."""
+        """As for every layer; into W, A and B, whether or not they are merged."""
         merged = self.merged
         self.unmerge()
         super()._load_from_state_dict(*args, **kwargs)
@@ -178,7 +197,7 @@ class LoRA(Method):
     """A low-rank update on every `q` and `v` projection (Hu et al. 2021, sections 4.2 and 7.1).
 
     Attributes:
-        rank: r, the width of the update's middle.
+        rank: r, the inner width of the update.
         alpha: the update is scaled by `alpha / rank`. The course keeps alpha at 4 for every rank, so
             its r = 1 and r = 8 differ in scaling too: 4.0 and 0.5.
         targets: last name parts of the layers to replace.
@@ -206,7 +225,7 @@ class LoRA(Method):
         """Replace each target by a `LoRALinear` on the same weight; return the model and the names.
 
         Raises:
-            UserError: a target matches no linear layer, or the model carries a method already.
+            UserError: a target matches no linear layer, or the model already has a method.
         """
         refuse_second_injection(model)
         places = find_in_blocks(model, self.targets, nn.Linear)
@@ -219,9 +238,9 @@ class LoRA(Method):
         return is_own(name)
 
     def derivation(self, config: T5Config) -> Derivation:
-        """A `(d, r)` and B `(r, i)` for every target; on t5-small `(6 + 2·6)·2·(512·8 + 8·512)`.
+        """A and B for every target.
 
-        Targets in the feed-forward layers lead to or from f, its inner width, in place of i.
+        For targets in the feed-forward layers, f, their inner width, takes the place of i.
 
         Raises:
             UserError: a target is no linear layer of a T5 block.
@@ -234,17 +253,29 @@ class LoRA(Method):
                 f"its layers are {', '.join((*_IN_ATTENTION, *_IN_FEED_FORWARD))}."
             )
         steps, wholes = [], []
-        for block, layers, blocks, update in (
-            ("attention blocks: a decoder layer has two", _IN_ATTENTION, "E + 2·D", "d·r + r·i"),
-            ("feed-forward layers, one in each layer", _IN_FEED_FORWARD, "E + D", "d·r + r·f"),
+        for block, layers, count, other in (
+            ("attention blocks", _IN_ATTENTION, attention_blocks, "i"),
+            ("feed-forward layers", _IN_FEED_FORWARD, feed_forward_layers, "f"),
         ):
             if hit := [target for target in targets if target in layers]:
+                blocks, update = count(), parameters_of_an_update(other)
                 times = f"{len(hit)}·" if len(hit) > 1 else ""
                 whole = step(f"{_listed(hit)} of all blocks", f"({blocks})·{times}({update})", sizes)
-                shapes = f"an update: A (d, r) and B (r, {update[-1]})"
+                shapes = f"an update: A (d, r) and B (r, {other})"
                 steps += [step(block, blocks, sizes), step(shapes, update, sizes), whole]
                 wholes.append(whole)
         return Derivation((*steps, total(wholes)) if len(wholes) > 1 else tuple(steps))
+
+
+def parameters_of_an_update(other: str) -> str:
+    """How many parameters A and B have together, in letters, such as `d·r + r·i`.
+
+    Args:
+        other: the letter of the width besides d: i inside attention, f inside the feed-forward layer.
+    """
+    # BEGIN SOLUTION
+    return f"d·r + r·{other}"
+    # END SOLUTION
 
 
 # The linear layers of a T5 block; those of a gated feed-forward layer are numbered.
@@ -261,9 +292,9 @@ def _listed(names: list[str]) -> str:
 def merge(model: nn.Module) -> None:
     """Merge every LoRA update of `model` into its weight. Merging twice is merging once.
 
-    While merged, `model.state_dict()` has the merged weights and a B of zero: it is the same model wherever
-    it is loaded, with this package or without (which passes over A and B), and `save_pretrained` writes an
-    ordinary T5. `save_delta` saves A and B as ever.
+    While merged, `model.state_dict()` has the merged weights and a B of zero. So it is the same model
+    wherever it is loaded, also without this package (where A and B are ignored), and `save_pretrained`
+    writes an ordinary T5. `save_delta` still saves A and B.
 
     Raises:
         UserError: the model has no LoRA layer from scratch; the message says what it has.
@@ -273,7 +304,7 @@ def merge(model: nn.Module) -> None:
 
 
 def unmerge(model: nn.Module) -> None:
-    """Take every LoRA update of `model` out of its weight, which is then W again to the last bit.
+    """Take every LoRA update of `model` out of its weight, which then equals W to the last bit.
 
     Raises:
         UserError: the model has no LoRA layer from scratch; the message says what it has.

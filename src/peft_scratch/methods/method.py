@@ -1,7 +1,7 @@
 """What every way of tuning a model has in common: inject, declare, freeze.
 
-A method names the parameters it adds; whatever is the same for all of them (freezing, counting,
-saving, loading) is written once, against those names, here and in `parameters` and `checkpoint`.
+A method declares the names of its parameters. What is the same for all methods (freezing, counting,
+saving, loading) uses only those names and is written once, here and in `parameters` and `checkpoint`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from peft_scratch.methods.parameters import (
 from peft_scratch.methods.recomputing import let_gradients_pass
 from peft_scratch.methods.t5 import config_as_built, require_t5
 
-#: Set on a model beside its method: its class, which a library may replace by one of its own.
+#: Set on a model beside its method: the model's class, because a library may replace it.
 BASE_CLASS = "_peft_scratch_base_class"
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A model with a method in it, frozen but for what the method declares.
+    """A model with a method applied; only what the method declares is trainable.
 
     Attributes:
-        model: the module to train and to generate with (PEFT hands back a wrapper of its own).
+        model: the module to train and to generate with (PEFT returns its own wrapper).
         method: the method that was applied.
-        places: dotted names of the modules that were replaced or extended, in model order.
+        module_names: dotted names of the modules that were replaced or extended, in model order.
     """
 
     model: nn.Module
@@ -46,7 +46,7 @@ class Tuned:
 
     @property
     def trainable(self) -> list[str]:
-        """Names of the parameters that train, as `model.named_parameters()` spells them."""
+        """Names of the trainable parameters, as `model.named_parameters()` gives them."""
         return trainable_names(self.model)
 
 
@@ -71,7 +71,7 @@ class Method(ABC):
         """Whether the parameter called `name` in the injected model is the method's own."""
 
     def base_name(self, name: str) -> str:
-        """What the base calls the frozen parameter that the injected model calls `name`: mostly the same."""
+        """The base's name of the frozen parameter that the injected model calls `name`: usually the same."""
         return name
 
     @abstractmethod
@@ -88,12 +88,12 @@ class Method(ABC):
 
 
 def method_in(model: nn.Module) -> Method | None:
-    """The method that `apply` has put into `model`, which may be in a wrapper; None if there is none."""
+    """The method that was applied to `model`, which may be in a wrapper; None if there is none."""
     return getattr(unwrapped(model), MARK, None)
 
 
 def require_positive_int(what: str, value: object) -> int:
-    """`value`, a hyperparameter called `what`, as Python's own whole number; NumPy's are taken too.
+    """`value`, a hyperparameter called `what`, as a Python int; NumPy integers are accepted too.
 
     Raises:
         UserError: it is no whole number, or is below one.
@@ -107,9 +107,10 @@ def apply(method: Method, model: T5ForConditionalGeneration) -> Tuned:
     """Inject `method` into `model`, freeze the rest, and check what trains against the hand count.
 
     Raises:
-        UserError: `model` is no T5, is in a wrapper, or has a method in it already, or nothing matches the
-            method's targets; it is as it was then.
-        AssertionError: what trains is not what the formula says; a defect, never a user's mistake.
+        UserError: `model` is not a T5, is in a wrapper, or already has a method, or nothing matches the
+            method's targets. The model is then unchanged.
+        AssertionError: the number of trainable parameters is not what the formula says. This is a
+            defect, never a user's mistake.
     """
     if not isinstance(method, Method):
         raise UserError(f"apply takes a method, such as LoRA(rank=8), then a model, not {method!r} first.")

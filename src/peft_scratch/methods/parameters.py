@@ -1,4 +1,4 @@
-"""Freezing, counting and naming, for any method: everything here goes by parameter names alone."""
+"""Freezing, counting and naming for any method. Everything here uses only the names of parameters."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 
-#: Part of the name of every parameter that a method from scratch adds. The course's own loader keeps
-#: the entries of a file whose key holds it.
+#: Part of the name of every parameter that a method from scratch adds. The course's own loader keeps the
+#: entries of a file whose key contains it.
 OWN = "sharif_llm"
 #: Set on a model once a method is in it, and on a library's wrapper around it: the method.
 MARK = "_peft_scratch_method"
@@ -21,8 +21,8 @@ def is_own(name: str) -> bool:
     return OWN in name
 
 
-# What torch's wrappers put into the names: DataParallel and DistributedDataParallel, `compile`, FSDP, and
-# torch's wrapper for checkpointing. The first stands only in front, where no T5 has a part of that name.
+# What torch's wrappers add to names: DataParallel and DistributedDataParallel, `compile`, FSDP, and torch's
+# wrapper for checkpointing. The first is only a prefix, where no T5 has a part of that name.
 _IN_FRONT = ("module", "_orig_mod")
 _ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
@@ -84,14 +84,14 @@ def trainable_names(model: nn.Module) -> list[str]:
 def is_tied(config: T5Config) -> bool:
     """Whether a T5 of this configuration uses its embedding as output layer too; T5 1.1 and Flan-T5 do not.
 
-    transformers 5 (configuration_t5.py, T5Config.__post_init__) sets `tie_word_embeddings` whatever it is
-    told, and keeps what it was told as the scale of the output.
+    transformers 5 (configuration_t5.py, T5Config.__post_init__) always sets `tie_word_embeddings`, and keeps
+    the given value as the scale of the output.
     """
     return getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
 
 
 def untie(model: T5ForConditionalGeneration) -> None:
-    """Give `model` an output layer of its own, with the values that it has, if it has none."""
+    """Give `model` its own output layer with the current values, if it has none."""
     if model.lm_head.weight is model.shared.weight:
         model.lm_head.weight = nn.Parameter(model.shared.weight.detach().clone())
 
@@ -103,10 +103,12 @@ def freeze_all_but(model: nn.Module, declared: Callable[[str], bool]) -> list[st
         ValueError: no name satisfies `declared`, so nothing would train.
     """
     chosen = []
+    # BEGIN SOLUTION
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(declared(name))
         if declared(name):
             chosen.append(name)
+    # END SOLUTION
     if not chosen:
         raise ValueError("no parameter of the model is declared by the method, so nothing would train")
     return chosen

@@ -1,7 +1,7 @@
-"""Gradient checkpointing on a frozen base: the one thing that it lacks there.
+"""Gradient checkpointing on a frozen base, which needs one addition.
 
-A checkpointed block is run again in the backward pass, if any of its inputs requires a gradient; with all
-that stands before the block frozen, none does, and a method's parameters inside would get no gradient.
+A checkpointed block runs again in the backward pass only if one of its inputs requires a gradient. If
+everything before the block is frozen, none does, and the method's parameters in it would get no gradient.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from peft_scratch.methods.t5 import stacks
 
 
 def let_gradients_pass(model: nn.Module) -> None:
-    """Make what enters the first block of each stack require a gradient while the stack is checkpointed.
+    """Make the input of each stack's first block require a gradient while the stack is checkpointed.
 
-    It may be enabled before or after. The dropout of a stack is where token ids and embeddings that the
-    caller made come together.
+    Checkpointing may be enabled before or after. The hook is on the stack's dropout, which both token ids
+    and embeddings of the caller pass through.
     """
     drop_embedding_hook(model)
     for stack in stacks(model).values():
@@ -26,9 +26,9 @@ def let_gradients_pass(model: nn.Module) -> None:
 
 
 def drop_embedding_hook(model: nn.Module) -> None:
-    """Remove the hook that transformers puts on the embedding for the same purpose, if it is there.
+    """Remove the hook that transformers puts on the embedding for the same purpose, if there is one.
 
-    It misses embeddings that the caller made, and it is a local function, which no pickle takes.
+    It misses embeddings of the caller, and it is a local function, which cannot be pickled.
     """
     if hasattr(model, "_require_grads_hook"):
         model.disable_input_require_grads()
@@ -41,4 +41,6 @@ def _tell_dropout(stack: nn.Module, args: tuple) -> None:
 def _require_gradient(dropout: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
     if output.requires_grad or not (dropout.before_checkpoints and torch.is_grad_enabled()):
         return None
-    return output.detach().requires_grad_()  # a new tensor: with dropout at 0 the output is the caller's own
+    return (
+        output.detach().requires_grad_()
+    )  # a new tensor, because with dropout at 0 the output is the caller's own

@@ -1,8 +1,8 @@
 """The soft prompt: trained rows before the embedded input of a frozen model.
 
 Source: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", 2021
-(arXiv:2104.08691): section 2 for the method, `[P; X]` in place of X; section 3.2 for the ways to
-start. Reference code: google-research/prompt-tuning.
+(arXiv:2104.08691): section 2 for the method, `[P; X]` instead of X; section 3.2 for the
+initialisers. Reference code: google-research/prompt-tuning.
 
 Letters: B batch, T tokens, D width (`d_model`), N prompt rows, V vocabulary.
 """
@@ -26,8 +26,8 @@ from peft_scratch.methods.method import Method, require_positive_int
 from peft_scratch.methods.parameters import is_own
 from peft_scratch.methods.t5 import stacks
 
-# 0. How the rows start. Every initialiser has one signature, so that any of them, or one of your
-#    own, can be handed to `SoftPrompt`: (embedding (V, D), n, generator) -> rows (n, D).
+# 0. Initialisers. All have the same signature, so that any of them, or your own, can be given to
+#    `SoftPrompt`: (embedding (V, D), n, generator) -> rows (n, D).
 
 Initialiser = Callable[[Tensor, int, torch.Generator | None], Tensor]
 
@@ -38,13 +38,15 @@ def first_rows(embedding: Tensor, n: int, generator: torch.Generator | None = No
     For T5 these are the padding, end and unknown tokens, then the most frequent pieces.
     """
     _require_rows(n, len(embedding), "vocabulary")
+    # BEGIN SOLUTION
     return embedding[:n]  # (n, D)
+    # END SOLUTION
 
 
 def sampled_vocabulary(embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
     """`n` different rows drawn from the 5,000 most frequent pieces (section 3.2). `(V, D)` -> `(n, D)`.
 
-    T5's vocabulary is ordered by frequency, so those are the first 5,000.
+    T5's vocabulary is ordered by frequency, so these are its first 5,000 rows.
     """
     pool = min(5000, len(embedding))
     _require_rows(n, pool, "part of the vocabulary that is sampled")
@@ -53,7 +55,7 @@ def sampled_vocabulary(embedding: Tensor, n: int, generator: torch.Generator | N
 
 
 def random_uniform(embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Rows drawn uniformly from -0.5 to 0.5 (section 3.2); of the embedding only D is used. -> `(n, D)`."""
+    """Rows drawn uniformly from -0.5 to 0.5 (section 3.2); the embedding gives only D. -> `(n, D)`."""
     rows = torch.rand(n, embedding.shape[1], generator=generator) - 0.5  # (n, D)
     return rows.to(embedding.device)
 
@@ -65,9 +67,9 @@ def label_words(
     *,
     words: Sequence[Sequence[int]],
 ) -> Tensor:
-    """One row a label word, then sampled vocabulary (section 3.2, "class label"). `(V, D)` -> `(n, D)`.
+    """One row per label word, then sampled vocabulary (section 3.2, "class label"). `(V, D)` -> `(n, D)`.
 
-    A word of several pieces is the mean of their rows. The words have to be bound first:
+    For a word of several pieces, the mean of their rows. Bind the words first:
     `partial(label_words, words=[tokenizer(w, add_special_tokens=False).input_ids for w in LABEL_WORDS])`.
     """
     means = [embedding[list(pieces)].mean(0) for pieces in words[:n]]  # each (D)
@@ -88,38 +90,41 @@ def _require_rows(n: int, there: int, where: str) -> None:
 class PromptRows(nn.Module):
     """N trained rows, put before an embedded text: `[P; X]` (section 2).
 
-    It is the one method that is not the identity at the start: whatever stands before the text is
-    read. With `first_rows` the model behaves, to the last bit, as if the text began with those N
-    pieces of the vocabulary.
+    This is the only method that is not the identity at the start, because the model reads the rows. With
+    `first_rows` it behaves, to the last bit, as if the text began with those N pieces of the vocabulary.
 
     Shapes: embedded `(B, T, D)` -> `(B, N + T, D)`; `prompt_emb` `(N, D)`.
     """
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
+        # BEGIN SOLUTION
         self.prompt_emb = nn.Parameter(rows.detach().to(torch.float32, copy=True))  # (N, D)
+        # END SOLUTION
 
     def forward(self, embedded: Tensor) -> Tensor:
         """`(B, T, D)` -> `(B, N + T, D)`."""
+        # BEGIN SOLUTION
         prompt = self.prompt_emb.to(embedded.dtype).expand(len(embedded), -1, -1)  # (N, D) -> (B, N, D)
         return torch.cat([prompt, embedded], dim=1)  # (B, N + T, D)
+        # END SOLUTION
 
 
 # 2. The composition
 
 
 class PromptedEmbedding(nn.Embedding):
-    """The encoder's vocabulary table, with the prompt rows kept beside it.
+    """The encoder's embedding table together with the prompt rows.
 
-    Looking up tokens is unchanged, `(B, T)` -> `(B, T, D)`. The table is the base's own, under the
-    same name: it stays tied to the decoder's and to the output layer's.
+    Looking up tokens is unchanged: `(B, T)` -> `(B, T, D)`. The table is the base's own, under the same
+    name, and stays tied to the decoder's and to the output layer.
 
-    The rows cannot be added here, because the encoder measures its input before it looks it up, and
+    The rows cannot be added here: the encoder takes the length of its input before it looks up tokens, so
     its attention mask would be N columns short. `prepend_prompt` adds them one step earlier.
     """
 
     def __init__(self, table: nn.Embedding, rows: PromptRows) -> None:
-        # "meta" allocates nothing: the weight is the base's own, not a second one.
+        # "meta" allocates nothing: the layer uses the base's own weight, not a second one.
         super().__init__(table.num_embeddings, table.embedding_dim, table.padding_idx, device="meta")
         self.weight = table.weight  # (V, D)
         self.sharif_llm_soft_prompts = rows
@@ -127,10 +132,10 @@ class PromptedEmbedding(nn.Embedding):
 
 
 class SetPromptedEmbedding:
-    """What `encoder.set_input_embeddings` becomes: the rows stay, beside whatever table takes the place.
+    """Replaces `encoder.set_input_embeddings`, so that the rows stay when the table is replaced.
 
     transformers calls it for a new vocabulary: `resize_token_embeddings`, `set_input_embeddings`. It refers
-    to the encoder weakly, so that a model that nobody holds any more is freed at once.
+    to the encoder weakly, so that an unused model is freed at once.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -148,14 +153,14 @@ def prepend_prompt(encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple
     """Before the encoder runs: embed the tokens, put the rows before them, lengthen the mask to match.
 
     `input_ids` `(B, T)` or `inputs_embeds` `(B, T, D)` become `inputs_embeds` `(B, N + T, D)`, and
-    `attention_mask` `(B, T)`, if there is one, becomes `(B, N + T)`. The caller's tensors are left as
-    they are. The relative positions of T5 need no care: it computes them from the length it sees.
+    `attention_mask` `(B, T)`, if there is one, becomes `(B, N + T)`. The caller's tensors do not change.
+    T5 computes its relative positions from the length it sees, so they need no change.
     """
     inputs = inspect.signature(type(encoder).forward).bind_partial(encoder, *args, **kwargs).arguments
     del inputs["self"]
     ids, embedded = inputs.pop("input_ids", None), inputs.pop("inputs_embeds", None)
     if (ids is None) == (embedded is None):
-        return None  # none or both: T5 says itself what is wrong
+        return None  # none or both: T5 itself says what is wrong
     table = encoder.embed_tokens
     if (prompt := getattr(table, "sharif_llm_soft_prompts", None)) is None:
         raise UserError(
@@ -163,9 +168,11 @@ def prepend_prompt(encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple
             "model.set_input_embeddings, which keeps the prompt."
         )
     embedded = table(ids) if embedded is None else embedded  # (B, T, D)
+    # BEGIN SOLUTION
     inputs["inputs_embeds"] = prompt(embedded)  # (B, N + T, D)
     if (mask := inputs.get("attention_mask")) is not None:
-        inputs["attention_mask"] = _lengthen(mask, len(prompt.prompt_emb))  # (B, N + T)
+        inputs["attention_mask"] = lengthened(mask, len(prompt.prompt_emb))  # (B, N + T)
+    # END SOLUTION
     return (), inputs
 
 
@@ -174,18 +181,22 @@ def lengthen_cross_attention_mask(
 ) -> tuple[tuple, dict] | None:
     """Before the decoder runs: lengthen its mask over the encoder's output by the prompt's N columns.
 
-    T5 (and `generate`, at every step) hands the decoder the mask that the caller gave for the text,
+    T5 (and `generate`, at every step) gives the decoder the mask that the caller gave for the text,
     `(B, T)`; the encoder's output is `(B, N + T, D)`.
     """
     mask, encoded = kwargs.get("encoder_attention_mask"), kwargs.get("encoder_hidden_states")
     if mask is None or encoded is None or mask.shape[1] + rows != encoded.shape[1]:
         return None
-    return args, {**kwargs, "encoder_attention_mask": _lengthen(mask, rows)}
+    # BEGIN SOLUTION
+    return args, {**kwargs, "encoder_attention_mask": lengthened(mask, rows)}
+    # END SOLUTION
 
 
-def _lengthen(mask: Tensor, rows: int) -> Tensor:
+def lengthened(mask: Tensor, rows: int) -> Tensor:
     """Put `rows` columns of ones before `mask`: `(B, T)` -> `(B, N + T)`, a new tensor."""
+    # BEGIN SOLUTION
     return torch.cat([mask.new_ones(len(mask), rows), mask], dim=1)
+    # END SOLUTION
 
 
 # 3. The injection
@@ -197,7 +208,7 @@ class SoftPrompt(Method):
 
     Attributes:
         virtual_tokens: N. The rows count towards the number of tokens that the input may have.
-        initialiser: how the rows start.
+        initialiser: makes the initial rows.
     """
 
     virtual_tokens: int = 10
@@ -214,7 +225,7 @@ class SoftPrompt(Method):
         """Put the rows beside the encoder's embedding, and hook encoder and, if there is one, decoder.
 
         Raises:
-            UserError: the initialiser cannot give that many rows, or the model carries a method already.
+            UserError: the initialiser cannot give that many rows, or the model already has a method.
         """
         refuse_second_injection(model)
         table = model.encoder.embed_tokens
@@ -225,11 +236,7 @@ class SoftPrompt(Method):
             )
         model.encoder.embed_tokens = PromptedEmbedding(table, PromptRows(rows))
         model.encoder.set_input_embeddings = SetPromptedEmbedding(model.encoder)
-        model.encoder.register_forward_pre_hook(prepend_prompt, with_kwargs=True)
-        if "decoder" in stacks(model):  # an encoder alone returns its N + T rows to the caller
-            model.decoder.register_forward_pre_hook(
-                partial(lengthen_cross_attention_mask, rows=self.virtual_tokens), with_kwargs=True
-            )
+        hook_prompt(model, self.virtual_tokens)
         return model, ["encoder.embed_tokens"]
 
     def declares(self, name: str) -> bool:
@@ -237,11 +244,39 @@ class SoftPrompt(Method):
         return is_own(name)
 
     def derivation(self, config: T5Config) -> Derivation:
-        """`N·d`; on t5-small with ten rows, `10·512`."""
+        """Rows as wide as the model."""
         sizes = letters(config) | {"N": self.virtual_tokens}
-        return Derivation((step("rows as wide as the model", "N·d", sizes),))
+        return Derivation((step("rows as wide as the model", parameters_of_a_prompt(), sizes),))
 
     def hyperparameters(self) -> dict:
         """As for every method, with the initialiser by its name."""
-        initialiser = getattr(self.initialiser, "func", self.initialiser)  # the function inside a partial
+        initialiser = getattr(self.initialiser, "func", self.initialiser)  # the function inside the `partial`
         return {"virtual_tokens": self.virtual_tokens, "initialiser": initialiser.__name__}
+
+
+def hook_prompt(model: T5ForConditionalGeneration, rows: int) -> None:
+    """Make the encoder put the prompt before its input, and the decoder lengthen its mask by `rows`.
+
+    The decoder reads the rows only as part of the encoder's output; it has no rows of its own.
+    """
+    # BEGIN SOLUTION
+    model.encoder.register_forward_pre_hook(prepend_prompt, with_kwargs=True)
+    if "decoder" in stacks(model):  # an encoder alone returns its N + T rows to the caller
+        model.decoder.register_forward_pre_hook(
+            partial(lengthen_cross_attention_mask, rows=rows), with_kwargs=True
+        )
+    # END SOLUTION
+
+
+def tokens_left(max_tokens: int, rows: int) -> int:
+    """How many of `max_tokens` tokens are left for the text, because the rows count too."""
+    # BEGIN SOLUTION
+    return max_tokens - rows
+    # END SOLUTION
+
+
+def parameters_of_a_prompt() -> str:
+    """How many parameters the rows have, in letters."""
+    # BEGIN SOLUTION
+    return "N·d"
+    # END SOLUTION

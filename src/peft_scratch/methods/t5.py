@@ -1,4 +1,4 @@
-"""What the methods take for a T5: its stacks of blocks and its sizes as built; and what they refuse."""
+"""What counts as a T5: its stacks of blocks, its real sizes, and which models are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 from peft_scratch.errors import UserError
 from peft_scratch.methods.parameters import unwrapped
 
-#: What a T5 is made of, at its top level. Whatever else is there is a head of its own.
+#: The top-level parts of a T5. Any other part is an extra head.
 _PARTS = ("shared", "encoder", "decoder", "lm_head")
 
 
@@ -23,8 +23,8 @@ def stacks(model: nn.Module) -> dict[str, nn.Module]:
 def config_as_built(model: nn.Module) -> PretrainedConfig:
     """A copy of the model's configuration, with the numbers of layers that the model really has.
 
-    An encoder alone (of umT5, say) may still be called an encoder and decoder there, and whoever cut layers
-    off may have left their number as it was.
+    The configuration of an encoder alone (of umT5, say) may still say encoder and decoder, and after layers
+    were cut off it may still have their old number.
     """
     config, found = copy.deepcopy(model.config), stacks(model)
     config.is_encoder_decoder = "decoder" in found
@@ -35,9 +35,9 @@ def config_as_built(model: nn.Module) -> PretrainedConfig:
 
 
 def require_t5(model: object, method: object) -> None:
-    """Raise a UserError unless `method` can be put into `model`; nothing is changed.
+    """Raise a UserError unless `method` can be applied to `model`; nothing is changed.
 
-    T5, T5 v1.1, flan-T5, mT5, umT5, LongT5 and ByT5 are taken, and the encoder of each.
+    T5, T5 v1.1, flan-T5, mT5, umT5, LongT5 and ByT5 are accepted, and the encoder of each.
     """
     if not isinstance(model, nn.Module):
         there = repr(model) if isinstance(model, str) else f"a {type(model).__name__}"

@@ -1,4 +1,4 @@
-"""An executed notebook, without what only the machine that executed it needs."""
+"""An executed notebook without what matters only on the machine that executed it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from nbformat import NotebookNode
 from peft_scratch.home import home
 from peft_scratch.paths import ROOT
 
-# What a cell prints may name a file of this machine; a notebook is read on others.
+# A cell may print the path of a file on this machine, but the notebook is read on others.
 _ELSEWHERE = [
     (re.compile(re.escape(f"{ROOT}/")), ""),
     *([(re.compile(re.escape(f"{home()}/")), "~/")] if home() else []),
     (re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "<cell>"),
 ]
-# What is left of a bar that cleared itself: spaces, and the way back to the start of the line.
+# The rest of a bar that cleared itself: spaces, and a return to the start of the line.
 _BLANK_BAR = re.compile(r"^ *\r", re.MULTILINE)
-# Of a cell's metadata: the tag of the parameters, and that Colab shows the cell folded.
+# Kept of a cell's metadata: the tag of the parameters, and that Colab shows the cell folded.
 _KEPT = ("tags", "cellView")
 
 

@@ -1,4 +1,4 @@
-"""Execute the five notebooks, and keep of each what a reader needs."""
+"""Execute the five notebooks and keep what a reader needs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def execute_all(profile: str, seed: int, output: Path | None, recipe: str = "fas
         UserError: a cell raised one; the notebook and the cell are named.
         RuntimeError: a cell failed otherwise.
     """
-    # What is not asked for is not passed on, so that a default run's notebooks hold no extra cell.
+    # Only changed parameters are passed on, so that the notebooks of a default run have no extra cell.
     parameters: dict[str, Any] = {}
     if profile != "auto":
         parameters["PROFILE"] = profile
@@ -81,17 +81,17 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
             kernel_name="python3",
             kernel_manager_class=_OwnPython,
             language="python",
-            # What matters reaches the cell; the kernel's own log would only break up the bars.
+            # Everything that matters is shown in the cell; the kernel's own log would only break up the bars.
             extra_arguments=["--log-level=CRITICAL"],
             cwd=source.parent,
             stdout_file=_BarsAlone(),
             stderr_file=_Terminal(),
-            # Merges what a progress bar wrote into its last state.
+            # Merges the output of a progress bar into its last state.
             coalesce_streams=True,
             record_timing=False,
         )
     except PapermillExecutionError as failure:
-        # Papermill counts the cell that it put in.
+        # Papermill also counts the cell that it added.
         number = failure.cell_index + 1 - bool(parameters)
         place = f"{source.name}, cell {number} (`{failure.source.strip().splitlines()[0]}`)"
         if failure.ename == UserError.__name__:
@@ -130,7 +130,7 @@ class _Terminal:
     """Standard error, where two bars write to one line: the kernel's, and papermill's own."""
 
     def write(self, text: str) -> None:
-        # A shorter bar would leave the end of a longer one standing.
+        # A shorter bar would leave the end of a longer one visible.
         sys.stderr.write(text.replace("\r", "\r\x1b[K") if sys.stderr.isatty() else text)
 
     def flush(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a notebook is open (Colab, JupyterLab, VS Code, or executed by the kit), and its document there."""
+"""Where a notebook is open (Colab, JupyterLab, VS Code, or executed by the kit), and how to read its file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from peft_scratch.paths import DRIVE
 #: Set by `peft-scratch notebooks`, which keeps the notebooks itself.
 EXECUTED = "PEFT_SCRATCH_EXECUTES"
 
-# When the cell before the one that is running ended.
+# When the previous cell ended.
 _ended = 0.0
 
 
@@ -63,7 +63,7 @@ def mount_drive() -> None:
 
 
 def watch() -> None:
-    """Note from now on when each cell ends, so that `document` can tell an old file from a new one."""
+    """From now on, note when each cell ends, so that `document` can tell an old file from a new one."""
     shell = get_ipython()
     if shell is not None and _note not in shell.events.callbacks["post_run_cell"]:
         shell.events.register("post_run_cell", _note)
@@ -78,13 +78,13 @@ def document() -> NotebookNode:
     """This notebook as it is now, with the outputs of the cells before.
 
     Raises:
-        UserError: it cannot be had, or its file is older than the run; the message says what to do.
+        UserError: it cannot be read, or its file is older than the run; the message says what to do.
     """
     if in_colab():
         return _from_colab()
     path = _path()
     if path is None:
-        raise UserError("This front end does not tell where the notebook lies.")
+        raise UserError("This front end does not say where the notebook's file is.")
     if not path.is_file():
         raise UserError(f"{path.name} is not there; after renaming a notebook, restart its kernel.")
     if path.stat().st_mtime < _ended:
@@ -97,14 +97,14 @@ def document() -> NotebookNode:
 
 def _path() -> Path | None:
     shell = get_ipython()
-    # VS Code tells the path of the notebook in a variable, jupyter_server in the kernel's environment.
+    # VS Code gives the path of the notebook in a variable, jupyter_server in the kernel's environment.
     named = (shell.user_ns if shell else {}).get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
     return Path(named) if named and str(named).endswith(".ipynb") else None
 
 
 def _from_colab() -> NotebookNode:
     try:
-        # Private, so it may be gone one day; there is no other way to Colab's document.
+        # Private, so it may disappear; there is no other way to Colab's document.
         from google.colab import _message
 
         answer = _message.blocking_request("get_ipynb", request="", timeout_sec=30)
@@ -114,7 +114,7 @@ def _from_colab() -> NotebookNode:
 
 
 def ask(question: str) -> str | None:
-    """What the user types, or `None` where nobody can be asked."""
+    """What the user types, or `None` if nobody can be asked."""
     from IPython.core.error import StdinNotImplementedError
 
     if executed_by_the_kit() or get_ipython() is None:

@@ -1,4 +1,4 @@
-"""The last cell of each notebook: keep the executed notebook, show what is gathered, pack the submission."""
+"""The last cell of each notebook: keep the executed notebook, show what is there, pack the submission."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STUDENT = "student.json"
 
 
 def hand_in(session: Session, notebook: int, name: str = "", number: str = "", language: str = "") -> None:
-    """Keep this notebook, show what is gathered and what is missing, and pack when nothing is.
+    """Keep this notebook, show what is there and what is missing, and pack if nothing is missing.
 
     Args:
         notebook: the number of this notebook.
@@ -38,7 +38,7 @@ def hand_in(session: Session, notebook: int, name: str = "", number: str = "", l
         language: of the report that is packed, `en` or `fa`.
 
     Raises:
-        UserError: parts that lie here do not belong together, or the check found an error.
+        UserError: the parts here do not belong together, or the check found an error.
     """
     output = session.output
     _merge_what_lies_here(output, notebook)
@@ -101,7 +101,7 @@ def _place(output: Path, notebook: int) -> Path:
 
 
 def _keep(output: Path, notebook: int, shown_now: dict[str, Any]) -> bool:
-    """Keep this notebook in the output folder, if its document can be had; otherwise say what to do."""
+    """Keep this notebook in the output folder if its file can be read; otherwise say what to do."""
     place = _place(output, notebook)
     try:
         document = front_end.document()
@@ -133,12 +133,12 @@ def _put_in(document: NotebookNode, shown_now: dict[str, Any]) -> None:
 
 
 def _is_alone(output: Path) -> bool:
-    """Whether this machine, with the output folder, is gone some time after this notebook."""
+    """Whether this machine, with the output folder, will be gone some time after this notebook."""
     return (front_end.in_colab() and DRIVE not in output.parents) or front_end.on_kaggle()
 
 
 def _merge_what_lies_here(output: Path, notebook: int) -> None:
-    """Take in the parts that the user has put beside this notebook, but none of this notebook itself."""
+    """Use the parts that the user has put beside this notebook, except one of this notebook itself."""
     own = re.compile(rf"part-{notebook}\b")
     if parts := [path for path in sorted(Path().glob("part-*.zip")) if not own.match(path.name)]:
         merge_parts(parts, output)

@@ -1,7 +1,7 @@
-"""One notebook's share of a submission as one file, and several of these put together in a folder.
+"""One notebook's part of a submission as one file, and how to put several parts together.
 
-On a machine of its own (Colab without Drive, Kaggle) a notebook does not see what the others left. Each then
-gives a `part-N.zip`, and whoever has all five has the whole submission.
+On its own machine (Colab without Drive, Kaggle), a notebook does not see what the others left. Each then
+makes a `part-N.zip`; the five together are the whole submission.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from peft_scratch.results import Result, RunResult, read_results
 from peft_scratch.wording import counted
 
 FORMAT = 1
-#: Bytes that a part may have unpacked; a real one has 2 MB at most.
+#: The most bytes that a part may unpack to; a real one has at most 2 MB.
 LARGEST = 64 * 2**20
 _MANIFEST = "part.json"
 #: The settings that the parts of one submission share.
@@ -132,7 +132,7 @@ def read_part(path: Path) -> Part:
             files = {name: archive.read(name) for name in _names(notebook) if name in there}
     except FileNotFoundError:
         raise UserError(f"There is no {path}.") from None
-    except Exception:  # zipfile raises what damaged bytes lead it to
+    except Exception:  # damaged bytes make zipfile raise many kinds
         raise UserError(
             f"{path} is not a part of this kit: take the part-N.zip that a notebook made."
         ) from None
@@ -165,7 +165,7 @@ def _names(notebook: int) -> list[str]:
 
 
 def missing_from(output: Path) -> list[str]:
-    """What a submission still lacks in `output`, a phrase for each notebook. Baselines are not asked for."""
+    """What a submission in `output` still lacks, one phrase per notebook. Baselines are not required."""
     lacking = []
     for notebook, name in NOTEBOOKS.items():
         runs = [run for run in RUNS.values() if run.notebook == notebook]

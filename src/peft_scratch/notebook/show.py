@@ -1,7 +1,7 @@
-"""What the five notebooks show alike: source, tables, curves, numbers and mistakes.
+"""What all five notebooks show: source, tables, curves, numbers and mistakes.
 
-Tables are displayed as Markdown: it reads well in Jupyter, in Colab and on code hosts, carries no
-style sheet, and its plain form is readable too.
+Tables are displayed as Markdown: it looks good in Jupyter, in Colab and on code hosts, needs no style
+sheet, and is also readable as plain text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 from IPython.display import display
@@ -28,31 +28,41 @@ from peft_scratch.experiments.session import Session
 from peft_scratch.results import Result, RunResult
 from peft_scratch.wording import counted, duration
 
-#: The longest piece of a review that is ever shown: the reviews are other people's.
+if TYPE_CHECKING:
+    from peft_scratch.experiments.ask import Opinion
+
+#: The longest piece of a review that is ever shown: the reviews belong to other people.
 PHRASE = 80
-# Of a review: later ones are beyond what the model reads of it.
+# How many phrases of a review are tried: the model does not read later ones.
 _MOST_PHRASES = 40
 _SHORTEST = 25
 # Of the axis of accuracies, in points.
 _SMALLEST_RANGE = 4.0
 
-# Okabe and Ito's colours (2008), told apart by colour-blind readers; the markers serve print in grey.
+# Okabe and Ito's colours (2008), for colour-blind readers; the markers help in grey print.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 
 
 def source(*things: Callable[..., Any] | type) -> None:
     """Display the source of functions and classes, highlighted."""
     for thing in things:
-        code = f"# src/{thing.__module__.replace('.', '/')}.py\n\n{inspect.getsource(thing)}"
-        # Colours in the elements themselves: a style sheet would be lost, or spread to the whole page.
+        lines = without_markers(inspect.getsource(thing))
+        folder = "src/" if "." in thing.__module__ else ""  # the student edition's layers.py lies beside
+        code = f"# {folder}{thing.__module__.replace('.', '/')}.py\n\n{lines}"
+        # Colours in the elements themselves: a style sheet would be lost, or would affect the whole page.
         style = HtmlFormatter(
             noclasses=True, prestyles="font-family: monospace; font-size: 90%; padding: 8px"
         )
         display({"text/html": highlight(code, PythonLexer(), style), "text/plain": code}, raw=True)
 
 
+def without_markers(code: str) -> str:
+    """`code` without the comments that mark what the student edition leaves out."""
+    return re.sub(r"^[ ]*# (BEGIN|END) SOLUTION\n", "", code, flags=re.MULTILINE)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Display a table; columns of numbers are set to the right."""
+    """Display a table; columns of numbers are aligned right."""
     _display(_table(header, rows))
 
 
@@ -81,7 +91,7 @@ def passed(claim: str) -> None:
 
 
 def run(prepared: PreparedRun) -> None:
-    """Print a run's hyperparameters, where its method went, and how long it will take."""
+    """Print a run's hyperparameters, where its method is applied, and how long it will take."""
     tuned, assigned = prepared.tuned, prepared.run.learning_rate
     there = len(list(tuned.model.parameters()))
     remark = "" if prepared.learning_rate == assigned else f" (in the assignment: {assigned:g})"
@@ -97,7 +107,7 @@ def run(prepared: PreparedRun) -> None:
 
 
 def fold(names: Iterable[str]) -> dict[str, list[str]]:
-    """`names` by what they share besides the number of their block.
+    """Group `names` that differ only in the number of their block.
 
     >>> fold(["encoder.block.0.q", "encoder.block.1.q"])
     {'encoder.block.{0-1}.q': ['encoder.block.0.q', 'encoder.block.1.q']}
@@ -135,10 +145,10 @@ def curves(*results: RunResult) -> None:
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.margins(x=0.1, y=0.2)
     low, high = right.get_ylim()
-    if high - low < _SMALLEST_RANGE:  # a smaller one would make noise look like a trend
+    if high - low < _SMALLEST_RANGE:  # a smaller range would make noise look like a trend
         middle = (low + high) / 2
         right.set_ylim(middle - _SMALLEST_RANGE / 2, middle + _SMALLEST_RANGE / 2)
-    left.legend(frameon=False)  # where loss falls, the corner is free
+    left.legend(frameon=False)  # the loss falls, so this corner is free
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
@@ -146,13 +156,13 @@ def curves(*results: RunResult) -> None:
 
 
 def _standard_error(percent: float, result: RunResult) -> float:
-    """Of an accuracy in percent on the test reviews of `result`, in points."""
+    """The standard error, in points, of an accuracy in percent on the test reviews of `result`."""
     reviews = (result.reviews or {}).get("test")
     return math.sqrt(percent * (100 - percent) / reviews) if reviews else 0.0
 
 
 def numbers(*results: Result) -> None:
-    """Display the accuracies of `results`: the assignment's number, and the two without its optimism."""
+    """Display the accuracies of `results`: the assignment's number and two less optimistic ones."""
     header, published = _header(results)
     table(("", *header), [(result.title, *_numbers(result, published)) for result in results])
     if any(result.accuracy.last is not None for result in results):
@@ -162,8 +172,21 @@ def numbers(*results: Result) -> None:
             _display(f"*{remark}*")
 
 
+def after_the_best(result: RunResult) -> None:
+    """Print how far the accuracy fell from the best epoch to the last."""
+    accuracy, epochs = result.accuracy, len(result.epochs)
+    lost = f"{100 * (accuracy.best - accuracy.last):.1f}"
+    if accuracy.best_epoch == epochs:
+        end = "which is the last: no fall to see here"
+    elif lost == "0.0":
+        end = "and the last is as good"
+    else:
+        end = f"and the last is {lost} points lower"
+    print(f"best after epoch {accuracy.best_epoch} of {epochs}, {end}")
+
+
 def standings(session: Session) -> None:
-    """Display every row that there will be in the end, with the numbers found in the output folder."""
+    """Display all rows of the final table, with the numbers found so far in the output folder."""
     found = session.results()
     header, published = _header(found.values())
     baselines = [found[name] for name in BASELINES if name in found]
@@ -176,7 +199,7 @@ def standings(session: Session) -> None:
 
 
 def contribution(session: Session, notebook: int, found: Mapping[str, Result]) -> str:
-    """Markdown of what the assignment asks for from a notebook: its numbers, and its weight file if any."""
+    """Markdown of what a notebook hands in: its numbers and, if it has one, its weight file."""
     rows = []
     for run in (run for run in RUNS.values() if run.notebook == notebook):
         result = found.get(run.id)
@@ -196,7 +219,7 @@ def contribution(session: Session, notebook: int, found: Mapping[str, Result]) -
 
 
 def _remark(profile: Profile) -> str:
-    """What a reader must know of the numbers of `profile`; empty for the assignment's own."""
+    """What a reader must know about the numbers of `profile`; empty for the assignment's own."""
     if profile.is_assignment:
         return ""
     if not profile.measures:
@@ -244,7 +267,7 @@ def _numbers(result: Result, published: bool) -> tuple[str, ...]:
 
 
 def mistakes(session: Session, prepared: PreparedRun, result: Result, count: int = 6) -> None:
-    """Say how often each label is missed, and display where a few misread reviews state their opinion."""
+    """Say how often each label is missed, and display where a few of these reviews state their opinion."""
     labels, texts = session.reviews.test["label"], session.reviews.test["text"]
     wrong = result.mistakes
     for label, word in enumerate(LABEL_WORDS):
@@ -264,14 +287,14 @@ def mistakes(session: Session, prepared: PreparedRun, result: Result, count: int
 
 
 def opinion(prepared: PreparedRun, review: str, label: int) -> str:
-    """The phrase of `review` that by itself makes the model lean most towards `label`."""
+    """The phrase of `review` that alone makes the model lean most towards `label`."""
     candidates = phrases(review)
     leanings = prepared.leanings(candidates) * (1 if label else -1)
     return candidates[int(leanings.argmax())]
 
 
 def phrases(review: str) -> list[str]:
-    """Pieces of `review` of at most `PHRASE` characters each, cut where its punctuation or its words end."""
+    """Pieces of `review` of at most `PHRASE` characters, cut at punctuation or between words."""
     pieces = []
     for clause in re.split(r"(?<=[.!?;:,])\s+", review):
         while len(clause) > PHRASE:
@@ -283,7 +306,7 @@ def phrases(review: str) -> list[str]:
             pieces[-1] = f"{pieces[-1]} {clause}"
         elif clause:
             pieces.append(clause)
-    long = [piece for piece in pieces if len(piece) >= _SHORTEST] or pieces  # a word or two alone say little
+    long = [piece for piece in pieces if len(piece) >= _SHORTEST] or pieces  # one or two words say little
     return [_with_dots(piece, review) for piece in long[:_MOST_PHRASES]] or [""]
 
 
@@ -292,10 +315,22 @@ def _with_dots(piece: str, review: str) -> str:
     return f"{before}{piece}" if review.endswith(piece) else f"{before}{piece} …"
 
 
+def opinions(found: Sequence[Opinion]) -> None:
+    """Display what each model says about one text, as `session.ask` returns it."""
+    rows = [
+        (one.model, one.verdict, *(f"{100 * one.probabilities[word]:.1f} %" for word in LABEL_WORDS))
+        for one in found
+    ]
+    table(("model", "answer", *(f"probability of {word}" for word in LABEL_WORDS)), rows)
+    for one in found:
+        if one.generated is not None:
+            print(f"{one.model} writes {one.generated!r}, which is neither word")
+
+
 def compare(session: Session, first: Result, second: Result) -> None:
     """Print how far two results are apart, and whether this many test reviews can tell them apart.
 
-    Another seed moves a number too: this is the luck of the test reviews alone (`comparison.paired`).
+    Another seed also changes a number; this is only the chance of the test reviews (`comparison.paired`).
     """
     print(f"{first.title}: {first.percent:.1f} %\n{second.title}: {second.percent:.1f} %")
     difference = paired(first, second, len(session.reviews.test))
@@ -311,7 +346,7 @@ def compare(session: Session, first: Result, second: Result) -> None:
 
 
 def _plain(text: str) -> str:
-    """`text` so that neither Markdown nor MathJax reads anything into it."""
+    """`text` escaped, so that Markdown and MathJax show it as it is."""
     return re.sub(r"[*_`$~\[\]\\]", lambda match: f"&#{ord(match[0])};", html.escape(text, quote=False))
 
 

@@ -1,4 +1,4 @@
-"""The first cells of each notebook: import what takes long, and open the session."""
+"""The first cells of each notebook: do the slow imports and open the session."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from peft_scratch.paths import DRIVE
 
 
 def import_libraries() -> None:
-    """Import what every notebook needs, and say so: on a fresh machine it takes a while.
+    """Import what every notebook needs, and say so, because it takes a while on a fresh machine.
 
-    Each later cell then answers at once.
+    Every later cell then answers at once.
     """
     print("Importing torch and transformers: some seconds, up to a minute on a fresh machine.", flush=True)
     started = time.perf_counter()
@@ -34,7 +34,7 @@ def open_session(
     Args:
         profile, seed, output, recipe: as `Session.open` takes them.
         drive: whether Colab's files go to Google Drive, into one folder for all five notebooks.
-        notebook: the number of the notebook, whose runs are added up.
+        notebook: the number of the notebook, for the time that its runs take.
 
     Raises:
         UserError: as `Session.open`, or Drive was not mounted.

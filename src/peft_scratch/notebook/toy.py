@@ -1,4 +1,4 @@
-"""Models to reason on: a tiny random T5 to prove a claim on in a cell, and t5-small's sizes to count on."""
+"""Models to reason with: a tiny random T5 to check claims in a cell, and t5-small's sizes for counting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def tiny_t5(seed: int = 0) -> T5ForConditionalGeneration:
         num_decoder_layers=2,
         num_heads=2,
         decoder_start_token_id=0,
-        attn_implementation="eager",  # as the base is loaded: equal to the last bit, whatever trains
+        attn_implementation="eager",  # as for the base: the same bits, whatever trains
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -26,7 +26,7 @@ def tiny_t5(seed: int = 0) -> T5ForConditionalGeneration:
 
 
 def t5_small() -> T5ForConditionalGeneration:
-    """A model of t5-small's sizes without any weights in it, to count on."""
+    """A model of t5-small's sizes without weights, for counting."""
     with torch.device("meta"):
         return T5ForConditionalGeneration(T5Config())  # the defaults of T5Config are t5-small's
 

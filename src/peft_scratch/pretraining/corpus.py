@@ -1,4 +1,4 @@
-"""What the base reads: texts of the training parts only, as tokens, and batches made of them."""
+"""What the base is trained on: texts of the training parts only, as tokens, and batches of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST = 192  # tokens of a supervised input
 WINDOW = (12, 184)  # tokens of a piece of a review that the teacher labels
 PHRASE = 3  # least number of tokens of a sentence of which it labels a part
 POOL = 12  # batches whose examples are sorted by length together
-SENTIMENT_WEIGHT = 6.0  # how much likelier a span starts at a word of strong sentiment
+SENTIMENT_WEIGHT = 6.0  # how much more likely a span starts at a word of strong sentiment
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sources:
     labels: list[int]  # of the sentences
 
     def fingerprints(self) -> dict[str, str]:
-        """Hashes that say which texts these are, without holding them."""
+        """Hashes that identify the texts without containing them."""
         return {"reviews": fingerprint(self.reviews), "sentences": fingerprint(self.sentences)}
 
 
@@ -64,7 +64,7 @@ class Corpus:
         starts: where each review begins in `stream`, and N.
         sentences, labels: the labelled sentences, without prefix and end.
         windows, phrases: (tokens, label) of pieces of reviews and of sentences that a teacher has
-            judged; empty until there is one.
+            labelled; empty before that.
     """
 
     tokenizer: T5TokenizerFast
@@ -114,7 +114,7 @@ class Corpus:
         return np.where(difference > 0.4, np.clip((z - 1.5) / 1.5, 0, 1), 0)
 
     def chunks(self, rng: np.random.Generator, length: int = CHUNK) -> Iterator[np.ndarray]:
-        """One pass over the stream in random order: pieces of `length` tokens that leave none out.
+        """One pass over the stream in random order, as pieces of `length` tokens; no token is left out.
 
         The grid is shifted by a random offset each pass, so that pieces differ between passes.
         """
@@ -212,7 +212,7 @@ class Corpus:
 
     @staticmethod
     def _thin(tokens: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-        # What is seen many times would be learnt by heart, if tokens of it were not dropped at random.
+        # Text that is seen many times would be learnt by heart if its tokens were not dropped at random.
         return tokens[rng.random(len(tokens)) >= share]
 
     def _batch(self, rows: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:

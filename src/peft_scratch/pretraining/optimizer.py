@@ -1,4 +1,4 @@
-"""The optimiser of the pre-training: AdamW whose steps follow the size of each tensor."""
+"""The optimizer of the pre-training: AdamW with steps scaled by the size of each tensor."""
 
 from __future__ import annotations
 

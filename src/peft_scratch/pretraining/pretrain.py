@@ -1,4 +1,4 @@
-"""Pre-training of the offline base: one budget of seconds, resumable, exported as it goes."""
+"""Pre-training of the offline base: a budget of seconds, resumable, exported regularly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from peft_scratch.pretraining.teacher import Teacher, firmest
 from peft_scratch.pretraining.tokenizer import VOCABULARY, train_tokenizer
 from peft_scratch.training.device import bfloat16_on_cpu
 
-#: Where the checkpoint of a run under way is kept, for resuming.
+#: Where the checkpoint of an unfinished run is kept.
 WORK = BUILD / "base"
 CHECKPOINT_SECONDS = 300.0
 CURVE_POINTS = 200
@@ -39,7 +39,7 @@ CURVE_POINTS = 200
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that shapes the base but for the budget.
+    """Everything that shapes the base except the budget.
 
     The defaults made the shipped base, in an hour of one core with bfloat16.
     """
@@ -56,7 +56,7 @@ class Recipe:
     warmup: float = 0.03  # shares of the budget
     decay_from: float = 0.3
     sequences: int = 32  # unlabelled pieces per step
-    continued: float = 0.2  # share of those to be continued; spans of the others are corrupted
+    continued: float = 0.2  # share of these to be continued; spans of the others are corrupted
     labelled_tokens: int = 2048  # supervised input tokens per step
     # What they are: labelled sentences, and parts of sentences and of reviews that the teacher labelled.
     shares: tuple[tuple[str, float], ...] = (("sentences", 0.15), ("phrases", 0.2), ("windows", 0.65))
@@ -80,7 +80,7 @@ class Recipe:
 
     @property
     def kinds(self) -> dict[str, float]:
-        """`shares`, or sentences alone where there is no teacher."""
+        """`shares`, or only sentences if there is no teacher."""
         return dict(self.shares) if self.minilm else {"sentences": 1.0}
 
     def rate(self, progress: float) -> float:
@@ -91,7 +91,7 @@ class Recipe:
 
 @dataclass
 class State:
-    """A run under way: what a checkpoint holds beside the weights and the optimiser."""
+    """An unfinished run: what a checkpoint holds besides the weights and the optimizer."""
 
     seconds: float = 0.0
     steps: int = 0
@@ -118,10 +118,10 @@ def pretrain(
     Args:
         sources: texts other than the training parts of the offline split.
         workers: processes of one thread each that share every step; by default one per core. On a
-            machine that does other work as well they lose far less than threads that wait for one
-            another within each operation.
-        stop_after: leave off, checkpointed, after so many seconds of this call.
-        export_seconds: how often the weights so far go to `out`; the last ones always do.
+            busy machine they lose far less time than threads, which wait for each other in every
+            operation.
+        stop_after: save a checkpoint and stop after so many seconds of this call.
+        export_seconds: how often the current weights are written to `out`; the last ones always are.
 
     Returns:
         What `out`/pretraining.json holds.
@@ -161,12 +161,12 @@ class _Job:
 
     @property
     def identity(self) -> str:
-        """What a checkpoint must agree with to be continued."""
+        """What a checkpoint must agree with, so that it can be continued."""
         return json.dumps([asdict(self.recipe), self.texts_seen, self.budget])
 
 
 def _train(rank: int, job: _Job, meeting: str | None) -> None:
-    """What each worker does: its share of every step; the first also keeps time, saves and exports."""
+    """The work of each process: its part of every step; the first also keeps time, saves and exports."""
     recipe, corpus = job.recipe, job.corpus
     if meeting is not None:
         torch.set_num_threads(1)
@@ -178,7 +178,7 @@ def _train(rank: int, job: _Job, meeting: str | None) -> None:
             timeout=timedelta(hours=1),
         )
     model, optimizer, state = _start(job)
-    # The data order is not resumed to the step: a continued run draws fresh batches.
+    # The data order is not resumed exactly: a continued run draws new batches.
     rng = np.random.default_rng([recipe.seed, state.steps, rank])
     torch.manual_seed(recipe.seed + 1000 * state.steps + rank)
     spans = corpus.span_batches(rng, recipe.sequences // job.workers, recipe.continued)
@@ -227,7 +227,7 @@ def _train(rank: int, job: _Job, meeting: str | None) -> None:
 
 
 def _flat_gradient(model: T5ForConditionalGeneration) -> Tensor:
-    """One vector that every parameter's gradient is a part of, so that it is averaged in one go."""
+    """One vector that contains every parameter's gradient, so that all are averaged at once."""
     parameters = list(model.parameters())
     flat = torch.zeros(sum(p.numel() for p in parameters))
     for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
@@ -242,7 +242,7 @@ def _average(gradient: Tensor, workers: int) -> None:
 
 
 def _agreed(seconds: float) -> float:
-    """The first worker's clock, which all go by."""
+    """The first worker's clock, which all use."""
     if not dist.is_initialized():
         return seconds
     shared = torch.tensor([seconds], dtype=torch.float64)
@@ -251,7 +251,7 @@ def _agreed(seconds: float) -> float:
 
 
 def _backward(model: T5ForConditionalGeneration, batch: dict[str, Tensor]) -> float:
-    # Without bfloat16 in hardware, autocast is slower than float32, tenfold where it was tried.
+    # Without bfloat16 in hardware, autocast is slower than float32, ten times in a test.
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_on_cpu()):
         loss = model(**batch, use_cache=False).loss
     loss.backward()
@@ -259,7 +259,7 @@ def _backward(model: T5ForConditionalGeneration, batch: dict[str, Tensor]) -> fl
 
 
 def _prepare(recipe: Recipe, sources: Sources, work: Path) -> Corpus:
-    """The tokenised texts and what the teacher says of them; tokenizer and verdicts are kept in `work`."""
+    """The tokenised texts with the teacher's labels; tokenizer and labels are kept in `work`."""
     key = sha256(f"{recipe.vocabulary} {sources.fingerprints()}".encode()).hexdigest()[:16]
     folder = work / f"tokenizer-{key}"
     if not folder.exists():
@@ -274,7 +274,7 @@ def _prepare(recipe: Recipe, sources: Sources, work: Path) -> Corpus:
 
 
 def _judge(recipe: Recipe, corpus: Corpus, sources: Sources, kept: Path) -> None:
-    """Have the teacher label what the corpus draws; its scores are kept in `kept` for a resumed run."""
+    """Let the teacher label what the corpus draws; its scores are kept in `kept` for a resumed run."""
     rng = np.random.default_rng(recipe.seed)
     windows = corpus.draw_windows(rng, recipe.judged_windows)
     phrases = corpus.draw_phrases(rng, recipe.judged_phrases)
@@ -289,7 +289,7 @@ def _judge(recipe: Recipe, corpus: Corpus, sources: Sources, kept: Path) -> None
 
 
 def _start(job: _Job) -> tuple[T5ForConditionalGeneration, RMSScaledAdamW, State]:
-    """A new model and optimiser, or those of the checkpoint if it is of this very run."""
+    """A new model and optimizer, or those of the checkpoint if it belongs to this run."""
     recipe, tokenizer = job.recipe, job.corpus.tokenizer
     torch.manual_seed(recipe.seed)
     model = T5ForConditionalGeneration(recipe.config(len(tokenizer)))

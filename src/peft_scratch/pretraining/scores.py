@@ -1,4 +1,4 @@
-"""How good a base is: the few figures that its model card gives, all on reviews it has not seen."""
+"""How good a base is: the few figures of its model card, all on reviews that it has not seen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from peft_scratch.pretraining.card import write_card
 from peft_scratch.training.evaluation import predict
 from peft_scratch.training.recipe import RECIPES
 
-#: On these, the offline profile's runs from scratch are repeated.
+#: The offline profile with these changes; its runs from scratch are repeated on it.
 CONDITIONS = {"max_tokens": 192, "train_reviews": 4000, "test_reviews": 1500, "epochs": 2}
 RECIPE = RECIPES["fast"]
 
@@ -29,8 +29,8 @@ RECIPE = RECIPES["fast"]
 def measure(base: Path = OFFLINE_BASE, output: Path = BUILD / "base-scores") -> dict[str, float]:
     """Accuracy in percent, by name: without tuning, with each method, and from random weights.
 
-    Every tuned figure is that of the last epoch. An interrupted measurement continues with
-    the first run that is not finished.
+    Every figure after tuning is from the last epoch. An interrupted measurement continues with the first
+    unfinished run.
     """
     scores = {"sentences_zero_shot": _sentences(base)}
     bench = _workbench(base, output)

@@ -1,9 +1,9 @@
-"""Labels for texts that have none: predicted by a MiniLM that was tuned on the labelled sentences.
+"""Labels for texts without labels, predicted by a MiniLM that was tuned on the labelled sentences.
 
 The original T5 learnt `sst2 sentence: ` from 67,000 labelled phrases; here there are 7,500 labelled
-sentences, which a small T5 learns by heart. An encoder that knows English from elsewhere generalises from
-as many, and its predictions on pieces of the unlabelled reviews make up for the missing phrases
-(distillation, Hinton et al. 2015). The reviews' true labels are nowhere read.
+sentences, which a small T5 learns by heart. An encoder that already knows English generalises from that
+many, and its predictions on pieces of the unlabelled reviews replace the missing phrases (distillation,
+Hinton et al. 2015). The reviews' true labels are never read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from peft_scratch.training.device import bfloat16_on_cpu
 
 BATCH = 32
 LEARNING_RATE = 1e-4
-WARMUP = 0.1  # share of the steps; linearly to zero from there on
+WARMUP = 0.1  # share of the steps; then linearly to zero
 LONGEST = 192  # tokens that it reads
 KEPT = 0.35  # share of its predictions that is kept for each label: the most certain
 
@@ -41,12 +41,12 @@ class Teacher:
         self.rng = np.random.default_rng(seed)
         folder = minilm_folder()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        said, _ = logging.get_verbosity(), logging.set_verbosity_error()  # that the head is new is meant
+        said, _ = logging.get_verbosity(), logging.set_verbosity_error()  # the head is meant to be new
         self.model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
         logging.set_verbosity(said)
 
     def train(self, texts: Sequence[str], labels: Sequence[int], epochs: int) -> None:
-        """AdamW on the cross-entropy of `labels`, batches of like length in random order."""
+        """AdamW on the cross-entropy of `labels`, with batches of similar length in random order."""
         rows, labels = self._tokens(texts), np.asarray(labels)
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, fused=True)
         steps = epochs * -(-len(rows) // BATCH)
@@ -57,7 +57,7 @@ class Teacher:
         self.model.train()
         with tqdm(total=steps, desc="teacher: tuning", unit="step", mininterval=5) as bar:
             for _ in range(epochs):
-                # A little noise on the lengths, so that which texts meet changes every epoch.
+                # A little noise on the lengths, so that batches differ in every epoch.
                 order = np.argsort([len(row) + 3 * self.rng.random() for row in rows])
                 batches = np.array_split(order, -(-len(rows) // BATCH))
                 for chosen in self.rng.permutation(len(batches)):
@@ -94,7 +94,7 @@ class Teacher:
 def firmest(
     texts: Sequence[np.ndarray], scores: np.ndarray, kept: float = KEPT
 ) -> list[tuple[np.ndarray, int]]:
-    """(text, label) of the share `kept` with the lowest scores, label 0, and of that with the highest, 1.
+    """(text, label) of the share `kept` with the lowest scores (label 0) and with the highest (label 1).
 
     Choosing by rank corrects a bias of the teacher towards one label: half of the reviews have each label.
     """

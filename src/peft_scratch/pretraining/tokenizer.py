@@ -24,7 +24,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABU
     `<extra_id_0>` (Raffel et al. 2020, section 3.1.4).
 
     Raises:
-        UserError: a label word does not come out as one token, so it could not be a target.
+        UserError: a label word is not one token.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -32,7 +32,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABU
         model_writer=model,
         model_type="unigram",
         vocab_size=vocabulary - SENTINELS,
-        hard_vocab_limit=False,  # a tiny corpus has fewer pieces than asked for
+        hard_vocab_limit=False,  # a tiny corpus has fewer pieces than requested
         character_coverage=0.9999,
         max_sentence_length=100_000,
         pad_id=0,

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, PROFILES, RUNS
-from peft_scratch.comparison import Difference, SeedDifference, holm, paired, paired_over_seeds
-from peft_scratch.results import Knowledge, Memory, Result, RunResult, SmallDataResult
+from peft_scratch.comparison import (
+    Difference,
+    SeedDifference,
+    SeedSummary,
+    holm,
+    over_seeds,
+    paired,
+    paired_over_seeds,
+)
+from peft_scratch.results import Knowledge, Memory, Result, RunResult, SmallDataResult, reviews_of
+from peft_scratch.seeds import Seeds
 
 PARTS_OF_MEMORY = ("parameters", "gradients", "optimizer", "activations")
 
@@ -42,11 +51,6 @@ def is_assignments(run: RunResult) -> bool:
         and profile.is_assignment
         and (run.base_model.name, run.config.reviews) == (HUB_BASE, HUB_REVIEWS)
     )
-
-
-def reviews_of(run: RunResult, split: Literal["train", "test"]) -> int | None:
-    """How many were in `split`; `None` if an older result took all and did not count them."""
-    return (run.reviews or {}).get(split) or getattr(run.config, f"{split}_reviews")
 
 
 def standard_error(share: float, reviews: int) -> float:
@@ -225,11 +229,14 @@ def base_verdict(
 
 @dataclass(frozen=True)
 class Pair:
-    """Two of the ten that differ in one thing: who implements the method, or its size."""
+    """Two of the ten that differ in one thing: who implements the method, or its size.
+
+    `best` is for the run with the highest mean and another, whatever they differ in.
+    """
 
     first: str
     second: str
-    about: Literal["library", "size"]
+    about: Literal["library", "size", "best"]
 
 
 def _pairs() -> list[Pair]:
@@ -268,14 +275,22 @@ def differences(results: Mapping[str, Result]) -> dict[Pair, Difference]:
     return _corrected({pair: of for pair, of in found.items() if of is not None})
 
 
-def seed_differences(seeds: Mapping[str, list[RunResult]]) -> dict[Pair, SeedDifference]:
-    """The differences of the pairs over the seeds that both have, p-values corrected for their number."""
+def summaries(seeds: Seeds) -> dict[str, SeedSummary]:
+    """Mean and interval of each run in `seeds`, which are as `seeds.with_further` returns them."""
+    return {name: over_seeds(runs, runs[0].conditions.reviews) for name, runs in seeds.items()}
+
+
+def seed_differences(seeds: Seeds) -> dict[Pair, SeedDifference]:
+    """The differences of the pairs over the seeds that both have, corrected for the number of pairs."""
+    return compared_over_seeds([pair for pair in PAIRS if {pair.first, pair.second} <= seeds.keys()], seeds)
+
+
+def compared_over_seeds(pairs: Sequence[Pair], seeds: Seeds) -> dict[Pair, SeedDifference]:
+    """The differences of `pairs` over the seeds that both have, corrected for how many pairs there are."""
     found = {}
-    for pair in PAIRS:
-        if pair.first in seeds and pair.second in seeds:
-            reviews = reviews_of(seeds[pair.first][0], "test")
-            if reviews:
-                found[pair] = paired_over_seeds(seeds[pair.first], seeds[pair.second], reviews)
+    for pair in pairs:
+        first, second = seeds[pair.first], seeds[pair.second]
+        found[pair] = paired_over_seeds(first, second, first[0].conditions.reviews, comparisons=len(pairs))
     return _corrected({pair: of for pair, of in found.items() if of is not None})
 
 

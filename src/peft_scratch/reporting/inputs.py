@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from peft_scratch.assignment import BASELINES, TEN
-from peft_scratch.comparison import SeedDifference, SeedSummary, over_seeds
+from peft_scratch.comparison import SeedDifference, SeedSummary
 from peft_scratch.errors import UserError
 from peft_scratch.paths import OFFLINE_BASE, ROOT
-from peft_scratch.reporting.facts import Pair, reviews_of, seed_differences
+from peft_scratch.reporting.facts import Pair, seed_differences, summaries
 from peft_scratch.results import Result, RunResult, SmallDataResult, read_results, read_small_data
+from peft_scratch.seeds import SeedResult, Seeds, read_seeds, with_further
 
 #: The comparison of scratch and library with the same weights, which the checkout carries.
 EXACTNESS = ROOT / "report" / "exactness.json"
@@ -39,7 +40,7 @@ class Inputs:
     small_data: Mapping[str, SmallDataResult]
     exactness: Mapping[str, Any] | None
     pretraining: Mapping[str, Any] | None
-    further_seeds: Mapping[str, list[RunResult]] = field(default_factory=dict)
+    further_seeds: Seeds = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -48,19 +49,15 @@ class Inputs:
         found = ((name, self.results.get(name)) for name in TEN)
         return {name: result for name, result in found if isinstance(result, RunResult)}
 
-    @property
-    def seeds(self) -> dict[str, list[RunResult]]:
+    @cached_property
+    def seeds(self) -> dict[str, list[SeedResult]]:
         """The results of each run that has several seeds on the same reviews, the first seed's first."""
-        return {
-            name: [run, *self.further_seeds[name]]
-            for name, run in self.runs.items()
-            if self.further_seeds.get(name) and reviews_of(run, "test")
-        }
+        return with_further(self.runs, self.further_seeds)
 
     @cached_property
     def summaries(self) -> dict[str, SeedSummary]:
         """Mean and interval of each run that has several seeds."""
-        return {name: over_seeds(runs, reviews_of(runs[0], "test") or 0) for name, runs in self.seeds.items()}
+        return summaries(self.seeds)
 
     @cached_property
     def seed_differences(self) -> dict[Pair, SeedDifference]:
@@ -96,23 +93,9 @@ def read(output: Path, exactness: Path = EXACTNESS, pretraining: Path = PRETRAIN
         read_small_data(folder / "small_data"),
         _read(exactness, "peft-scratch parity"),
         base,
-        read_seeds(folder / "seeds"),
+        read_seeds(folder),
         _notes(output),
     )
-
-
-def read_seeds(folder: Path) -> dict[str, list[RunResult]]:
-    """The results of further seeds, by id; `folder` has a folder for each seed.
-
-    Raises:
-        UserError: a file is not the JSON of a result.
-    """
-    seeds: dict[str, list[RunResult]] = {}
-    for path in sorted(folder.glob("*/"), key=lambda path: (len(path.name), path.name)):
-        for name, result in read_results(path).items():
-            if isinstance(result, RunResult) and name in TEN:
-                seeds.setdefault(name, []).append(result)
-    return seeds
 
 
 def _notes(output: Path) -> dict[str, str]:

@@ -1,16 +1,30 @@
-"""The table and the plot of a sweep, from its JSON alone."""
+"""The page and the plot of a sweep, from its JSON alone."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
+from peft_scratch.comparison import CONFIDENCE, gap_with_interval
 from peft_scratch.errors import UserError
+from peft_scratch.results import Accuracy
+from peft_scratch.seeds import as_positions
 
 _COSTS = {"trainable": "trainable parameters", "seconds": "seconds per run", "bytes": "bytes on disk"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A combination with one seed, as `comparison.gap_with_interval` reads it."""
+
+    seed: int
+    accuracy: Accuracy
+    mistakes: list[int]
 
 
 def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
@@ -18,8 +32,9 @@ def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
 
     Columns: the swept settings, `seeds` (how many), `mean` and `deviation` of the best epoch's accuracy in
     percent (over seeds; the deviation is empty for a single one), `last` (mean of the last epoch),
-    `trainable`, `seconds`, `bytes`, and `front`: whether no other combination is at least as accurate with
-    fewer trainable parameters.
+    `trainable`, `seconds`, `bytes`, `difference`, `low` and `high` (in points, from the run with its own
+    constants, and the interval of that; empty on other reviews), and `front`:
+    whether no other combination is better in accuracy or trainable parameters and not worse in the other.
 
     Raises:
         UserError: the file is not the JSON of a sweep.
@@ -28,6 +43,7 @@ def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
         content = json.loads(path.read_text(encoding="utf-8"))
         rows, swept, run = content["rows"], content["swept"], content["run"]
         table = pd.DataFrame([{**row["settings"], **_figures(row)} for row in rows])
+        differences = _differences(rows, content.get("constants", []))
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not the JSON of a sweep: run `peft-scratch sweep` again.") from None
     grouped = table.groupby(swept, sort=False, dropna=False)
@@ -40,8 +56,14 @@ def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
         seconds=("seconds", "mean"),
         bytes=("bytes", "first"),
     ).reset_index()
+    for place, name in enumerate(("difference", "low", "high")):
+        summary[name] = [100 * found[place] if found else None for found in differences]
     summary["front"] = [
-        not ((summary["mean"] >= mean) & (summary["trainable"] < trainable)).any()
+        not (
+            (summary["mean"] >= mean)
+            & (summary["trainable"] <= trainable)
+            & ((summary["mean"] > mean) | (summary["trainable"] < trainable))
+        ).any()
         for mean, trainable in zip(summary["mean"], summary["trainable"], strict=True)
     ]
     return run, summary
@@ -55,8 +77,141 @@ def _figures(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _differences(
+    rows: list[dict[str, Any]], constants: list[dict[str, Any]]
+) -> list[tuple[float, float, float] | None]:
+    """Of each combination, in the order of their first rows, from the run's own constants.
+
+    The more combinations there are, the wider is the interval (Bonferroni): together they hold all true
+    differences in `CONFIDENCE` of all cases.
+    """
+    combinations: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        combinations.setdefault(json.dumps(row["settings"]), []).append(row)
+    first = {row.get("test_reviews") for row in constants}
+    found: list[tuple[float, float, float] | None] = []
+    for combination in combinations.values():
+        reviews = {row.get("test_reviews") for row in combination} | first
+        if len(reviews) > 1 or None in reviews or not constants:
+            found.append(None)
+            continue
+        (count,) = reviews
+        ours, theirs = ([_seed(row) for row in of] for of in (combination, constants))
+        confidence = 1 - (1 - CONFIDENCE) / len(combinations)
+        found.append(gap_with_interval(ours, theirs, count, confidence))
+    return found
+
+
+def _seed(row: dict[str, Any]) -> _Row:
+    mistakes = as_positions(row["mistakes"], row["test_reviews"])
+    return _Row(row["seed"], Accuracy(best=row["best"]), mistakes)
+
+
+# The page
+
+Finding = Literal["better", "worse", "open", "same"]
+
+#: By how the interval of a difference lies.
+_VERDICTS: dict[Finding, str] = {
+    "better": "Better than the run's own constants.",
+    "worse": "Worse than the run's own constants.",
+    "open": "Cannot be told apart from the run's own constants.",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A combination of settings beside the run's own constants; in points, with the interval."""
+
+    run: str
+    settings: str
+    gap: float
+    low: float
+    high: float
+
+    @property
+    def finding(self) -> Finding:
+        """`better` or `worse` if the interval leaves 0 out; `same` if these are the run's own constants."""
+        return finding(self.gap, self.low, self.high)
+
+    def __str__(self) -> str:
+        gap, low, high = (
+            "0.0" if round(of, 1) == 0 else f"{of:+.1f}" for of in (self.gap, self.low, self.high)
+        )
+        return f"{self.settings}: {gap} points ({low} to {high})"
+
+
+def _caution(fewest: int) -> str:
+    """What few seeds leave open."""
+    if fewest == 1:
+        return " With one seed, an interval shows the luck of the reviews alone, not that of the seed."
+    if fewest < 5:
+        return (
+            " So few seeds hardly show what another seed would change: the intervals are rather too narrow."
+        )
+    return ""
+
+
+def _seeds(counts: Iterable[int]) -> str:
+    counts = sorted(set(counts))
+    return "one seed" if counts == [1] else f"{' or '.join(map(str, counts))} seeds"
+
+
+def finding(gap: float, low: float, high: float) -> Finding:
+    """What can be said of a difference whose interval reaches from `low` to `high`."""
+    if gap == low == high == 0:
+        return "same"
+    return "better" if low > 0 else "worse" if high < 0 else "open"
+
+
+def changes(path: Path) -> list[Change]:
+    """The combinations of a sweep that can be compared with the run's own constants."""
+    run, table = read_sweep(path)
+    return [
+        Change(
+            run,
+            ", ".join(f"{name} = {_short(row[name])}" for name in _swept(table)),
+            *(row[name] for name in ("difference", "low", "high")),
+        )
+        for _, row in table[table["difference"].notna()].iterrows()
+    ]
+
+
+def _sentence(change: Change) -> str:
+    if change.finding == "same":
+        return f"{change.settings}: these are the run's own constants."
+    return f"{change}. {_VERDICTS[change.finding]}"
+
+
+def advice(paths: Iterable[Path]) -> str:
+    """What all the sweeps at `paths` say together, as a page: what helps, what hurts, what shows nothing."""
+    paths = list(paths)
+    found = [change for path in paths for change in changes(path)]
+    tables = [read_sweep(path)[1] for path in paths]
+    counts = {int(count) for table in tables for count in table["seeds"]}
+    parts = [
+        "# What other constants give",
+        "Each line changes constants of one run and nothing else, and compares the best epoch on "
+        f"the same test reviews, with {_seeds(counts)}. Differences are in percentage "
+        "points, each with its interval. They hold for the base, the reviews and the epochs that they were "
+        "measured with, and may be others elsewhere." + _caution(min(counts)),
+    ]
+    for kind, title in _ADVICE.items():
+        lines = [f"- `{change.run}`, {change}" for change in found if change.finding == kind]
+        parts.append(f"## {title}\n\n" + ("\n".join(lines) or "Nothing that was tried."))
+    parts.append("Tables and plots: [the sweeps](../sweeps).")
+    return "\n\n".join(parts) + "\n"
+
+
+_ADVICE: dict[Finding, str] = {
+    "better": "Better than the run's own constants",
+    "worse": "Worse",
+    "open": "Cannot be told apart",
+}
+
+
 def sweep_markdown(path: Path) -> str:
-    """The sweep as a page: a heading and a table, the Pareto front marked."""
+    """The sweep as a page: what can be said, and a table with the Pareto front marked."""
     run, table = read_sweep(path)
     shown = table.copy()
     shown["front"] = table["front"].map({True: "yes", False: ""})
@@ -64,7 +219,7 @@ def sweep_markdown(path: Path) -> str:
         shown[name] = table[name].map(lambda value, d=digits: "" if pd.isna(value) else f"{value:.{d}f}")
     for name in ("trainable", "bytes"):
         shown[name] = table[name].map(lambda value: "" if pd.isna(value) else f"{value:,.0f}")
-    shown = shown.rename(
+    shown = shown.drop(columns=["difference", "low", "high"]).rename(
         columns={
             "mean": "best epoch, % (mean)",
             "deviation": "standard deviation",
@@ -75,12 +230,41 @@ def sweep_markdown(path: Path) -> str:
             "front": "Pareto front",
         }
     )
+    said = [_sentence(change) for change in changes(path)]
+    compared = ""
+    if said:
+        counts, share = {int(count) for count in table["seeds"]}, f"{100 * CONFIDENCE:.0f} %"
+        compared = (
+            f"Difference from the run's own constants, with {_seeds(counts)} on the same test reviews. The "
+            f"intervals come from resampling seeds and reviews; together they hold all true differences in "
+            f"{share} of all cases.{_caution(min(counts))}\n\n"
+            + "\n".join(f"- {sentence}" for sentence in said)
+            + "\n\n"
+        )
     return (
-        f"# Sweep of {run}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
+        f"# Sweep of {run}\n\n{compared}{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
         "*Best epoch* is chosen on the test reviews, as the assignment has it; the last epoch involves no "
-        "choice. *Pareto front*: no other combination is at least as accurate with fewer trainable "
-        "parameters.\n"
+        "choice. *Pareto front*: no other combination is better in accuracy or in trainable parameters "
+        "without being worse in the other.\n"
     )
+
+
+def _swept(table: pd.DataFrame) -> list[str]:
+    return list(table.columns[: list(table.columns).index("seeds")])
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if _is_number(value) else str(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# The plot
+
+# Okabe and Ito's colours (2008) and markers, for the values of the setting that changes slowest.
+_SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#E69F00", "D"), ("#56B4E9", "v"))
 
 
 def sweep_plot(path: Path, target: Path) -> None:
@@ -89,30 +273,50 @@ def sweep_plot(path: Path, target: Path) -> None:
     from matplotlib.figure import Figure
 
     run, table = read_sweep(path)
-    swept = list(table.columns[: list(table.columns).index("seeds")])
-    figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(11, 3.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(_COSTS), sharey=True)
-    error = table["deviation"].fillna(0)
     for ax, (cost, label) in zip(axes, _COSTS.items(), strict=True):
-        ax.errorbar(table[cost], table["mean"], yerr=error, fmt="o", color="#0072B2", capsize=3)
-        front = table[table["front"]]
-        ax.plot(front[cost], front["mean"], "o", markersize=12, markerfacecolor="none", color="#D55E00")
-        for _, row in table.iterrows():
-            text = ", ".join(f"{row[name]:g}" if _is_number(row[name]) else str(row[name]) for name in swept)
-            ax.annotate(text, (row[cost], row["mean"]), xytext=(5, 6), textcoords="offset points", fontsize=7)
-        if cost == "trainable" and table[cost].max() > 8 * table[cost].min():
-            ax.set_xscale("log")
+        _draw(ax, table, cost)
         ax.set_xlabel(label)
-        ax.grid(alpha=0.3)
-        ax.margins(x=0.12, y=0.15)
-        ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("best epoch, %")
+    if len(handles := axes[0].get_legend_handles_labels()[0]) > 1:
+        figure.legend(handles=handles, loc="outside right upper", fontsize=7, title=_swept(table)[-1])
     seeds = int(table["seeds"].max())
     bars = f"; bars: one standard deviation over {seeds} seeds" if seeds > 1 else "; one seed"
-    figure.suptitle(f"{run}: {', '.join(swept)}; rings: Pareto front{bars}", fontsize=9)
+    figure.suptitle(f"{run}: {', '.join(_swept(table))}; rings: Pareto front{bars}", fontsize=9)
     figure.savefig(target)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _draw(ax: Any, table: pd.DataFrame, cost: str) -> None:
+    """One panel: a colour for each value of the last setting if there are several, a label for the others."""
+    swept = _swept(table)
+    groups = [(None, table)] if len(swept) == 1 else list(table.groupby(swept[-1], sort=False))
+    measured = cost == "seconds"
+    logarithmic = not measured and table[cost].max() > 8 * table[cost].min()
+    for place, (value, group) in enumerate(groups):
+        colour, marker = _SERIES[place % len(_SERIES)]
+        # Side by side where they would cover each other.
+        x = group[cost] * (1 if measured else _ASIDE ** (place - (len(groups) - 1) / 2))
+        name = None if value is None else _short(value)
+        error = group["deviation"].fillna(0)
+        ax.errorbar(x, group["mean"], error, fmt=marker, color=colour, capsize=2, label=name, ms=5, lw=1)
+        front = group["front"].to_numpy(dtype=bool)
+        ax.plot(x[front], group["mean"][front], "o", ms=12, mfc="none", color="black", mew=0.8)
+        if measured or len(groups) == 1:
+            for at, (_, row) in zip(x, group.iterrows(), strict=True):
+                text = ", ".join(_short(row[name]) for name in swept[: max(1, len(swept) - 1)])
+                ax.annotate(text, (at, row["mean"]), (7, 5), textcoords="offset points", fontsize=7)
+    if logarithmic:
+        ax.set_xscale("log")
+    if not measured:
+        at = sorted(set(table[cost]))
+        ax.set_xticks(at, [f"{value:,.0f}" for value in at], rotation=40, ha="right", fontsize=7)
+        ax.minorticks_off()
+    ax.grid(alpha=0.3)
+    ax.margins(x=0.14, y=0.15)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+# By how much values beside each other are moved apart, as a factor: the axis is logarithmic or nearly so.
+_ASIDE = 1.07

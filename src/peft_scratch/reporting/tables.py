@@ -13,16 +13,16 @@ from typing import Any
 import pandas as pd
 
 from peft_scratch.assignment import BASELINES, PROFILES, RUNS, TEN
-from peft_scratch.comparison import SeedDifference, SeedSummary, over_seeds
+from peft_scratch.comparison import SeedDifference
 from peft_scratch.files import write_atomically
-from peft_scratch.reporting.facts import Pair, is_assignments, reviews_of, seed_differences
-from peft_scratch.reporting.inputs import read_seeds
+from peft_scratch.reporting.facts import Pair, is_assignments, seed_differences, summaries
+from peft_scratch.reporting.sweeps import advice
 from peft_scratch.results import Result, RunResult, read_results
+from peft_scratch.seeds import Seeds, read_seeds, with_further
 
 MISSING = "missing"
 
 Results = Mapping[str, Result]
-Seeds = Mapping[str, list[RunResult]]
 
 
 def write(output: Path) -> str:
@@ -35,8 +35,11 @@ def write(output: Path) -> str:
         UserError: a file is not the JSON of a result.
     """
     results = read_results(output / "report" / "results")
-    seeds = read_seeds(output / "report" / "seeds")
-    for name, text in tables(results, seeds).items():
+    seeds = read_seeds(output / "report")
+    files = tables(results, seeds)
+    if sweeps := sorted((output / "report" / "sweeps").glob("*.json")):
+        files["advice.md"] = advice(sweeps)
+    for name, text in files.items():
         write_atomically(output / "report" / "tables" / name, text)
     return numbers_markdown(results)
 
@@ -54,12 +57,7 @@ def tables(results: Results, further_seeds: Seeds | None = None) -> dict[str, st
         "parameters.csv": parameters(results).to_csv(),
         "parameters.md": parameters_markdown(results),
     }
-    seeds = {
-        name: [results[name], *runs]
-        for name, runs in (further_seeds or {}).items()
-        if isinstance(results.get(name), RunResult) and reviews_of(results[name], "test")
-    }
-    if seeds:
+    if seeds := with_further(results, further_seeds or {}):
         files["seeds.csv"] = seed_table(seeds).to_csv(float_format="%.2f")
         files["differences.csv"] = difference_table(seeds).to_csv(index=False, float_format="%.3f")
     return files
@@ -135,9 +133,10 @@ def parameters(results: Results) -> pd.DataFrame:
 def seed_table(seeds: Seeds) -> pd.DataFrame:
     """Accuracy over the seeds in percent: `run`, `seeds`, `mean`, `deviation`, `low` and `high`."""
     rows = []
+    found = summaries(seeds)
     for name in TEN:
-        if name in seeds:
-            of: SeedSummary = over_seeds(seeds[name], reviews_of(seeds[name][0], "test") or 0)
+        if name in found:
+            of = found[name]
             percents = {key: 100 * getattr(of, key) for key in ("mean", "deviation", "low", "high")}
             rows.append({"id": name, "run": TEN[name], "seeds": of.seeds, **percents})
     columns = ["id", "run", "seeds", "mean", "deviation", "low", "high"]

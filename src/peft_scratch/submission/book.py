@@ -19,6 +19,7 @@ class Notebook:
         file: where it was found.
         cells: its cells with something in them.
         profile: which profile of the kit ran it; `None` if it is not the kit's.
+        is_part: whether its file holds other notebooks too.
         numbers: the accuracies in %, by run; a run whose number was not found is not in it.
         curves: the accuracy after each epoch in %, by run, where a table or a log shows it.
     """
@@ -27,6 +28,7 @@ class Notebook:
     file: File
     cells: list[Cell]
     profile: str | None = None
+    is_part: bool = False
     numbers: dict[str, float] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
 

@@ -11,8 +11,8 @@ from peft_scratch.results import RunResult
 from peft_scratch.submission import copies, notebooks, own_results, report, weights
 from peft_scratch.submission.archive import File, Gathered, gather
 from peft_scratch.submission.book import Notebook
-from peft_scratch.submission.findings import Checked, Finding, error, look, ok
-from peft_scratch.submission.names import REHEARSAL, file_names, folded, number_in, read_name
+from peft_scratch.submission.findings import Checked, Finding, error, look, ok, run_of
+from peft_scratch.submission.names import REHEARSAL, file_names, folded, number_in, read_name, western_digits
 from peft_scratch.wording import counted
 
 _T = TypeVar("_T")
@@ -83,12 +83,7 @@ def _names(gathered: Gathered, checked: Checked) -> list[Finding]:
     outer = [where for where in gathered.archives if not gathered.archives[where] >= {".zip"}]
     outer += [file.where for file in _reports(gathered)[:1]]
     names = {where: read_name(where.rpartition("/")[2]) for where in outer}
-    form = "name it " + " or ".join(file_names("{STD_Number}", "{Name}"))
-    found = [
-        error(FILES, "name-form", f"{where} is not named after student number and name", form)
-        for where, name in names.items()
-        if name is None
-    ]
+    found = [_misnamed(where) for where, name in names.items() if name is None]
     known = {where: name for where, name in names.items() if name is not None}
     if known:
         checked.student = next(iter(known.values()))
@@ -115,6 +110,15 @@ def _names(gathered: Gathered, checked: Checked) -> list[Finding]:
             text = f"{where} holds both notebooks and weights"
             found.append(look(FILES, "zips-mixed", text, "the assignment asks for one zip each"))
     return found
+
+
+def _misnamed(where: str) -> Finding:
+    books, weights, report = file_names("{STD_Number}", "{Name}")
+    form = f"name it {report}" if where.lower().endswith(".pdf") else f"name it {books} or {weights}"
+    name = where.rpartition("/")[2].rpartition(".")[0]
+    if (number := number_in(name)) and any(c.isalpha() for c in western_digits(name).replace(number, "")):
+        return look(FILES, "name-order", f"{where} has the student number, but does not begin with it", form)
+    return error(FILES, "name-form", f"{where} is not named after student number and name", form)
 
 
 def _spellings(known: dict[str, tuple[str, str]]) -> Finding:
@@ -165,6 +169,6 @@ def _profile(
         text = f"{where} is from a profile {checked.profile!r}, which there is not"
         checked.profile = "offline"
         return [*findings, error(FILES, "profile-unknown", text, "run all notebooks in the course profile")]
-    text = f"an offline run is a rehearsal and not a submission ({where} is of the profile {checked.profile})"
+    text = f"{run_of(checked.profile)} is a rehearsal and not a submission ({where})"
     fix = "run the notebooks in the course profile, which takes a GPU and the Hugging Face Hub"
     return [*findings, look(FILES, "rehearsal", text, fix)]

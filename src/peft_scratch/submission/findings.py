@@ -117,7 +117,7 @@ class Checked:
         """The verdict in words."""
         errors, looks = len(self.marked(ERROR)), len(self.marked(LOOK))
         how_many = f"{counted(errors, 'error')}, {counted(looks, 'point')} to look at"
-        rehearsal = f"an offline run (profile {printable(self.profile)}) is a rehearsal and not a submission"
+        rehearsal = f"{run_of(self.profile)} is a rehearsal and not a submission"
         return {
             READY: f"READY to hand in: {how_many}.",
             UNREAD: "NOT READ: look by hand.",
@@ -126,6 +126,16 @@ class Checked:
             f"{self.points_without_error} of {ALL_POINTS}"
             + (f"; and {rehearsal}." if self.profile != "course" else "."),
         }[self.verdict]
+
+
+def run_of(profile: str) -> str:
+    """A run of `profile`, in words.
+
+    >>> run_of("offline"), run_of("quick")
+    ('an offline run (profile offline)', 'a quick run (profile quick)')
+    """
+    article = "an" if profile == "offline" else "a"
+    return f"{article} {printable(profile)} run (profile {printable(profile)})"
 
 
 def shown(findings: list[Finding]) -> list[Finding]:

@@ -28,7 +28,10 @@ _NUMBER, _WEIGHTS, _COUNT = 3, 2, 1
 _READABLE, _NUMBERS, _COUNTS, _CALCULATION = 2, 8, 2, 3
 #: Errors of a weight file that leave the tensors usable.
 _OF_FORM = ("weights-name", "weights-type", "weights-surplus")
-_NO_REPORT = ("report-missing", "report-no-pdf", "report-locked", "report-damaged", "report-empty")
+_NO_REPORT = (
+    *("report-missing", "report-no-pdf", "report-locked", "report-damaged", "report-empty"),
+    "report-nothing",
+)
 _IDLE = "was not executed: no code cell"
 
 

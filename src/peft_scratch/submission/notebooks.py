@@ -16,6 +16,7 @@ from peft_scratch.submission.archive import File
 from peft_scratch.submission.attribution import Found, Measured, attribute, size_by_count
 from peft_scratch.submission.book import Notebook, compared
 from peft_scratch.submission.cells import Cell, NotANotebook, read_cells
+from peft_scratch.submission.combined import ABOUT, split
 from peft_scratch.submission.findings import ERROR, Finding, error, look, ok
 from peft_scratch.submission.outputs import BEST, TABLE, Seen, shows_any_number
 from peft_scratch.submission.sizes import sizes_of
@@ -25,15 +26,10 @@ from peft_scratch.wording import counted
 _AGAIN = "restart the kernel, run all cells from the top, and save"
 _RUN_AND_SAVE = "run the cells that train and print it, and save the notebook with its outputs"
 
-# What a notebook is about, by the words that it repeats.
-_ABOUT = {
-    5: re.compile(r"(?<![a-z])lora", re.IGNORECASE),
-    2: re.compile(r"soft_?\s?prompt|prompt_(?:emb|tuning)|soft_token", re.IGNORECASE),
-    3: re.compile(r"adapter|bottleneck", re.IGNORECASE),
-}
 _ADAPTER_HUB = re.compile(
     r"SeqBn|PfeifferConfig|HoulsbyConfig|AdapterTrainer|AdapterConfig|\badapters\.init|train_adapter|add_adapter"
 )
+_OF_LIBRARY = re.compile(r"external librar|open\s?delta|adapter\s?hub|\bpeft\b|\badapters\b", re.IGNORECASE)
 _OWN_ADAPTER = re.compile(r"class \w*(?:adapter|bottleneck)\w*\s*\(\s*(?:\w+\.)*Module", re.IGNORECASE)
 _NAMED = (
     (re.compile(r"adapter[\s_-]*(?:hub|lib)", re.IGNORECASE), 4),
@@ -52,7 +48,7 @@ def examine(files: list[File]) -> tuple[dict[int, Notebook], list[Finding]]:
     said: list[Finding] = []
     for notebook in notebooks.values():
         named = named_number(notebook.file.name)
-        if named not in (None, notebook.number):
+        if named not in (None, notebook.number) and not notebook.is_part:
             text = (
                 f"{notebook.file.where} is named as notebook {named}, but its code is that of notebook "
                 f"{notebook.number}"
@@ -86,7 +82,9 @@ def _read(files: list[File]) -> tuple[list[Notebook], list[Finding]]:
             fix = "open it where it was made, run it and save it again"
             findings.append(error(item, "notebook-damaged", text, fix))
             continue
-        read.append(Notebook(_number(file, cells), file, cells))
+        parts = [cells] if own_notebooks.number_of(cells, _code(cells)) is not None else split(cells)
+        named = named_number(file.name) if len(parts) == 1 else None
+        read += [Notebook(_number(named, part), file, part, is_part=len(parts) > 1) for part in parts]
     return read, findings
 
 
@@ -113,14 +111,19 @@ def _choose(notebooks: dict[int, Notebook], notebook: Notebook) -> list[Finding]
 # Which of the five
 
 
-def _number(file: File, cells: list[Cell]) -> int:
+def _code(cells: list[Cell]) -> str:
+    return "\n".join(cell.source for cell in cells if cell.kind == "code")
+
+
+def _number(named: int | None, cells: list[Cell]) -> int:
     """Which of the five it is: by this kit's results, else by name and content together."""
-    code = "\n".join(cell.source for cell in cells if cell.kind == "code")
+    code = _code(cells)
     if (own := own_notebooks.number_of(cells, code)) is not None:
         return own
-    named = named_number(file.name)
+    if named is None and max(len(about.findall(code)) for about in ABOUT.values()) < 2:
+        return 1  # its text may speak of the other methods, its code does not
     everything = code + "\n".join(cell.source for cell in cells if cell.kind == "markdown")
-    said = {number: len(about.findall(everything)) for number, about in _ABOUT.items()}
+    said = {number: len(about.findall(everything)) for number, about in ABOUT.items()}
     most = max(said, key=lambda number: said[number])
     if said[most] < 2:
         return named or 1
@@ -178,7 +181,7 @@ def _execution(notebook: Notebook, has_error: bool) -> list[Finding]:
             say(number, "not-executed", text, "run these cells, or delete them if they are not needed")
         )
     counts = [(cell.count, cell) for cell in cells if cell.count is not None]
-    found += _order(number, where, counts)
+    found += _order(number, where, counts, counts[0][0] - 1 if notebook.is_part and counts else 0)
     errors = [(cell, output) for cell in cells for output in cell.outputs if output.error]
     for cell, output in errors[:1]:
         text = f"{where}: the cell `{cell.first_line}` ended with {output.error}"
@@ -189,15 +192,16 @@ def _execution(notebook: Notebook, has_error: bool) -> list[Finding]:
     return [ok(number, "executed", f"{where}: {len(cells)} code cells, executed in order, no error")]
 
 
-def _order(number: int, where: str, counts: list[tuple[int, Cell]]) -> list[Finding]:
-    back = [(n, cell) for (before, _), (n, cell) in itertools.pairwise(counts) if n <= before]
+def _order(number: int, where: str, counts: list[tuple[int, Cell]], before: int = 0) -> list[Finding]:
+    back = [(n, cell) for (last, _), (n, cell) in itertools.pairwise(counts) if n <= last]
     if back:
         named = ", ".join(f"`{cell.first_line}` (as number {n})" for n, cell in back[:3])
         text = f"{where}: {counted(len(back), 'cell')} ran out of order: {named}"
         return [look(number, "out-of-order", text, "see whether the numbers are of the code that is shown")]
-    before, gaps = 0, []
+    gaps = []
     for n, cell in counts:
-        if n != before + 1:
+        # The last cell of a kit notebook asks to be run again, once the file is saved.
+        if n != before + 1 and not cell.first_line.startswith("hand_in("):
             gaps.append((n, cell))
         before = n
     if gaps:
@@ -297,8 +301,22 @@ def _not_found(notebook: Notebook, run: Run, found: Found) -> Finding:
     if not shows_any_number(cells):
         text = f"{where}: no output holds an accuracy, so there is none of {run.title}"
         return error(number, "number-missing", text, _RUN_AND_SAVE)
+    start = _library_part(cells, found) if run.library not in ("none", "scratch") else None
+    if start is not None and not shows_any_number(cells[start:]):
+        ended = next((o.error for cell in cells[start:] for o in cell.outputs if o.error), "")
+        why = (
+            f"the library part ended with {ended}" if ended else "no output of the library part has a number"
+        )
+        text = f"{where}: {why}, so there is no accuracy of {run.title}"
+        return error(number, "number-missing", text, _RUN_AND_SAVE)
     text = f"{where}: the accuracy of {run.title} was not found in the outputs by this reader"
     return look(number, "number-not-found", text, "look by hand")
+
+
+def _library_part(cells: list[Cell], found: Found) -> int | None:
+    """Where the library is first spoken of, behind all accuracies; None if it is not."""
+    behind = max((one.cell for one in found.measured), default=-1) + 1
+    return next((n for n in range(behind, len(cells)) if _OF_LIBRARY.search(cells[n].source)), None)
 
 
 # Counts and libraries

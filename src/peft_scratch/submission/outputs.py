@@ -85,6 +85,8 @@ def seen_in(cell: Cell, kind: str) -> list[Seen]:
 def shows_any_number(cells: list[Cell]) -> bool:
     """Whether the outputs hold anything that a person could find to be an accuracy."""
     for cell in cells:
+        if cell.source.lstrip().startswith(("!", "%pip", "%conda")):
+            continue  # what an installer prints is full of numbers
         for output in cell.outputs:
             if output.picture or any(_plausible(value) for value, *_ in percentages(unwrapped(output.text))):
                 return True

@@ -50,7 +50,7 @@ def pack_checked(output: Path | None, number: str, name: str, any_number: bool =
 
     Args:
         output: the folder of a run, with `notebooks`, `weights`, `report/report.pdf`; it gets `submission`.
-            By default that of the course profile if it has been run, else that of the offline profile.
+            By default that of the first profile that has been run: course, quick, offline, smoke.
         number, name: the student's.
         any_number: take a student number of an unusual length.
 
@@ -108,8 +108,8 @@ def zipped(files: list[File]) -> bytes:
 
 
 def _worked_in() -> Path:
-    course = PROFILES["course"].output
-    return course if (course / "notebooks").is_dir() else PROFILES["offline"].output
+    folders = [profile.output for profile in PROFILES.values()]  # course is the first
+    return next((folder for folder in folders if (folder / "notebooks").is_dir()), folders[0])
 
 
 def checked_number(number: str, any_number: bool = False) -> str:

@@ -1,25 +1,29 @@
 """The text of a PDF as lines of cells, in the order in which a person sees them.
 
 The text layer of a right-to-left document may hold ۸۹٫۹ in any order; where the signs stand on the page is
-what counts, so the lines are put together from their places. pypdf does that in its layout mode.
+what counts, so lines and tables are put together from their places (`layout.py`).
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
-import re
 import time
 from dataclasses import dataclass, field
 
 from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject, StreamObject
 
+from peft_scratch.submission.layout import Block, laid_out, line_block
 from peft_scratch.submission.numerals import western
 
 #: Pages that are read; bytes of drawing on a page and in all, unpacked; letters in all; seconds in all.
 _MOST_PAGES, _LARGEST_PAGE, _LARGEST, _LONGEST, _SECONDS = 60, 1_500_000, 12_000_000, 400_000, 6.0
-_ARABIC = re.compile(r"[\u0590-\u06ef\u06fa-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+")
+
+
+#: A picture of numbers is wider and higher than this, in points.
+_PICTURE = (140.0, 40.0)
 
 
 class Locked(Exception):
@@ -30,34 +34,26 @@ class Damaged(Exception):
     """The file cannot be read as a PDF; the message says of which kind the damage is."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """A piece of a line, set off by spaces: its text and the columns that it takes."""
-
-    text: str
-    start: int
-    end: int
-
-
 @dataclass
 class Document:
     """What a PDF says.
 
     Attributes:
         pages: how many it has.
-        lines: each with its parts from left to right, digits as ASCII, right-to-left words readable.
+        blocks: its tables and lines of text, digits as ASCII, right-to-left text as it is read.
         plain: the text layer in its own order, digits as ASCII.
-        pictures: whether it holds any picture.
+        pictures: whether it shows a picture in which numbers could stand: larger than a logo.
         partly: why it was not read to its end; empty if it was.
     """
 
     pages: int
-    lines: list[list[Part]] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
     plain: str = ""
     pictures: bool = False
     partly: str = ""
 
 
+@functools.lru_cache(maxsize=2)  # the report is compared with the notebooks and, for copies, with others
 def read(data: bytes) -> Document:
     """The text of a PDF; what is restricted but opens without a password is read.
 
@@ -81,7 +77,6 @@ def read(data: bytes) -> Document:
         try:
             page = reader.pages[number]
             size = _size(page, left)
-            document.pictures |= _has_pictures(page)
         except Exception as problem:
             if not document.plain and number == 0:
                 raise Damaged(_kind(problem)) from problem
@@ -112,25 +107,21 @@ def _kind(problem: Exception) -> str:
 def _read_page(document: Document, page: PageObject) -> None:
     """Add the lines and the text of a page; one that pypdf fails at adds nothing."""
     try:
-        document.plain += western(page.extract_text()) + "\n"
+        text = western(page.extract_text())
+        document.plain += f"{text}\n"
     except Exception:
         document.partly = document.partly or "a page is damaged"
         return
     try:
-        laid_out = page.extract_text(extraction_mode="layout")
-    except Exception:  # the layout mode is young, and gives up on some fonts
-        laid_out = page.extract_text()
-    for line in laid_out.splitlines()[:3_000]:
-        readable = western(_ARABIC.sub(lambda word: word[0][::-1], line[:4_000].translate(_NO_MARKS)))
-        parts = [Part(found[0], *found.span()) for found in re.finditer(r"\S+(?: \S+)*", readable)]
-        if parts:
-            document.lines.append(parts)
-
-
-# Vowel marks and direction marks would change the columns.
-_NO_MARKS = dict.fromkeys(
-    [*range(0x064B, 0x0660), 0x0670, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-)
+        blocks, objects = laid_out(page)
+        document.pictures |= _shows_pictures(page, objects)
+    except Exception:  # what pypdf gives up on: unusual fonts, damaged operators
+        blocks = []
+        document.pictures |= _has_pictures(page)
+    said = sum(len(block.text) for block in blocks)
+    if said * 2 < len(text.strip()):  # drawn in a way that is not followed, such as a form on the page
+        blocks = [line_block(line) for line in text.splitlines()[:3_000] if line.strip()]
+    document.blocks += blocks
 
 
 def _size(page: PageObject, limit: int) -> int:
@@ -158,10 +149,17 @@ def _size(page: PageObject, limit: int) -> int:
     return size
 
 
+def _shows_pictures(page: PageObject, objects: list[tuple[str, float, float]]) -> bool:
+    """Whether a picture is drawn that is large enough for numbers in it; forms count as what they hold."""
+    large = any(width > _PICTURE[0] and height > _PICTURE[1] for _, width, height in objects)
+    forms = any(width <= 1 for _, width, _ in objects)  # a form has its own scale
+    return (large or forms) and _has_pictures(page)
+
+
 def _has_pictures(page: PageObject) -> bool:
     resources = page.get("/Resources")
     objects = resources.get_object().get("/XObject") if resources is not None else None
     if objects is None:
         return False
     found = [one.get_object() for one in objects.get_object().values()]
-    return any(isinstance(one, StreamObject) and one.get("/Subtype") == "/Image" for one in found)
+    return any(isinstance(one, StreamObject) and one.get("/Subtype") in ("/Image", "/Form") for one in found)

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from peft_scratch.assignment import RUNS
+from peft_scratch.submission.hints import Hints, hints_of, hints_of_counts, possible, runs_of, sizes_in
+from peft_scratch.submission.layout import Block, Box
 from peft_scratch.submission.numerals import percent_of
-from peft_scratch.submission.pdf import Document, Part
-from peft_scratch.submission.sizes import size_of
+from peft_scratch.submission.pdf import Document
 
-_KINDS = {
-    "soft_prompt": re.compile(r"prompt|پرامپت|پرامت|پرومپت|سافت", re.IGNORECASE),
-    "adapter": re.compile(r"adapter|bottleneck|[آا]داپت[وـ]?ر|گلوگاه", re.IGNORECASE),
-    "lora": re.compile(r"lora|لورا|low[\s-]?rank", re.IGNORECASE),
-    "full": re.compile(r"\bfull|fine[\s-]?tun\w*|کامل|فاین", re.IGNORECASE),
-}
-_LIBRARY = re.compile(
-    r"librar|external|open\s?delta|adapter\s?hub|\bpeft\b|_peft|hugging|کتابخانه", re.IGNORECASE
-)
-_SCRATCH = re.compile(r"scratch|\bown\b|manual|by hand|custom|از صفر|صفر|دستی|پیاده", re.IGNORECASE)
-_SIZE = re.compile(
-    r"(?<![a-z])(?:rank|r|n(?:_soft_prompt_tokens)?|b|k|bottleneck(?:[\s_]size)?|tokens?|soft_token_num|size|رتبه|توکن|اندازه)"
-    r"\s*[=:_]?\s*\(?(\d{1,3})(?![\d.,]\d|\d)",
-    re.IGNORECASE,
-)
-_SIZE_BEFORE = re.compile(r"(?<![\d.,])(\d{1,3})\s*(?:soft|virtual|prompt|tokens?|توکن)", re.IGNORECASE)
 #: What says that a number is no accuracy of the best epoch.
 _OTHER = re.compile(
-    r"\blast\b|train|loss|time|second|minute|publish|reference|range|zero[\s-]?shot|bag of|macro|error"
-    r"|validation-chosen|by validation|malformed|آخر|آموزش",
+    r"\blast\b|train(?!ed)|loss|time|second|minute|publish|reference|range|zero[\s-]?shot|bag of|macro|error"
+    r"|validation-chosen|by validation|malformed|behind|difference|improve\w* by|آخر|آموزش|اختلاف",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
@@ -41,24 +28,15 @@ _BEHIND = re.compile(
     r"\s*%?\s*(?:\([^()]{0,60}\)|(?:for|with|at|using|برای|با)\s[^.,;]{0,40}?"
     r"(?=\s+and\b|[.,;]|$))"
 )
-_HEAD_LINES = 14
-
-
-@dataclass
-class Hints:
-    """What a piece of text says of a run; None where it says nothing, or several things."""
-
-    kind: str | None = None
-    library: bool | None = None
-    size: int | None = None
-
-    def over(self, other: Hints) -> Hints:
-        """These, and where they say nothing the other's."""
-        return Hints(
-            self.kind or other.kind,
-            self.library if self.library is not None else other.library,
-            self.size if self.size is not None else other.size,
-        )
+_SENTENCE = re.compile(r"(?<=[.!?؟])\s+(?=[^\W\d_])")
+#: A line goes on in the next one if it takes this share of the width, and the next is nearer, in heights.
+_FULL, _STEP = 0.7, 2.3
+#: A box with more letters than this is text rather than a cell.
+_LONG = 70
+#: In points: heads may stand this far beside their column where no rules part them.
+_BESIDE = 4.0
+#: The smallest cell that a person would write into.
+_SMALLEST = 9.0
 
 
 @dataclass
@@ -70,143 +48,306 @@ class Placed:
         runs: the runs that it can stand for; all ten if nothing is said.
         is_other: whether the text says that it is something else, such as the last epoch.
         written: as it is written.
+        table: the number of the table that it stands in; 0 in text.
     """
 
     value: float
     runs: frozenset[str]
     is_other: bool
     written: str
+    table: int = 0
 
 
 @dataclass
 class Places:
-    """All numbers of a report, the rows without one, and values that some reading gives."""
+    """All numbers of a report, the cells and rows without one, and values that some reading gives.
+
+    Attributes:
+        empty_cells: runs whose cell of a ruled table is empty.
+        empty_rows: runs of rows and headings without a number.
+    """
 
     placed: list[Placed] = field(default_factory=list)
-    empty_rows: list[str] = field(default_factory=list)
+    empty_cells: set[str] = field(default_factory=set)
+    empty_rows: set[str] = field(default_factory=set)
     any_reading: set[float] = field(default_factory=set)
 
 
 def place(document: Document) -> Places:
     """The numbers of a report with the runs that they can stand for."""
     places = Places()
-    section = Hints()
-    above: list[list[Part]] = []
-    for parts in document.lines:
-        text = "  ".join(part.text for part in parts)
-        row = hints_of(text)
-        if not any(map(_accuracies, parts)):
-            if row.kind is not None:
-                section = row
-                runs = runs_of(row)
-                if len(runs) == 1 and len(text) < 120:
-                    places.empty_rows += runs
-        elif row.kind is not None and _labelled(parts):
-            section = Hints(row.kind, None, None)
-        for part in parts:
-            places.placed += _in_part(part, parts, above, section, row)
-        above = [*above[-_HEAD_LINES:], parts]
+    flow = _Flow(places)
+    for n, one in enumerate(_paragraphs(document.blocks), start=1):
+        if isinstance(one, str):
+            for sentence in _SENTENCE.split(one):
+                flow.line(sentence)
+        else:
+            _table(one, n, places, flow.section)
+            flow.passed(one)
+    _settle(places.placed)
     places.any_reading = {one.value for one in places.placed} | _readings(document.plain)
     return places
 
 
-def _labelled(parts: list[Part]) -> bool:
-    return any(hints_of(part.text).kind is not None for part in (parts[0], parts[-1]))
+# Text
 
 
-def _in_part(
-    part: Part, parts: list[Part], above: list[list[Part]], section: Hints, row: Hints
+def _paragraphs(blocks: list[Block]) -> Iterator[str | Block]:
+    """Lines that run to the margin with those below them, and tables as they are."""
+    lines = [block.rows[0][0] for block in blocks if block.is_line]
+    width = max((box.right - box.left for box in lines), default=0.0)
+    text, before = "", None
+    for block in blocks:
+        box = block.rows[0][0] if block.is_line else None
+        if before is not None:
+            step, height = (box.bottom - before.bottom, before.bottom - before.top) if box else (-1.0, 0.0)
+            if before.right - before.left > _FULL * width and 0 < step < _STEP * height:
+                text += " "
+            else:
+                yield text
+                text = ""
+        if box is None:
+            yield block
+        else:
+            text += box.text
+        before = box
+    if before is not None:
+        yield text
+
+
+@dataclass
+class _Flow:
+    """Lines of text, one after the other: a number belongs to what was said before it."""
+
+    places: Places
+    section: Hints = field(default_factory=Hints)
+    counted: Hints = field(default_factory=Hints)
+    before: str = ""
+
+    def line(self, text: str) -> None:
+        """Read one line."""
+        row = hints_of(text)
+        if not _accuracies(text):
+            self._heading(text, row)
+            return
+        section = possible(self.counted, self.section) if _agree(self.counted, self.section) else self.section
+        self.places.placed += _in_text(text, section)
+        if row.kind is not None:
+            self.section = Hints(row.kind)
+        tail = text[_accuracies(text)[-1].end() :]
+        if hints_of(tail).kind is not None:
+            self.section = hints_of(tail)  # the sentence goes on in the next line
+        self.counted, self.before = Hints(), tail
+
+    def _heading(self, text: str, row: Hints) -> None:
+        joined = hints_of(f"{self.before} {text}") if self.before and row.kind is None else row
+        row = (
+            row.over(joined)
+            if joined.kind in (None, row.kind, self.section.kind) or row.kind is None
+            else row
+        )
+        if row.kind is not None and row.kind != self.section.kind:
+            self.section, self.counted = row, Hints()
+        elif not row.empty and len(text) < 160:
+            # Of the same method: what is said anew takes the place of what was said.
+            kept = Hints(self.section.kind, self.section.library)
+            self.section = row.over(kept) if runs_of(row.over(kept)) else _without_size(row).over(kept)
+        counts = hints_of_counts(text)
+        self.counted = counts if counts.kind is not None else self.counted
+        runs = runs_of(row)
+        if row.kind is not None and len(runs) == 1 and len(text) < 120:
+            self.places.empty_rows |= runs
+        self.before = text if len(self.before) < 300 else ""
+
+    def passed(self, block: Block) -> None:
+        """A table ends what was said before it."""
+        self.counted, self.before = Hints(), ""
+
+
+def _without_size(hints: Hints) -> Hints:
+    return Hints(hints.kind, hints.library)
+
+
+def _agree(one: Hints, other: Hints) -> bool:
+    return None in (one.kind, other.kind) or one.kind == other.kind
+
+
+def _in_text(
+    text: str, section: Hints, beside: Hints | None = None, context: str = "", table: int = 0
 ) -> list[Placed]:
-    """The numbers of a cell, or of a line of prose, where each number inherits what was said before."""
+    """The numbers of a line of text, or of a cell: each inherits what was said before."""
     placed = []
-    carried = Hints()
-    before = 0
-    found_here = _accuracies(part)
-    others = " ".join(other.text for other in parts if other is not part and not _accuracies(other))
-    beside = hints_of(others).over(Hints(size=_lone_size(parts, part)))
-    for found in found_here:
-        said = part.text[before : found.start()]
+    carried, before = Hints(), 0
+    found_here = _accuracies(text)
+    pairs = _respectively(text, found_here)
+    for n, found in enumerate(found_here):
+        said = text[before : found.start()]
         own = hints_of(said)
         if own.kind is not None and carried.kind not in (None, own.kind):
             carried = Hints()
         carried = own.over(carried)
         before = found.end()
         behind = Hints()
-        if own.size is None and (after := _BEHIND.match(part.text[found.end() :])):
+        if own.size is None and (after := _BEHIND.match(text[found.end() :])):
             behind = hints_of(after[0])  # `89.1 % for r = 1`: of this number alone
             before += after.end()
             carried.size = None if behind.size is not None else carried.size
             said += after[0]
-        head, head_text = _head(part, found, above)
-        known = behind.over(carried).over(beside if len(parts) > 1 else Hints())
-        known = _possible(known, head)
-        if known.kind is None or (known.kind == section.kind and row.kind is None):
-            known = _possible(known, section)
-        context = f"{said} {head_text} {others if len(found_here) == 1 and len(parts) < 3 else ''}"
+        known = behind.over(carried)
+        if pairs:
+            known.size = pairs[n]
+        if beside is not None:
+            known = possible(known, beside)
+        if known.kind is None or known.kind == section.kind:
+            known = possible(known, section)
+        if not runs_of(known):
+            known = (
+                Hints(known.kind, known.library)
+                if runs_of(Hints(known.kind, known.library))
+                else Hints(known.kind)
+            )
         value = _percent(found)
         if value is not None:
-            placed.append(Placed(value, runs_of(known), bool(_OTHER.search(context)), found[0].strip()))
+            other = bool(_OTHER.search(f"{said} {context}"))
+            placed.append(Placed(value, runs_of(known), other, found[0].strip(), table))
     return placed
 
 
-def _accuracies(part: Part) -> list[re.Match[str]]:
-    return [found for found in _NUMBER.finditer(part.text) if _percent(found) is not None]
+def _respectively(text: str, found: list[re.Match[str]]) -> list[int]:
+    """`ranks 1 and 8 give 88.5 and 88.7`: the sizes of the numbers, where there are as many before them."""
+    if len(found) < 2:
+        return []
+    sizes = sizes_in(text[: found[0].start()])
+    between = any(sizes_in(text[a.end() : b.start()]) for a, b in itertools.pairwise(found))
+    return sizes if len(sizes) == len(found) == len(set(sizes)) and not between else []
 
 
-def _possible(known: Hints, more: Hints) -> Hints:
-    """`known` with what `more` adds, as far as there is such a run: a head may speak of other rows."""
-    for added in (more, Hints(more.kind, more.library), Hints(more.kind)):
-        if runs_of(known.over(added)):
-            return known.over(added)
-    return known
+def _accuracies(text: str) -> list[re.Match[str]]:
+    return [found for found in _NUMBER.finditer(text) if _percent(found) is not None]
 
 
-def _head(part: Part, found: re.Match[str], above: list[list[Part]]) -> tuple[Hints, str]:
-    """What the heads of a number's column say, the nearest first."""
-    start, end = part.start + found.start(), part.start + found.end()
-    hints, texts = Hints(), []
-    for line in reversed(above):
-        for other in line:
-            overlaps = other.start < end + 2 and start - 2 < other.end
-            if overlaps and not re.search(r"\d{2}[.,/]\d", other.text) and other.end - other.start < 45:
-                hints = hints.over(hints_of(other.text))
-                texts.append(other.text)
-        if len(line) == 1 and len(line[0].text) > 60:
-            break  # a line of prose ends the table
-    return hints, " ".join(texts)
+# Tables
 
 
-def _lone_size(parts: list[Part], part: Part) -> int | None:
-    """A size in a cell of its own."""
-    sizes = {int(other.text) for other in parts if other is not part and other.text in ("1", "8", "10")}
-    return sizes.pop() if len(sizes) == 1 else None
+def _table(block: Block, number: int, places: Places, caption: Hints) -> None:
+    boxes = [box for row in block.rows for box in row]
+    with_numbers = {box for box in boxes if _accuracies(box.text)}
+    indexes = _running(boxes)
+    for box in boxes:
+        if len(box.text) > _LONG:
+            if box in with_numbers:
+                places.placed += _in_text(box.text.replace("\n", " "), Hints())
+            continue
+        if box not in with_numbers and (box.text or not block.ruled or _is_sliver(box)):
+            continue
+        row = [b for b in boxes if b not in with_numbers and b is not box and _share(b, box, "rows")]
+        column = [b for b in boxes if b not in with_numbers and _is_above(b, box, block.ruled)]
+        labels = " ".join(b.text for b in row if b not in indexes)
+        known = _of_row(row, indexes)
+        heads = Hints()
+        for head in sorted(column, key=lambda b: -b.top):
+            heads = heads.over(hints_of(head.text))
+        known = _lone_size(possible(known, heads), row, column, indexes)
+        known = _weighed(known, hints_of_counts("  ".join(b.text for b in row)))
+        known = possible(known, caption) if known.kind is None else known
+        context = f"{labels} {' '.join(b.text for b in column)}"
+        if box in with_numbers:
+            places.placed += _in_text(box.text.replace("\n", " "), Hints(), known, context, number)
+        elif len(runs_of(known)) == 1 and _among_numbers(box, with_numbers) and not _OTHER.search(context):
+            places.empty_cells |= runs_of(known)
+    here = {one.runs for one in places.placed if one.table == number}
+    places.empty_cells -= {run for run in places.empty_cells if frozenset({run}) in here}
+    for row in block.rows:
+        hints = _lone_size(_of_row(row, indexes), row, [], indexes)
+        if hints.kind and len(runs_of(hints)) == 1 and not any(b in with_numbers for b in row):
+            places.empty_rows |= runs_of(hints)
 
 
-def hints_of(text: str) -> Hints:
-    """What a piece of text says of a run."""
-    kinds = [kind for kind, pattern in _KINDS.items() if pattern.search(text)]
-    if len(kinds) > 1 and "full" in kinds:
-        kinds.remove("full")  # `LoRA fine-tuning` is LoRA
-    if "soft_prompt" in kinds and "adapter" in kinds and re.search(r"adapter\s?hub", text, re.IGNORECASE):
-        kinds.remove("adapter")
-    library, scratch = bool(_LIBRARY.search(text)), bool(_SCRATCH.search(text))
-    sizes = {int(size) for size in _SIZE.findall(text)} | {int(size) for size in _SIZE_BEFORE.findall(text)}
-    return Hints(
-        kinds[0] if len(kinds) == 1 else None,
-        library if library != scratch else None,
-        sizes.pop() if len(sizes) == 1 else None,
-    )
+def _of_row(row: list[Box], indexes: set[Box]) -> Hints:
+    """What the labels of a row say: each for itself, and what they say only together."""
+    known = Hints()
+    labels = [box for box in row if box not in indexes and len(box.text) <= 3 * _LONG]
+    for box in labels:
+        known = possible(known, hints_of(box.text))
+    together = hints_of("  ".join(box.text for box in labels))
+    return possible(known, together)
 
 
-def runs_of(hints: Hints) -> frozenset[str]:
-    """The runs that the hints leave."""
-    return frozenset(
-        run.id
-        for run in RUNS.values()
-        if hints.kind in (None, run.kind)
-        and (hints.library is None or run.kind == "full" or hints.library == (run.library != "scratch"))
-        and (hints.size is None or run.kind == "full" or hints.size == size_of(run))
-    )
+def _weighed(known: Hints, counts: Hints) -> Hints:
+    """The count that stands beside a number, where it does not contradict its row."""
+    return possible(known, counts) if _agree(known, counts) else known
+
+
+def _share(one: Box, other: Box, what: str) -> bool:
+    """Whether two boxes stand in one row, or in one column: by half of the smaller one."""
+    if what == "rows":
+        overlap = min(one.bottom, other.bottom) - max(one.top, other.top)
+        return overlap > 0.5 * min(one.bottom - one.top, other.bottom - other.top)
+    overlap = min(one.right, other.right) - max(one.left, other.left)
+    return overlap > 0.5 * min(one.right - one.left, other.right - other.left)
+
+
+def _is_above(one: Box, other: Box, ruled: bool) -> bool:
+    if not one.text or one.bottom > other.top + 2 or len(one.text) > _LONG:
+        return False
+    if ruled and _share(one, other, "columns"):
+        return True
+    return not ruled and one.left < other.right + _BESIDE and other.left - _BESIDE < one.right
+
+
+def _is_sliver(box: Box) -> bool:
+    return box.right - box.left < _SMALLEST or box.bottom - box.top < _SMALLEST
+
+
+def _among_numbers(box: Box, with_numbers: set[Box]) -> bool:
+    """Whether an empty cell stands in a row or column of accuracies."""
+    beside = sum(_share(one, box, "rows") for one in with_numbers)
+    return max(beside, sum(_share(one, box, "columns") for one in with_numbers)) >= 2
+
+
+def _running(boxes: list[Box]) -> set[Box]:
+    """The boxes of a column that only numbers the rows, from 1 on."""
+    found: set[Box] = set()
+    digits = [box for box in boxes if re.fullmatch(r"\d{1,2}[.)]?", box.text)]
+    for first in (box for box in digits if box.text.strip(".)") in ("0", "1")):
+        column = sorted((b for b in digits if _share(b, first, "columns")), key=lambda b: b.top)
+        values = [int(b.text.strip(".)")) for b in column]
+        if len(values) > 2 and values == list(range(values[0], values[0] + len(values))):
+            found |= set(column)
+    return found
+
+
+def _lone_size(known: Hints, row: list[Box], column: list[Box], indexes: set[Box]) -> Hints:
+    """A size in a cell of its own, or the number of a notebook under such a head."""
+    if known.size is not None:
+        return known
+    sizes = {int(b.text) for b in [*row, *column] if b.text in ("1", "8", "10") and b not in indexes}
+    return possible(known, Hints(None, None, sizes.pop())) if len(sizes) == 1 else known
+
+
+# Settling what is left
+
+
+def _settle(placed: list[Placed]) -> None:
+    """In each table, and in the text: where a method's runs have a number each, and there is one way."""
+    for table in {one.table for one in placed}:
+        for kind in ("soft_prompt", "adapter", "lora"):
+            runs = [run.id for run in RUNS.values() if run.kind == kind]
+            mine = [
+                one
+                for one in placed
+                if one.table == table and not one.is_other and one.runs and one.runs <= set(runs)
+            ]
+            if len(mine) != len(runs):
+                continue
+            ways = [
+                way
+                for way in itertools.permutations(runs)
+                if all(run in one.runs for run, one in zip(way, mine, strict=True))
+            ]
+            if len(ways) == 1:
+                for run, one in zip(ways[0], mine, strict=True):
+                    one.runs = frozenset({run})
 
 
 def _percent(found: re.Match[str]) -> float | None:
@@ -223,14 +364,16 @@ def _percent(found: re.Match[str]) -> float | None:
 
 def _readings(plain: str) -> set[float]:
     """The percentages that some reading of the text layer gives: also from right to left."""
-    values = set()
+    return set(_every_reading(plain))
+
+
+def _every_reading(plain: str) -> Iterator[float]:
     for found in _NUMBER.finditer(plain):
         value = percent_of(found[1], found[2], found[3], bool(found[4]))
         if value is not None:
-            values.add(round(value, 2))
+            yield round(value, 2)
     for found in _REVERSED.finditer(plain):
-        values.add(round(float(f"{found[3][::-1]}.{found[1][::-1]}"), 2))
+        yield round(float(f"{found[3][::-1]}.{found[1][::-1]}"), 2)
     # Cells without a space between them: 89.388.7.
     for joined in re.finditer(r"(?:\d\d\.\d){2,12}(?!\d)", plain):
-        values |= {float(one) for one in re.findall(r"\d\d\.\d", joined[0])}
-    return values
+        yield from (float(one) for one in re.findall(r"\d\d\.\d", joined[0]))

@@ -7,7 +7,7 @@ import re
 from peft_scratch.assignment import REPORT, RUNS
 from peft_scratch.submission import pdf
 from peft_scratch.submission.archive import File
-from peft_scratch.submission.findings import Finding, error, look, ok
+from peft_scratch.submission.findings import OK, Finding, error, look, ok
 from peft_scratch.submission.numerals import whole_numbers
 from peft_scratch.submission.placing import Placed, Places, place
 from peft_scratch.submission.sizes import sizes_of
@@ -55,7 +55,7 @@ def _examine(file: File, numbers: dict[str, float], profile: str, student_number
         ]
     if not document.pages:
         return [error(REPORT, "report-empty", f"{where} has no page", "export it again")]
-    if not document.plain.strip() and not document.lines:
+    if not document.plain.strip() and not document.blocks:
         if document.partly:
             return [look(REPORT, "report-partly", f"{where} was not read: {document.partly}", "look by hand")]
         why = "as a scan has none" if document.pictures else "and no picture either"
@@ -73,19 +73,33 @@ def _examine(file: File, numbers: dict[str, float], profile: str, student_number
 def _content(
     where: str, document: pdf.Document, numbers: dict[str, float], profile: str, student_number: str
 ) -> list[Finding]:
-    text = "\n".join("  ".join(part.text for part in parts) for parts in document.lines)
+    text = "\n".join(block.text for block in document.blocks)
     whole = whole_numbers(text) | whole_numbers(document.plain)
     whole |= whole_numbers("\n".join(line[::-1] for line in document.plain.splitlines()))
     found = []
     if student_number and int(student_number) not in whole:
         said = f"{where} does not have the student number {student_number}"
         found.append(look(REPORT, "report-anonymous", said, "put number and name into its head"))
+    places = place(document)
+    in_part = bool(document.pictures or document.partly)
+    calculation = _calculation(where, f"{text}\n{document.plain}")
+    counts = _counts(where, whole, profile)
+    if not in_part and _is_another_document(places, [*calculation, *counts]):
+        said = f"{where} holds no accuracy, no parameter count and no calculation, and no picture either"
+        found.append(error(REPORT, "report-nothing", said, "hand in the report, not another document"))
+        return [*found, *counts, *calculation]
     if numbers:
-        found += _numbers(where, place(document), numbers, bool(document.pictures or document.partly))
+        found += _numbers(where, places, numbers, in_part)
     else:
         said = f"{where}: its numbers could not be compared, since none was read in the notebooks"
         found.append(look(REPORT, "report-not-compared", said, "compare by hand"))
-    return [*found, *_counts(where, whole, profile), *_calculation(where, f"{text}\n{document.plain}")]
+    return [*found, *counts, *calculation]
+
+
+def _is_another_document(places: Places, others: list[Finding]) -> bool:
+    """Whether nothing of a report was found in whatever reading, not even the rows of its table."""
+    accuracies = places.placed or any(50 <= reading < 100 for reading in places.any_reading)
+    return not accuracies and len(places.empty_rows) < 4 and not any(one.mark == OK for one in others)
 
 
 # The numbers
@@ -174,12 +188,14 @@ def _wrong(where: str, run: str, one: _Said, places: Places, readable: bool) -> 
                 REPORT, "report-number", f"{text}; {value:.1f} stands elsewhere", "see which is meant"
             )
         return error(REPORT, "report-number", text, fix)
+    if (run in places.empty_cells and not one.possibly) or (
+        run in places.empty_rows and readable and not one.elsewhere and not one.in_some_reading
+    ):
+        text = f"{where} leaves the cell of {title} empty; its notebook has {value:.1f} %"
+        return error(REPORT, "report-number-empty", text, "put the number of the notebook")
     if one.elsewhere or one.in_some_reading:
         text = f"{where} has the {value:.1f} % of {title}, but it seems to stand for another run"
         return look(REPORT, "report-number-elsewhere", text, "see for which run it stands")
-    if run in places.empty_rows and readable:
-        text = f"{where} leaves the cell of {title} empty; its notebook has {value:.1f} %"
-        return error(REPORT, "report-number-empty", text, "put the number of the notebook")
     if readable:
         text = f"{where} does not have the {value:.1f} % of {title} that its notebook has"
         return error(REPORT, "report-number", text, "put the number of the notebook that is handed in")

@@ -1,8 +1,9 @@
-"""What training leaves on disk after each epoch, so that an interrupted run continues from there."""
+"""What training saves after each epoch, so that an interrupted run continues from there."""
 
 from __future__ import annotations
 
 import io
+import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,18 @@ from peft_scratch.errors import UserError
 from peft_scratch.files import write_atomically
 from peft_scratch.methods.checkpoint import serialised
 
+# How many points of the loss curve an epoch leaves, whatever its number of steps.
+CURVE_POINTS = 25
+
 
 @dataclass
 class History:
-    """What training leaves: one entry per epoch, and the loss curve within the epochs.
+    """What training records: one entry per epoch, and the loss curve within the epochs.
 
     Attributes:
-        epochs: one dict per epoch, as the results hold it: what the evaluation returned, with the mean
-            training loss and the seconds of training and of evaluation.
-        curve: (epochs done, mean loss since the point before).
+        epochs: one dict per epoch, as results hold it: what the evaluation returned, the mean training loss,
+            and the seconds of training and of evaluation.
+        curve: (epochs done, mean loss since the previous point).
         best_state: the trainable tensors after the best epoch.
         micro_batch: how many reviews of a batch go through the model at once: all, unless memory ran out;
             0 before the first epoch.
@@ -39,8 +43,36 @@ class History:
 
     @property
     def best(self) -> int:
-        """Position of the epoch with the highest accuracy, the earliest of equals."""
+        """Position of the epoch with the highest accuracy; of equal ones, the earliest."""
         return max(range(len(self.epochs)), key=lambda i: (self.epochs[i]["accuracy"], -i))
+
+    def add(
+        self,
+        losses: list[float],
+        scores: dict[str, Any],
+        train_seconds: float,
+        evaluation_seconds: float,
+        **watched: Any,
+    ) -> None:
+        """Add an epoch: the loss of each of its steps, what its evaluation returned, how long both took."""
+        self.curve += _curve(losses, len(self.epochs))
+        self.epochs.append(
+            {
+                "epoch": len(self.epochs) + 1,
+                "loss": sum(losses) / len(losses),
+                **scores,
+                "train_seconds": train_seconds,
+                "evaluation_seconds": evaluation_seconds,
+                **watched,
+            }
+        )
+
+
+def _curve(losses: list[float], epoch: int) -> list[tuple[float, float]]:
+    size = math.ceil(len(losses) / CURVE_POINTS)
+    chunks = [losses[i : i + size] for i in range(0, len(losses), size)]
+    ends = [min((i + 1) * size, len(losses)) for i in range(len(chunks))]
+    return [(epoch + end / len(losses), sum(c) / len(c)) for end, c in zip(ends, chunks, strict=True)]
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
@@ -58,7 +90,7 @@ def restore(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run: its last two epochs, and of a finished run the last one.
+    """The checkpoints of one run: its last two epochs, or only the last one of a finished run.
 
     Each is one file, written whole or not at all, and read with `weights_only=True`.
     """
@@ -85,7 +117,7 @@ class Checkpoints:
         kept = [self._path(epoch) for epoch in epochs]
         for path in self._newest_first():
             if path not in kept:
-                with suppress(OSError):  # the next epoch, or the next start, tries again
+                with suppress(OSError):  # the next epoch or the next start tries again
                     path.unlink()
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> History:
@@ -94,7 +126,7 @@ class Checkpoints:
         A damaged file is reported and skipped. Without any file the history is empty.
 
         Raises:
-            UserError: a file is there but the system does not let it be read.
+            UserError: a file exists but the system refuses to read it.
         """
         shapes = _shapes(trainable_state(model))
         for path in self._newest_first():
@@ -112,7 +144,7 @@ class Checkpoints:
                 optimizer.load_state_dict(saved["optimizer"])
                 restore(model, state)
                 return history
-            except Exception:  # torch raises half a dozen kinds, by where the damage is
+            except Exception:  # depending on the damage, torch raises half a dozen kinds
                 accelerator.print(
                     f"{path} is damaged and skipped: this run continues from the epoch before it"
                 )

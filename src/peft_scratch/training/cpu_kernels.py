@@ -1,6 +1,6 @@
-"""T5's dropout, attention and layer norm with less work on a CPU, put into any T5 for a while.
+"""T5's dropout, attention and layer norm with less work on a CPU, used by any T5 for a while.
 
-They compute what T5's own do, to rounding, and draw from the same distribution (see `negative_with`).
+They compute the same as T5's own, up to rounding, and draw from the same distribution (see `negative_with`).
 On a GPU, attention goes through torch's fused kernels and dropout is left as it is.
 
 Letters: B batch, H heads, T and S tokens of queries and keys, K width of a head.
@@ -28,14 +28,14 @@ from peft_scratch.training.gpu_attention import fused_attention
 ATTENTION = "peft_scratch"
 _T5_ASKS_THE_INTERFACE = int(__version__.split(".")[0]) >= 5
 
-# Bits of a number that decides on one element; four such numbers come of one draw of 64 bits.
+# Bits of the number that decides about one element; a draw of 64 bits gives four such numbers.
 BITS = 15
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @contextmanager
 def cpu_kernels(model: nn.Module) -> Iterator[None]:
-    """Within it, `model`, with whatever method in it, uses the cheaper computation wherever there is one.
+    """Within it, `model`, with any method applied, uses the cheaper computation wherever there is one.
 
     Only calls are redirected: no module, parameter or hook is added, and afterwards `model` is as before.
     Within it already, as a block under gradient checkpointing is at first, it changes nothing.
@@ -53,7 +53,7 @@ def cpu_kernels(model: nn.Module) -> Iterator[None]:
             if getattr(module, "gradient_checkpointing", False):
                 checkpointed.append((module, module._gradient_checkpointing_func))
                 module._gradient_checkpointing_func = partial(_checkpoint, model, checkpointed[-1][1])
-            if "forward" in vars(module):  # someone else's, as of Accelerate: leave it
+            if "forward" in vars(module):  # someone else's, such as Accelerate's: leave it
                 continue
             if type(module) is nn.Dropout:
                 module.forward = partial(_dropout_forward, module)
@@ -119,7 +119,7 @@ def _threshold(p: float) -> int:
 
 
 def _scale(p: float) -> float:
-    """What the elements that are kept are multiplied by, so that the expectation stays."""
+    """The factor for kept elements, so that the expectation stays the same."""
     return 2**BITS / (2**BITS - _threshold(p))
 
 

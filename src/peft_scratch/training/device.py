@@ -1,4 +1,4 @@
-"""What the hardware has: memory, and which precision; and how the memory is kept."""
+"""What the hardware offers: memory and precision; and how freed memory is kept."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import suppress
 import psutil
 import torch
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def bfloat16_on_cpu() -> bool:
-    """Whether the processor computes bfloat16 in hardware; where it does not, it is slower than float32."""
+    """Whether the processor computes bfloat16 in hardware; otherwise bfloat16 is slower than float32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def precision_of() -> tuple[torch.dtype, str]:
-    """The type that is fastest here without harm, and a phrase that says why.
+    """The fastest type that is accurate enough here, and a phrase that says why.
 
-    bfloat16 only where it is computed in hardware: `torch.cuda.is_bf16_supported` is also true on a
+    bfloat16 is chosen only where it is computed in hardware: `torch.cuda.is_bf16_supported` is also true on a
     T4 (compute capability 7.5), which emulates it; its float16 is eight times as fast as its float32.
     Before 7.0, float16 is no faster, or slower.
     """
@@ -45,10 +45,10 @@ def memory_of(device: torch.device) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what a step frees for the next step, for as long as the process lives.
+    """Make the C library keep the memory that a step frees for the next step, until the process ends.
 
-    glibc gives large blocks back to the kernel, which hands them out again page by page, each cleared: in
-    a step of training on a CPU that is hundreds of thousands of pages. Other C libraries are not changed.
+    By default glibc returns large blocks to the kernel, which hands them out again page by page, each
+    cleared: hundreds of thousands of pages per training step on a CPU. Other C libraries are not changed.
     """
     with suppress(AttributeError, OSError, TypeError):  # no glibc; on Windows there is no library `None`
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""What a model says of each review, and how often it is right."""
+"""What a model predicts for each review, and how often it is right."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Predictions:
     def score(self, rows: Sequence[bool] | None = None) -> dict[str, float]:
         """`accuracy` and `malformed`, each a share of 1, over the reviews where `rows` is true."""
         keep = np.ones(len(self.labels), bool) if rows is None else np.asarray(rows, bool)
-        # It keeps nothing, yet it makes a folder: not in the user's cache, which may not be writable.
+        # It keeps nothing but creates a folder. Not in the user's cache, which may not be writable.
         return LabelWordAccuracy(keep_in_memory=True, cache_dir=tempfile.gettempdir()).compute(
             predictions=np.asarray(self.predictions)[keep], references=np.asarray(self.labels)[keep]
         )
@@ -82,11 +82,11 @@ def predict(
     recipe: Recipe,
     title: str = "evaluating",
 ) -> Predictions:
-    """Have `model` (prepared by `accelerator`) predict every review of `collator`.
+    """Predict every review of `collator` with `model`, which `accelerator` has prepared.
 
-    The predictions are those of greedy generation of at most `MAX_LENGTH` tokens, which `recipe` may have
-    replaced by something cheaper (see `scored_predictions`). Where float16 gives numbers that are not
-    finite, all of them are made in float32.
+    The predictions are those of greedy generation of at most `MAX_LENGTH` tokens. `recipe` may find them in a
+    cheaper way (see `scored_predictions`). If float16 gives numbers that are not finite, everything is
+    predicted again in float32.
 
     Args:
         title: names the work in its progress bar.
@@ -116,7 +116,7 @@ def _predict(
     training = model.training
     model.eval()
     said = torch.full((len(lengths),), MALFORMED)
-    bar = progress(loader, f"  {title}", "batch", accelerator.is_main_process)
+    bar = progress(loader, f"  {title}", "batch")
     with torch.inference_mode(), recipe.forward_context(model, accelerator.device):
         for batch in bar:
             whole = accelerator.unwrap_model(model)
@@ -127,7 +127,7 @@ def _predict(
                 predictions = generated_predictions(whole, inputs, tokenizer)
             said[batch["index"].cpu()] = predictions.cpu()
     model.train(training)
-    # Malformed, the value where another process made the prediction, is less than a label.
+    # Where another process made the prediction, this one holds MALFORMED, which is less than any label.
     said = accelerator.gather(said[None].to(accelerator.device)).max(0).values.cpu()  # (processes, N) -> (N)
     return Predictions(said.tolist(), list(collator.labels))
 
@@ -135,13 +135,13 @@ def _predict(
 def scored_predictions(
     model: nn.Module, batch: dict[str, Tensor], targets: list[list[int]], tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
-    """The predictions (B,) on a batch: what greedy generation and decoding would give, without most of it.
+    """The predictions (B,) on a batch: those of greedy generation, without most of its work.
 
-    Greedy generation stops at the end-of-sequence token, so where the best token of the whole
-    vocabulary is first a label word and then the end, its output is that word: one encoder pass and
-    two decoder steps settle it. Where the first token rules out both words (see `may_begin`), the output
-    is malformed whatever follows. Only the other reviews are really generated for. The steps are those of
-    `generate`, cache and all, and so are their numbers.
+    Greedy generation stops at the end-of-sequence token. So if the best token of the whole vocabulary is
+    first a label word and then the end, the output is that word: one encoder pass and two decoder steps are
+    enough. If the first token rules out both words (see `may_begin`), the output is malformed, whatever
+    follows. Text is really generated only for the other reviews. The steps are those of `generate`,
+    including its cache, so the numbers are the same.
     """
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     first = torch.tensor([target[0] for target in targets], device=batch["input_ids"].device)
@@ -159,7 +159,7 @@ def scored_predictions(
             encoder_outputs=BaseModelOutput(encoded),
             attention_mask=inputs["attention_mask"],
             decoder_input_ids=word[:, None],
-            # As the version of transformers calls it.
+            # Named as this version of transformers names it.
             **{name: out[name] for name in ("cache", "past_key_values") if name in out},
             use_cache=True,
         )
@@ -168,7 +168,7 @@ def scored_predictions(
     possible = [token for token in word[~settled].unique().tolist() if may_begin(token, tokenizer)]
     rest = ~settled & torch.isin(word, word.new_tensor(possible))
     if rest.any():
-        # With the encoder again, since AdapterHub's `generate` takes no `encoder_outputs`.
+        # The encoder runs again, because AdapterHub's `generate` takes no `encoder_outputs`.
         left = {name: tensor[rest] for name, tensor in inputs.items()}
         predictions[rest] = generated_predictions(model, left, tokenizer)
     return predictions
@@ -177,9 +177,9 @@ def scored_predictions(
 def may_begin(token: int, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether an output that begins with `token` may be decoded to a label word.
 
-    Decoding joins the texts of the tokens and leaves out special ones, whose text is empty here: any word
-    may follow those. Any other first token's text is the beginning of the output, so it has to be the
-    beginning of a label word too. Nothing follows the end token.
+    Decoding joins the texts of the tokens and leaves out special tokens: any word may follow those. The text
+    of any other first token begins the output, so it must also begin a label word. Nothing follows the end
+    token.
     """
     if token == tokenizer.eos_token_id:
         return False
@@ -190,7 +190,7 @@ def may_begin(token: int, tokenizer: PreTrainedTokenizerBase) -> bool:
 def generated_predictions(
     model: nn.Module, inputs: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
-    """The predictions (B,) by generation alone, as the assignment words it; `scored_predictions` must agree.
+    """The predictions (B,) by generation alone, as the assignment says; `scored_predictions` must agree.
 
     Args:
         inputs: `input_ids` and `attention_mask`, each `(B, T)`.

@@ -1,13 +1,13 @@
-"""T5 in float16, whose largest number is 65,504, without overflow: for GPUs that have no bfloat16.
+"""T5 in float16 without overflow, for GPUs that have no bfloat16. The largest float16 number is 65,504.
 
-What overflows in a T5 is known: the output of the layers that write on the residual stream (`o` of an
+It is known what overflows in a T5: the output of the layers that write on the residual stream (`o` of an
 attention, `wo` of a feed-forward layer) and, in larger ones, the stream itself. So:
 
-- the stream is float32: embeddings are, and what is added to it is put into float32;
+- the stream is float32: embeddings are, and what is added to it is converted to float32;
 - a layer that writes on the stream computes `x (W / 2^e)^T` in float16, with e so that no row of `W / 2^e`
-  is longer than 1, and multiplies by 2^e in float32. Both are exact. No number is then larger than x is
-  long, however large the stream of the model is;
-- a product that reads the stream as it is, as an adapter's does, is done in float32: it is small;
+  is longer than 1, and multiplies by 2^e in float32. Both are exact. Then no number exceeds the length of
+  x, however large the model's stream is;
+- a product that reads the stream directly, such as an adapter's, is computed in float32: it is small;
 - the loss is scaled, and every step is watched (`LossScale`).
 """
 
@@ -28,26 +28,26 @@ from peft_scratch.errors import UserError
 
 #: Names of the layers that write on the residual stream, in attention and in the feed-forward layer.
 WRITERS = ("o", "wo")
-# Of the last `WINDOW` steps, so many may be skipped. A loss scale that starts too high costs a few.
+# How many of the last `WINDOW` steps may be skipped. A loss scale that starts too high costs a few.
 WINDOW, MOST_SKIPPED = 20, 10
 
-#: What helps where float16 does not.
+#: What to do if float16 fails.
 IN_FLOAT32 = "use the recipe `reference`, which works in float32"
-# Lower than GradScaler's own start of 2^16, which T5's gradients may overflow at; it grows by itself.
+# Lower than GradScaler's own start of 2^16, where T5's gradients may overflow. It grows by itself.
 FIRST_SCALE, STEPS_BEFORE_GROWTH = 2.0**12, 500
 
-# The exponent of each writer's weight, as it was when it was first looked at.
+# The exponent of each writer's weight when it was first computed.
 _EXPONENTS: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 class Float16Failed(UserError):
-    """float16 gives numbers that are not finite, again and again."""
+    """float16 repeatedly gives numbers that are not finite."""
 
 
 class SafeProducts(TorchFunctionMode):
-    """Within it, and within float16's autocast, the linear layers of a model do not overflow.
+    """Within it and float16's autocast, the linear layers of a model do not overflow.
 
-    Whatever library a layer comes from, it calls `F.linear`, which is what is redirected.
+    It redirects `F.linear`, which the layers of every library call.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -86,7 +86,7 @@ def _is_writer(name: str) -> bool:
 
 
 def exponent_of(weight: Tensor) -> int:
-    """The least e so that no row of `weight / 2^e` is longer than 1; looked at once, as it asks the GPU."""
+    """The least e so that no row of `weight / 2^e` is longer than 1. It waits for the GPU, so only once."""
     if weight not in _EXPONENTS:
         longest = torch.linalg.vector_norm(weight.detach().float(), dim=1).max().item()
         _EXPONENTS[weight] = math.ceil(math.log2(longest)) if longest > 0 else 0
@@ -94,7 +94,7 @@ def exponent_of(weight: Tensor) -> int:
 
 
 def scaled_linear(x: Tensor, weight: Tensor, bias: Tensor | None, exponent: int) -> Tensor:
-    """`x W^T + bias` in float32, the product in float16 and smaller by `2^exponent` while it is.
+    """`x W^T + bias` in float32; the product itself is in float16, scaled down by `2^exponent`.
 
     Shapes: x `(..., E)`, weight `(D, E)`, bias `(D)`; result `(..., D)`.
     """
@@ -105,18 +105,18 @@ def scaled_linear(x: Tensor, weight: Tensor, bias: Tensor | None, exponent: int)
 
 
 def hold_in_float16(model: nn.Module) -> None:
-    """Hold the frozen parameters of `model` in float16; not embeddings, where the residual stream starts."""
+    """Cast the frozen parameters of `model` to float16, except embeddings, where the stream starts."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for parameter in model.parameters():
         if not parameter.requires_grad and id(parameter) not in embeddings:
-            # In the parameter that is there, so that tied tensors stay tied.
+            # Within the same parameter, so that tied tensors stay tied.
             parameter.data = parameter.data.to(torch.float16)
 
 
 class LossScale:
-    """The power of two by which a loss is larger while its gradients are float16's, and the watch on steps.
+    """Scales the loss by a power of two while gradients are float16, and watches the steps.
 
-    A step whose gradients are not finite is not taken, and the scale is halved (`torch.amp.GradScaler`).
+    A step whose gradients are not finite is skipped, and the scale is halved (`torch.amp.GradScaler`).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -128,10 +128,10 @@ class LossScale:
         return self._scaler.scale(loss)
 
     def step(self, optimizer: torch.optim.Optimizer, where: str) -> bool:
-        """Take the step of `optimizer` if every gradient is finite; returns whether it was.
+        """Take the step of `optimizer` if every gradient is finite; return whether it was taken.
 
         Raises:
-            Float16Failed: more than `MOST_SKIPPED` of the last `WINDOW` steps were not.
+            Float16Failed: more than `MOST_SKIPPED` of the last `WINDOW` steps were skipped.
         """
         before = self._scaler.get_scale()
         self._scaler.step(optimizer)
@@ -147,7 +147,7 @@ class LossScale:
         return taken
 
     def take_skipped(self) -> int:
-        """How many steps were not taken since this was last asked."""
+        """How many steps were skipped since the last call."""
         skipped, self._skipped = self._skipped, 0
         return skipped
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
-from torch.utils.data import Sampler
 
 from peft_scratch.data.batches import LengthGroupedBatches, PlainBatches, ShuffledBatches, SortedBatches
 from peft_scratch.errors import UserError
@@ -25,18 +24,20 @@ class Recipe:
     """How training and evaluation work; the attributes say what differs from the course's notebooks.
 
     Attributes:
-        name: as it is asked for, and as results record it.
-        summary: as the top of a run shows it.
-        by_length: batches are of reviews of like length, in training and in evaluation.
-        scoring: an evaluation asks for the label words' scores and generates only where they settle nothing.
-        low_precision: where the hardware has bfloat16, or at least float16, work is done in it and the
-            frozen base held in it. What trains is float32 always.
-        cpu_kernels: on a CPU, dropout, attention and layer norm are computed as `cpu_kernels` has it.
+        name: as the user gives it and results record it.
+        summary: shown at the top of a run.
+        training_batches: the batches of an epoch, given lengths, batch size and seed.
+        evaluation_batches: the batches of an evaluation, given lengths and batch size.
+        scoring: an evaluation uses the scores of the label words, and generates text only where it must.
+        low_precision: if the hardware has bfloat16, or at least float16, the work is done in it, and the
+            frozen base is stored in it. Trainable parameters are always float32.
+        cpu_kernels: on a CPU, dropout, attention and layer norm are computed by `cpu_kernels`.
     """
 
     name: str
     summary: str
-    by_length: bool
+    training_batches: type[ShuffledBatches]
+    evaluation_batches: type[PlainBatches]
     scoring: bool
     low_precision: bool
     cpu_kernels: bool
@@ -57,9 +58,9 @@ class Recipe:
 
     @contextmanager
     def forward_context(self, model: nn.Module, where: torch.device) -> Iterator[None]:
-        """Within it, a forward pass of `model` is done as the recipe has it.
+        """Within it, a forward pass of `model` follows the recipe.
 
-        Its backward pass belongs outside. Nothing of it is left on the model afterwards.
+        The backward pass belongs outside. Afterwards the model is as before.
         """
         dtype, _ = self.precision
         with (
@@ -70,25 +71,16 @@ class Recipe:
             yield
 
     def cast_frozen(self, model: nn.Module) -> nn.Module:
-        """`model`, its frozen parameters held in `precision`; those that train stay as they are."""
+        """`model` with its frozen parameters cast to `precision`; those that train stay as they are."""
         dtype, _ = self.precision
         if dtype == torch.float16:
             hold_in_float16(model)
             return model
         for parameter in model.parameters():
             if not parameter.requires_grad:
-                # In the parameter that is there, so that tied tensors stay tied.
+                # Within the same parameter, so that tied tensors stay tied.
                 parameter.data = parameter.data.to(dtype)
         return model
-
-    def training_batches(self, lengths: list[int], batch_size: int, seed: int) -> Sampler[list[int]]:
-        """The batches of an epoch: random, the same for the same seed."""
-        kind = LengthGroupedBatches if self.by_length else ShuffledBatches
-        return kind(lengths, batch_size, seed)
-
-    def evaluation_batches(self, lengths: list[int], batch_size: int) -> Sampler[list[int]]:
-        """The batches of an evaluation: in order of length, or as the reviews come."""
-        return (SortedBatches if self.by_length else PlainBatches)(lengths, batch_size)
 
 
 RECIPES = {
@@ -97,7 +89,8 @@ RECIPES = {
         Recipe(
             name="reference",
             summary="as in the course: float32, batches at random, generation for every evaluation",
-            by_length=False,
+            training_batches=ShuffledBatches,
+            evaluation_batches=PlainBatches,
             scoring=False,
             low_precision=False,
             cpu_kernels=False,
@@ -106,7 +99,8 @@ RECIPES = {
             name="fast",
             summary="same hyperparameters; half precision, batches sorted by length, "
             "scoring instead of generation",
-            by_length=True,
+            training_batches=LengthGroupedBatches,
+            evaluation_batches=SortedBatches,
             scoring=True,
             low_precision=True,
             cpu_kernels=True,

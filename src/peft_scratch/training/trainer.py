@@ -15,7 +15,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from peft_scratch.data.batches import Collator, ShuffledBatches, make_loader
+from peft_scratch.data.batches import Batches, Collator, make_loader
 from peft_scratch.errors import UserError
 from peft_scratch.training.checkpoints import Checkpoints, History, restore, trainable_state
 from peft_scratch.training.device import keep_freed_memory
@@ -24,21 +24,18 @@ from peft_scratch.training.progress import progress
 from peft_scratch.training.recipe import Recipe
 from peft_scratch.wording import duration
 
-# How many points of the loss curve an epoch leaves, whatever its number of steps.
-CURVE_POINTS = 25
-
 
 class Trainer:
     """A model with its optimizer, ready to be trained by a recipe.
 
-    AdamW over the trainable parameters at a constant learning rate, as the assignment fixes it.
+    AdamW on the trainable parameters with a constant learning rate, as the assignment fixes it.
 
     Attributes:
-        model: on the accelerator's device from the start.
-        optimizer: over its trainable parameters.
-        micro_batch: how many reviews of a batch go through the model at once. It is the whole batch, and is
-            halved whenever memory runs out.
-        recipe: changes to the same in float32 if float16 fails.
+        model: on the accelerator's device.
+        optimizer: of its trainable parameters.
+        micro_batch: how many reviews of a batch go through the model at once: the whole batch, halved
+            whenever memory runs out.
+        recipe: the recipe, in float32 after float16 has failed.
     """
 
     def __init__(
@@ -61,11 +58,13 @@ class Trainer:
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(trained, lr=learning_rate, fused=True)
         self._prepared: nn.Module | None = None
         self._began_in_float16 = recipe.precision[0] == torch.float16
-        self._loss_scale = LossScale(accelerator.device) if self._began_in_float16 else None
+        self.loss_scale = LossScale(accelerator.device) if self._began_in_float16 else None
+        self._start = trainable_state(model)
+        self._history = History()
 
     @property
     def prepared(self) -> nn.Module:
-        """The model as Accelerate has prepared it, which is what trains and is evaluated."""
+        """The model as Accelerate has prepared it. This is what is trained and evaluated."""
         if self._prepared is None:
             self._prepared, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         return self._prepared
@@ -80,16 +79,17 @@ class Trainer:
     ) -> History:
         """Train for `epochs` epochs, evaluating after each.
 
-        Data order and dropout of an epoch follow from (seed, epoch) alone. So a run that continues from its
-        last whole epoch ends where an uninterrupted one does, to the bit on a CPU.
+        Data order and dropout of an epoch depend only on (seed, epoch). So a run that continues after its
+        last whole epoch, or starts over if there is none, ends where an uninterrupted one ends, on a CPU to
+        the bit.
 
-        In float16, steps that are not finite are skipped and counted; if they become many, the run goes on
-        from its last whole epoch in float32, and says so. The epochs of such a run record both.
+        In float16, steps that are not finite are skipped and counted. If there are too many, the run
+        continues from its last whole epoch in float32, and says so. The epochs of such a run record both.
 
         Args:
             collator: makes training batches from indices.
             evaluate: given the model, returns at least `accuracy`, a share of 1.
-            folder: of the run's checkpoints; training continues from the newest that can be read.
+            folder: holds the run's checkpoints; training continues from the newest readable one.
             remark: given an epoch as it is recorded, returns what is to be said of it, if anything.
 
         Raises:
@@ -97,14 +97,15 @@ class Trainer:
                 or a checkpoint cannot be written; those of earlier epochs stay.
         """
         checkpoints = Checkpoints(folder) if folder else None
-        start = trainable_state(self.model) if self._loss_scale else {}
         history = self._resume(checkpoints, epochs)
         try:
             self._fit(collator, evaluate, epochs, checkpoints, history, remark)
         except Float16Failed as problem:
-            history = self._back_in_float32(checkpoints, epochs, start, problem)
+            history = self._back_in_float32(checkpoints, epochs, problem)
             self._fit(collator, evaluate, epochs, checkpoints, history, remark)
         self.close()
+        self._start = {}  # a finished run does not start over, and memory is measured next
+        self._history = history
         return history
 
     def _fit(
@@ -116,28 +117,19 @@ class Trainer:
         history: History,
         remark: Callable[[dict[str, Any]], str | None],
     ) -> None:
-        """The epochs that `history` lacks; they are added to it."""
+        """Train the epochs that `history` lacks and add them to it."""
         history.micro_batch = self.micro_batch
         prepared = self.prepared
         for epoch in range(len(history.epochs), epochs):
             started = time.perf_counter()
             title = f"epoch {epoch + 1}/{epochs}"
-            losses = self.train_epoch(collator, title, self._seed_of(epoch))
+            losses = self.train_epoch(collator, title, 10_000 * self.seed + epoch)
             trained = time.perf_counter()
             scores = evaluate(prepared)
             history.micro_batch = self.micro_batch
-            history.curve += _curve(losses, epoch)
-            history.epochs.append(
-                {
-                    "epoch": epoch + 1,
-                    "loss": sum(losses) / len(losses),
-                    **scores,
-                    "train_seconds": trained - started,
-                    "evaluation_seconds": time.perf_counter() - trained,
-                    **self._watched(),
-                }
-            )
-            history.loss_scale = self._loss_scale.state if self._loss_scale else {}
+            evaluated = time.perf_counter()
+            history.add(losses, scores, trained - started, evaluated - trained, **self._watched())
+            history.loss_scale = self.loss_scale.state if self.loss_scale else {}
             if history.best == epoch:
                 history.best_state = trainable_state(self.model)
             if checkpoints and self.accelerator.is_main_process:
@@ -150,7 +142,7 @@ class Trainer:
             if said := remark(history.epochs[-1]):
                 self.accelerator.print(said)
         if checkpoints and self.accelerator.is_main_process:
-            # Not with the last save: a run killed just after that one comes by here when it is started again.
+            # Not in the last save: a run that is killed right after it comes here when it is started again.
             checkpoints.remove_all_but(len(history.epochs))
 
     def train_epoch(self, collator: Collator, title: str, seed: int) -> list[float]:
@@ -171,7 +163,7 @@ class Trainer:
             raise Float16Failed(f"float16 gave numbers that are not finite in all of {title}: {IN_FLOAT32}.")
         return losses
 
-    def train_batches(self, collator: Collator, batches: ShuffledBatches, title: str) -> list[float]:
+    def train_batches(self, collator: Collator, batches: Batches, title: str) -> list[float]:
         """A step on each of `batches`; returns their losses, those of skipped steps excepted.
 
         Raises:
@@ -182,25 +174,31 @@ class Trainer:
         model = self.prepared.train()
         losses: list[float] = []
         loader = make_loader(batches, collator, self.accelerator)
-        bar = progress(loader, title, "step", self.accelerator.is_main_process)
+        bar = progress(loader, title, "step")
         for step, batch in enumerate(bar):
             loss = self._step(batch, bar, f"{title}, step {step + 1}")
             if loss is None:
                 continue
             losses.append(loss)
             bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
-        # The last step's update has met no loss yet, and must not get into a checkpoint.
+        # No loss has been computed after the last update, and a bad one must not get into a checkpoint.
         if not all(p.sum().isfinite() for p in model.parameters() if p.requires_grad):
             raise self._diverged(f"A weight stopped being a number in the last step of {title}")
         return losses
 
+    def put_back_best(self) -> None:
+        """Give the model the weights of the best epoch that `fit` found, ready to predict."""
+        restore(self.model, self._history.best_state)
+        self.model.eval()
+
     def close(self) -> None:
-        """Let go of what Accelerate holds for this trainer."""
+        """Let go of the optimizer's state, and of what Accelerate holds for this trainer."""
+        self.optimizer.state.clear()
         self.accelerator.free_memory()
 
     def _step(self, batch: dict[str, Tensor], bar: tqdm, where: str) -> float | None:
         """One step of the optimizer on `batch`; returns its loss, or None if float16 had it skipped."""
-        while (loss := self._backward(batch)) is None:
+        while (loss := _backward(self, batch)) is None:
             self.optimizer.zero_grad()
             release_memory()
             if self.micro_batch == 1:
@@ -214,8 +212,8 @@ class Trainer:
                 f"{self.micro_batch}, with the same gradients"
             )
         taken = True
-        if self._loss_scale:  # asks torch's own optimizer, which Accelerate has wrapped
-            taken = self._loss_scale.step(self.optimizer.optimizer, where)
+        if self.loss_scale:  # needs torch's own optimizer, which Accelerate has wrapped
+            taken = self.loss_scale.step(self.optimizer.optimizer, where)
         else:
             self.optimizer.step()
         self.optimizer.zero_grad()
@@ -226,38 +224,11 @@ class Trainer:
             raise self._diverged(f"The loss became {value} in {where}")
         return value
 
-    def _backward(self, batch: dict[str, Tensor]) -> Tensor | None:
-        """The loss of `batch` and its gradients, `micro_batch` reviews at a time; None if memory runs out.
-
-        The loss of a part is a mean over its target tokens, so each part counts by its share of them: the
-        sums are loss and gradients of the whole batch, but for rounding, and for dropout's draws. So it is
-        with the shares of several processes, over which gradients (and, by the caller, losses) are averaged.
-        """
-        accelerator, model, micro_batch = self.accelerator, self.prepared, self.micro_batch
-        counted = batch["labels"] != -100  # (B, T'): the tokens that the loss is a mean of
-        tokens = accelerator.reduce(counted.sum().float(), "mean")  # in a process's share, on average
-        whole = torch.zeros((), device=counted.device)
-        if accelerator.num_processes > 1:  # as many parts in each: they wait for each other's gradients
-            micro_batch = len(counted)
-        try:
-            for rows in torch.arange(len(counted), device=counted.device).split(micro_batch):
-                part = {name: batch[name][rows] for name in ("input_ids", "attention_mask", "labels")}
-                with self.recipe.forward_context(model, accelerator.device):
-                    loss = model(**part, use_cache=False).loss * (counted[rows].sum() / tokens)
-                accelerator.backward(self._loss_scale.scaled(loss) if self._loss_scale else loss)
-                whole += loss.detach()
-        except RuntimeError as problem:
-            if not should_reduce_batch_size(problem):
-                raise
-            if accelerator.num_processes > 1:  # the others wait for this one's gradients
-                raise UserError(
-                    "Memory ran out in one of several processes: start as many as there are devices, or one "
-                    "alone, which goes on with parts of a batch."
-                ) from None
-            return None
-        return whole
-
     def _resume(self, checkpoints: Checkpoints | None, epochs: int) -> History:
+        """Reset model and optimizer to the end of the run's last whole epoch, or to their start."""
+        self.optimizer.zero_grad()
+        self.optimizer.state.clear()
+        restore(self.model, self._start)
         if checkpoints is None:
             return History()
         history = checkpoints.resume(self.model, self.optimizer, self.accelerator)
@@ -265,19 +236,16 @@ class Trainer:
             again = f"; to train it again, delete {checkpoints.folder}" if done == epochs else ""
             self.accelerator.print(f"found on disk: {done} of {epochs} epochs of this run{again}")
             self.micro_batch = history.micro_batch or self.batch_size
-            if self._loss_scale and history.epochs[-1].get("precision") == "float32":
+            if self.loss_scale and history.epochs[-1].get("precision") == "float32":
                 self._work_in_float32()
-            elif self._loss_scale:
-                self._loss_scale.resume(history.loss_scale)
+            elif self.loss_scale:
+                self.loss_scale.resume(history.loss_scale)
         return history
 
     def _back_in_float32(
-        self, checkpoints: Checkpoints | None, epochs: int, start: dict[str, Tensor], problem: Float16Failed
+        self, checkpoints: Checkpoints | None, epochs: int, problem: Float16Failed
     ) -> History:
-        """Put the run back to the end of its last whole epoch, or to its start, to go on in float32."""
-        self.optimizer.zero_grad()
-        self.optimizer.optimizer.state.clear()
-        restore(self.model, start)
+        """Reset the run to its last whole epoch, to continue in float32."""
         history = self._resume(checkpoints, epochs)
         self._work_in_float32()
         self.accelerator.print(
@@ -289,17 +257,14 @@ class Trainer:
     def _work_in_float32(self) -> None:
         self.recipe = self.recipe.in_float32()
         self.recipe.cast_frozen(self.model)
-        self._loss_scale = None
+        self.loss_scale = None
 
     def _watched(self) -> dict[str, Any]:
         """What an epoch records of a run that began in float16."""
         if not self._began_in_float16:
             return {}
-        skipped = self._loss_scale.take_skipped() if self._loss_scale else 0
+        skipped = self.loss_scale.take_skipped() if self.loss_scale else 0
         return {"precision": self.recipe.precision_name, "skipped_steps": skipped}
-
-    def _seed_of(self, epoch: int) -> int:
-        return 10_000 * self.seed + epoch
 
     def _diverged(self, what: str) -> UserError:
         return UserError(
@@ -308,14 +273,41 @@ class Trainer:
         )
 
 
+def _backward(trainer: Trainer, batch: dict[str, Tensor]) -> Tensor | None:
+    """The loss of `batch` and its gradients, `micro_batch` reviews at a time; None if memory runs out.
+
+    The loss of a part is a mean over its target tokens, so each part is weighted by its share of them. The
+    sums are then loss and gradients of the whole batch, except for rounding and dropout's random draws. The
+    same holds for several processes, over which gradients (and, by the caller, losses) are averaged.
+    """
+    accelerator, model, micro_batch = trainer.accelerator, trainer.prepared, trainer.micro_batch
+    counted = batch["labels"] != -100  # (B, T'): the tokens that the loss is a mean of
+    tokens = accelerator.reduce(counted.sum().float(), "mean")  # in one process's part, on average
+    whole = torch.zeros((), device=counted.device)
+    if (
+        accelerator.num_processes > 1
+    ):  # every process needs as many parts: they wait for each other's gradients
+        micro_batch = len(counted)
+    try:
+        for rows in torch.arange(len(counted), device=counted.device).split(micro_batch):
+            part = {name: batch[name][rows] for name in ("input_ids", "attention_mask", "labels")}
+            with trainer.recipe.forward_context(model, accelerator.device):
+                loss = model(**part, use_cache=False).loss * (counted[rows].sum() / tokens)
+            accelerator.backward(trainer.loss_scale.scaled(loss) if trainer.loss_scale else loss)
+            whole += loss.detach()
+    except RuntimeError as problem:
+        if not should_reduce_batch_size(problem):
+            raise
+        if accelerator.num_processes > 1:  # the others wait for this one's gradients
+            raise UserError(
+                "Memory ran out in one of several processes: start as many as there are devices, or one "
+                "alone, which goes on with parts of a batch."
+            ) from None
+        return None
+    return whole
+
+
 def _pace(seconds: float, epoch: int, epochs: int) -> str:
-    """How long an epoch took, and how long those after it will take at its pace."""
+    """How long an epoch took, and how long the remaining ones will take at that pace."""
     left = epochs - epoch - 1
     return duration(seconds) + (f", about {duration(left * seconds)} to go" if left else "")
-
-
-def _curve(losses: list[float], epoch: int) -> list[tuple[float, float]]:
-    size = math.ceil(len(losses) / CURVE_POINTS)
-    chunks = [losses[i : i + size] for i in range(0, len(losses), size)]
-    ends = [min((i + 1) * size, len(losses)) for i in range(len(chunks))]
-    return [(epoch + end / len(losses), sum(c) / len(c)) for end, c in zip(ends, chunks, strict=True)]

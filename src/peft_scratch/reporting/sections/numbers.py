@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, HUB_REVIEWS, RUNS, TEN
 from peft_scratch.comparison import CONFIDENCE, SIGNIFICANT, holm, outside_published, paired
-from peft_scratch.reporting.facts import error_of, is_assignments, mean, reviews_of
+from peft_scratch.reporting.facts import (
+    Pair,
+    compared_over_seeds,
+    error_of,
+    is_assignments,
+    mean,
+    reviews_of,
+)
 from peft_scratch.reporting.sections.blocks import Block, Page, aside, strong
-from peft_scratch.results import Result, RunResult
+from peft_scratch.results import Environment, Result, RunResult
 
 
 def section(page: Page) -> list[Block]:
@@ -92,13 +101,16 @@ def _about_numbers(page: Page) -> Iterable[str]:
     if not best:
         return
     number, percent = page.language.number, page.language.percent
-    highest = max(best.values())
-    first = [name for name, share in best.items() if share == highest]
-    yield page.say(
-        "ranking", accuracy=percent(highest), run=page.language.join_longer(map(page.language.run, first))
-    )
-    yield from _about_baselines(page, list(best.values()))
-    yield from _about_noise(page, first[0], best)
+    if len(page.inputs.summaries) == len(best) > 1:
+        yield from _about_means(page)
+        yield from _about_baselines(page, [of.mean for of in page.inputs.summaries.values()])
+    else:
+        highest = max(best.values())
+        first = [name for name, share in best.items() if share == highest]
+        run = page.language.join_longer(map(page.language.run, first))
+        yield page.say("ranking", accuracy=percent(highest), run=run)
+        yield from _about_baselines(page, list(best.values()))
+        yield from _about_noise(page, first[0], best)
     accuracies = [run.accuracy for run in page.runs.values()]
     for key, others in (
         ("last", [accuracy.last for accuracy in accuracies]),
@@ -113,6 +125,26 @@ def _about_numbers(page: Page) -> Iterable[str]:
         else:
             higher = page.say("higher" if above > 0 else "lower")
             yield page.say(f"selection_{key}", runs=number(len(best)), points=points, higher=higher)
+
+
+def _about_means(page: Page) -> Iterable[str]:
+    """The highest mean over the seeds, and how many of the others cannot be told from it."""
+    number, means = page.language.number, {name: of.mean for name, of in page.inputs.summaries.items()}
+    first = max(means, key=means.__getitem__)
+    others = [Pair(first, name, "best") for name in means if name != first]
+    found = compared_over_seeds(others, page.inputs.seeds)
+    yield page.say(
+        "ranking_seeds",
+        accuracy=page.language.percent(means[first]),
+        run=page.language.run(first),
+        seeds=number(min(of.seeds for of in page.inputs.summaries.values())),
+    )
+    yield page.say(
+        "noise_seeds",
+        others=number(len(others)),
+        close=number(sum(of.kind != "clear" for of in found.values())),
+        level=number(100 * SIGNIFICANT),
+    )
 
 
 def _about_baselines(page: Page, shares: list[float]) -> Iterable[str]:
@@ -168,8 +200,33 @@ def _seeds(page: Page) -> list[Block]:
         rows.append([page.language.run(name), number(of.seeds), *mean_and_deviation, interval])
     if not rows:
         return []
+    share = page.language.percent(CONFIDENCE, 0)
     return [
         page.subheading("over_seeds"),
         page.table(["run", "seeds", "mean", "deviation", "interval"], rows),
-        page.note(page.say("over_seeds_note", share=page.language.percent(CONFIDENCE, 0))),
+        page.note(" ".join([page.say("over_seeds_note", share=share), *_unlike(page)])),
     ]
+
+
+def _unlike(page: Page) -> Iterable[str]:
+    """In what the seeds were not trained alike."""
+    by_seed: dict[int | None, list[Environment]] = {}
+    for runs in page.inputs.seeds.values():
+        for run in runs:
+            by_seed.setdefault(run.seed, []).append(run.conditions.environment)
+    differ = [word for word, of in _ENVIRONMENT.items() if _values(of, chain(*by_seed.values())) > 1]
+    if differ:
+        yield page.say("seeds_differ", what=page.language.join(map(page.say, differ)))
+        if all(_values(_ENVIRONMENT[word], runs) == 1 for word in differ for runs in by_seed.values()):
+            yield page.say("seeds_differ_in_pairs")
+
+
+def _values(of: Callable[[Environment], Any], environments: Iterable[Environment]) -> int:
+    return len({json.dumps(of(environment)) for environment in environments})
+
+
+_ENVIRONMENT: dict[str, Callable[[Environment], Any]] = {
+    "number_of_threads": lambda of: of.threads,
+    "library_versions": lambda of: of.versions,
+    "device_word": lambda of: [of.device, of.device_name, of.precision],
+}

@@ -89,7 +89,7 @@ def _training(page: Page, run: RunResult) -> str:
 def _seeds(page: Page) -> str:
     seeds = dict.fromkeys(run.config.seed for run in page.runs.values())
     for runs in page.inputs.seeds.values():
-        seeds |= dict.fromkeys(run.config.seed for run in runs)
+        seeds |= dict.fromkeys(run.seed for run in runs)
     return page.language.join(page.language.number(seed) for seed in seeds if seed is not None)
 
 

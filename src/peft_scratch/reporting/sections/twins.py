@@ -79,11 +79,13 @@ def _apart(page: Page) -> list[Block]:
                 page.language.ltr(" / ").join(dict.fromkeys(rates)),
             ]
         )
+    # What several seeds say of a pair stands in for what one says.
+    said = {pair: of.kind for pair, of in found.items() if pair not in page.inputs.seed_differences}
     head = ["pair", "first", "second", "difference", "error", "p", "rates"]
     return [
         page.table(head, rows),
         page.note(page.say("pairs_note", pairs=number(len(found)))),
-        *page.findings(_about_pairs(page, {pair: of.kind for pair, of in found.items()})),
+        *page.findings(_about_pairs(page, said)),
     ]
 
 

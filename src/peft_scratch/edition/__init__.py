@@ -1,0 +1,1 @@
+"""The student edition: the assignment with blanks, made from the solution, and its checks."""

@@ -1,0 +1,150 @@
+"""Write the student edition: the kit without its solution, the student's file, the notebooks with blanks."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+from peft_scratch.assignment import NOTEBOOKS as NAMES
+from peft_scratch.assignment import PROFILES, RUNS
+from peft_scratch.course import Course, read
+from peft_scratch.edition import handout
+from peft_scratch.edition.notebooks import ZIP, notebook
+from peft_scratch.edition.solutions import LEVELS, layers, sources, without_solution
+from peft_scratch.errors import UserError
+from peft_scratch.paths import NOTEBOOKS, OFFLINE_BASE, ROOT
+
+#: What tells that a folder is an edition, so that it may be made again.
+MARK = "EDITION"
+
+# Not in the edition: what holds or shows an answer, and what only the kit's makers need.
+_LEFT_OUT = re.compile(
+    r"exactness/|pretraining/|reporting/|app/|publish\.py|libraries/catalogue\.py"
+    r"|experiments/(ask|merged)\.py|edition/(?!(__init__|layers_file|student_seed|commands)\.py|self_check/)"
+)
+# Lines of cli.py that are about what is left out.
+_COMMANDS = re.compile(
+    r"from peft_scratch\.(exactness|app)\b.*"
+    r"|    (cli_ask|exactness)\.\w+: .*|    edition\.student_edition: .*"
+    r"|    (baselines|claims|tables|report|base|publish): .*"
+)
+_TOP = ("setup_notebook.py", "pyproject.toml", "constraints.txt", "LICENSE", "course.toml")
+
+# By default a name that no file of the kit has otherwise.
+_MARKER = "sharif_llm"
+
+
+def make_edition(folder: Path, level: str = LEVELS[0], solved: bool = False) -> Path:
+    """Write the edition into `folder` and, beside it, as a zip; return the zip.
+
+    Args:
+        folder: it is written new; it must not be there, or be an edition.
+        level: how much is blank: `lines` for the lines that matter, `classes` for whole definitions.
+        solved: with the solution put into `layers.py` and the notebooks, to try whether it can be solved.
+
+    Raises:
+        UserError: the folder holds something else, or the level or course.toml is wrong.
+    """
+    folder = folder.absolute()
+    if level not in LEVELS:
+        raise UserError(f"There is no level {level!r}; choose one of {', '.join(LEVELS)}.")
+    if folder.exists() and not (folder / MARK).is_file() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds something that is no student edition: choose another folder.")
+    course = read(ROOT / "course.toml")
+    for kind, found, known in (("runs", course.runs, RUNS), ("profiles", course.profiles, PROFILES)):
+        if unknown := sorted(set(found) - set(known)):
+            raise UserError(f"course.toml, {kind}: there is no {unknown[0]}; there are {', '.join(known)}.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".edition-") as temporary:
+        new = Path(temporary) / "peft-scratch"
+        _package(new)
+        _notebooks(new, solved, course)
+        (new / "layers.py").write_text(layers(level, solved), encoding="utf-8")
+        for name in (*_TOP, *(path.name for path in ROOT.glob("requirements*.txt"))):
+            if (ROOT / name).is_file():
+                shutil.copyfile(ROOT / name, new / name)
+        shutil.copytree(
+            OFFLINE_BASE,
+            new / "weights" / "base",
+            ignore=shutil.ignore_patterns("*.md", "*.png", "pretraining*"),
+        )
+        (new / "README.md").write_text(_README, encoding="utf-8")
+        (new / MARK).write_text(f"{level}\n", encoding="utf-8")
+        for language, data in handout.build(course).items():
+            (new / f"handout{language}.pdf").write_bytes(data)
+        _rename(new, course)
+        archive = folder.with_name(f"{folder.name}.zip") if folder.name != ZIP[:-4] else folder.with_name(ZIP)
+        _zip(new, archive)
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
+    return archive
+
+
+def _package(new: Path) -> None:
+    """The kit as a package, without the solution's code in it."""
+    package, of_module = ROOT / "src" / "peft_scratch", sources()
+    for path in sorted(package.rglob("*")):
+        name = path.relative_to(package).as_posix()
+        if not path.is_file() or "__pycache__" in name or _LEFT_OUT.match(name):
+            continue
+        target = new / "src" / "peft_scratch" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        module = "peft_scratch." + name.removesuffix(".py").replace("/", ".")
+        if module in of_module:
+            target.write_text(without_solution(of_module[module]), encoding="utf-8")
+        elif name == "cli.py":
+            kept = [
+                line for line in path.read_text(encoding="utf-8").split("\n") if not _COMMANDS.fullmatch(line)
+            ]
+            target.write_text("\n".join(kept), encoding="utf-8")
+        else:
+            shutil.copyfile(path, target)
+
+
+def _notebooks(new: Path, solved: bool, course: Course) -> None:
+    (new / "notebooks").mkdir(parents=True)
+    for number, name in NAMES.items():
+        document = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))
+        made = notebook(document, number, solved=solved, seed_per_student=course.seed_per_student)
+        text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
+        (new / "notebooks" / name).write_text(text, encoding="utf-8")
+
+
+def _rename(new: Path, course: Course) -> None:
+    """Give the course's own name to what the keys of the weight files have in them."""
+    if course.marker == _MARKER:
+        return
+    for path in new.rglob("*"):
+        if path.suffix in (".py", ".ipynb", ".md", ".toml"):
+            text = path.read_text(encoding="utf-8")
+            path.write_text(text.replace(_MARKER, course.marker), encoding="utf-8")
+
+
+def _zip(folder: Path, archive: Path) -> None:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                made.write(path, Path("peft-scratch") / path.relative_to(folder))
+
+
+_README = f"""# Fine-tuning T5 on IMDB four ways: the assignment
+
+`handout.pdf` is the assignment. Five notebooks lead through it; the code that is yours stands in `layers.py`.
+
+1. **Colab**: upload `{ZIP}` beside a notebook of its folder `notebooks` and run the first cell.
+   **Your own machine**: Python 3.11 or later; run `python -m pip install -r requirements.txt -e .`, then
+   `python -m pip install --no-deps -r requirements-no-deps.txt`, and open the notebooks in Jupyter.
+2. Write one blank of `layers.py`, save the file, run the cell under its task. The cell says what is wrong,
+   and where to read. `peft-scratch self-check layers.py` checks everything.
+3. Train. What you train, count and hand in is your code. A change in your code means a new run.
+4. Write the report, and hand in with the last cell of each notebook.
+
+`PROFILE = "offline"` or `"smoke"` in a notebook tries everything without a GPU, on a small base that comes
+with this folder. The self-check compares your code with recorded outputs. It changes nothing and sends
+nothing anywhere.
+"""
