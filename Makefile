@@ -27,7 +27,7 @@ TRAINING = $(PLACE) --recipe "$(RECIPE)"
 SEED_OR_SEEDS = $(if $(SEEDS),--seeds "$(SEED)-$$(( $(SEED) + $(SEEDS) - 1 ))",--seed "$(SEED)")
 STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(NUMBER),--number "$(NUMBER)")
 
-.PHONY: help install run test rehearsal colab browser lint bench gpu notebooks baselines claims tables report submit submission
+.PHONY: help install run test rehearsal colab browser page lint bench gpu notebooks baselines claims tables report submit submission
 .PHONY: student base publish bundle address lock audit clean
 
 help:  ## list the targets
@@ -77,8 +77,8 @@ test: lint $(OLDER)  ## lint and tests, without network or GPU
 rehearsal: $(INSTALLED)  ## the notebooks by hand on the course profile, t5-small's sizes, a few reviews: some minutes
 	$(BIN)/pytest -s tests/end_to_end/rehearsal.py
 
-colab: $(INSTALLED)  ## the five notebooks in copies of Colab's image, each in an environment of its own: some minutes
-	OMP_NUM_THREADS=1 $(BIN)/python tests/end_to_end/colab.py
+colab: $(INSTALLED)  ## the five notebooks in copies of Colab's image; NOTEBOOKS="1 4", or student for the edition: some minutes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/end_to_end/colab.py $(NOTEBOOKS)
 
 # Playwright goes into a folder of its own: the kit needs none. It drives a Chromium that is there; none is fetched.
 PLAYWRIGHT := 1.65.2
@@ -86,6 +86,13 @@ browser: $(INSTALLED)  ## the notebooks in JupyterLab in a real Chromium, some m
 	test -d build/browser/playwright-$(PLAYWRIGHT).dist-info || \
 		$(BIN)/python -m pip install --quiet --upgrade --target build/browser playwright==$(PLAYWRIGHT)
 	PYTHONPATH=build/browser $(BIN)/python tests/end_to_end/browser.py build/pictures "$(BROWSER)"
+
+# Gradio as well, with what it needs: an older Pillow than the kit's is among it.
+page: $(INSTALLED)  ## the page of `peft-scratch app` in a real Chromium, two minutes; BROWSER=/path/to/chromium
+	mkdir -p build && grep -v '^pillow=' constraints.txt > build/page-constraints.txt
+	test -d build/page/gradio || $(BIN)/python -m pip install --quiet --upgrade --target build/page \
+		-c build/page-constraints.txt "gradio>=6.20" playwright==$(PLAYWRIGHT)
+	PYTHONPATH=build/page $(BIN)/python tests/end_to_end/app.py build/pictures "$(BROWSER)"
 
 lint: $(INSTALLED)  ## ruff, on the code and the notebooks
 	$(BIN)/ruff check

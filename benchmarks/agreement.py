@@ -1,4 +1,4 @@
-"""Whether the fast recipe gets to the same results: accuracies over seeds, and verdicts one by one."""
+"""Whether the fast recipe gets to the same results: accuracies over seeds, and predictions one by one."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _differences(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_reviews: int = 2000) -> None:
-    """Predictions by scores against verdicts by real generation, of each of the ten runs, review by review.
+    """Predictions by scores against those by real generation, of each of the ten runs, review by review.
 
     Args:
         output: where the runs' weights are; a run that has none there is trained for some steps.

@@ -51,7 +51,7 @@ def recipes(
     rounds: Rounds = 3,
     run: Annotated[list[str] | None, typer.Option(help="One of the ten; may be repeated.")] = None,
 ) -> None:
-    """The course's recipe against the fast one, all ten runs: about 10 minutes."""
+    """The reference recipe against the fast one, all ten runs: about 10 minutes."""
     import speed
 
     speed.recipes(results, speed.Sizes(model, tokens, batch, rounds), run or tuple(speed.RUNS))

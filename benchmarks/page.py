@@ -88,12 +88,12 @@ def _recipes(part: dict[str, Any]) -> str:
     if "faster" in part:
         rows.append({"run": "**all together**", "whole run": _times(part["faster"])})
     return (
-        "**The fast recipe against the course's**: how many times faster, for a run of 25,000 training and "
-        f"25,000 test reviews an epoch, on {size['model']}'s sizes with random weights, in batches of "
+        "**The fast recipe against the reference recipe**: how many times faster, for 25,000 training "
+        f"and 25,000 test reviews per epoch, on {size['model']}'s sizes with random weights, in batches of "
         f"{size['batch']} with at most {size['tokens']} tokens. Median of "
         f"{counted(size['rounds'], 'round')}, with quartiles. At least {100 * _answered(part):.0f} % of the "
         "answers were label words, after which generation stops. Both are timed in one process, where the "
-        f"course's recipe keeps freed memory too; on its own it would not.\n\n{_table(rows)}"
+        f"reference recipe keeps freed memory too; on its own it would not.\n\n{_table(rows)}"
     )
 
 
@@ -168,7 +168,7 @@ def _agree(part: dict[str, Any]) -> str:
             row[f"{which} epoch"] = f"{100 * one['mean']:+.1f}{spread}"
         rows.append({**row, "seeds": str(found["last"]["seeds"])})
     return (
-        "**Accuracy by the fast recipe less the course's**, in points, on the "
+        "**Accuracy by the fast recipe minus the reference recipe**, in points, on the "
         f"{part['settings']['profile']} profile: mean and standard deviation over seeds.\n\n{_table(rows)}"
     )
 
@@ -179,7 +179,7 @@ def _verdicts(part: dict[str, Any]) -> str:
             "run": row["id"],
             "reviews": f"{row['reviews']:,}",
             "as generated": f"{row['identical']:,}",
-            "as the course's recipe": f"{row['identical_to_course']:,}",
+            "as the reference recipe": f"{row['identical_to_course']:,}",
             "malformed": f"{row['malformed']:,}",
             "weights": row["weights"],
         }
@@ -187,7 +187,7 @@ def _verdicts(part: dict[str, Any]) -> str:
     ]
     return (
         "**Predictions by scores against real generation**: how many are identical, with nothing else "
-        f"changed, and with the course's precision and batches too.\n\n{_table(rows)}"
+        f"changed, and also with the reference recipe's precision and batches.\n\n{_table(rows)}"
     )
 
 
@@ -296,7 +296,7 @@ def _draw_recipes(ax: Axes, part: dict[str, Any]) -> None:
     found = [row["faster"]["run"] for row in part["rows"]]
     if "faster" in part:
         names, found = [*names, "all together"], [*found, part["faster"]]
-    _bars(ax, names, {"": found}, "The fast recipe against the course's", "times faster, a whole run")
+    _bars(ax, names, {"": found}, "The fast recipe against the reference", "times faster, a whole run")
 
 
 def _draw_steps(ax: Axes, part: dict[str, Any]) -> None:

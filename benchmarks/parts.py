@@ -33,7 +33,7 @@ class Part:
     """
 
     def __init__(self, path: Path, name: str, settings: dict[str, Any], resume: bool = False) -> None:
-        """Start the part anew; or, with `resume`, keep its rows if they were made with the same settings."""
+        """Start the part again; or, with `resume`, keep its rows if they were made with the same settings."""
         self._path, self._name = path, name
         self._settings = json.loads(json.dumps(settings))
         before = read(path).get(name, {})

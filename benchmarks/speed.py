@@ -45,7 +45,7 @@ from peft_scratch.training.evaluation import MALFORMED, predict
 from peft_scratch.training.recipe import RECIPES, Recipe
 
 COURSE = PROFILES["course"]
-# What an epoch of the course trains on, and what it is judged on.
+# What an epoch of the assignment trains on, and what it is tested on.
 COURSE_TRAIN, COURSE_TEST = 25_000, 25_000
 
 #: From scratch, and the same through the library of the assignment.
@@ -89,7 +89,7 @@ def recipes(
     steps: int = 2,
     judged: int = 2,
 ) -> None:
-    """The course's recipe against the fast one, for each of `runs`: training and evaluation.
+    """The reference recipe against the fast one, for each of `runs`: training and evaluation.
 
     The time of an epoch is that of some of its batches times how many it has. Reviews are as long as they
     are: batches come from a pool of `pool` reviews, as the recipe makes them, and those are taken that stand
@@ -256,7 +256,7 @@ def _step_seconds(subjects: dict[str, Subject], collator: Any, rounds: int) -> d
 def limit(path: Path, sizes: Sizes) -> None:
     """A step against its matrix products alone.
 
-    They are those of the plain step, that of the course's recipe, on the same reviews; for the fast recipe
+    They are those of the plain step, that of the reference recipe, on the same reviews; for the fast recipe
     they are done in its precision. Operands of one shape are one tensor, so the products find more in the
     caches than a step does: the limit is, if anything, too low.
     """

@@ -42,7 +42,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 @functools.cache
 def reviews(part: str, size: int, max_tokens: int) -> Collator:
-    """`size` reviews of the offline split's `part`, evenly spread, cut to `max_tokens` tokens."""
+    """`size` reviews of the offline split's `part`, evenly spaced, cut to `max_tokens` tokens."""
     table = imdb_split()
     table = table[table.part == part]
     table = table.iloc[evenly_spaced(len(table), size)]
@@ -107,7 +107,7 @@ def taught(config: T5Config) -> T5ForConditionalGeneration:
 
 
 def typical(batches: Sequence[list[int]], lengths: Sequence[int], count: int) -> list[list[int]]:
-    """`count` of the batches, evenly spread over the range of what their padded inputs hold."""
+    """`count` of the batches, evenly spaced over the range of what their padded inputs hold."""
     ordered = sorted(batches, key=lambda batch: len(batch) * max(lengths[i] for i in batch))
     return [ordered[int((i + 0.5) * len(ordered) / count)] for i in range(count)]
 

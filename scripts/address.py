@@ -19,7 +19,7 @@ _ADDRESS = re.compile(r"(?:https://github\.com/|git@github\.com:|^)([\w.-]+/[\w.
 _SET = re.compile(r'^(Repository = "https://github\.com/)([\w.-]+/[\w.-]+)(")$', re.MULTILINE)
 
 NOTEBOOKS = {
-    "01_full_fine_tuning": ("1 Full fine-tuning", "1 number, and what to compare the ten with"),
+    "01_full_fine_tuning": ("1 Full fine-tuning", "1, and the baselines"),
     "02_soft_prompt": ("2 Soft prompt", "3: from scratch, OpenDelta twice"),
     "03_adapter": ("3 Adapter", "1: from scratch"),
     "04_adapter_library": ("4 Adapter, library", "2: AdapterHub twice"),

@@ -212,7 +212,7 @@ def test_table_and_figure_are_made_from_the_json_alone(results, tmp_path):
     assert results.with_name("speed.png").read_bytes().startswith(b"\x89PNG")
     shown = readme.read_text()
     assert shown.startswith("before\n") and shown.endswith("\nafter\n") and "old" not in shown
-    assert "The fast recipe against the course's" in shown
+    assert "The fast recipe against the reference recipe" in shown
 
 
 def test_a_page_of_one_part_is_a_page(results, tmp_path):

@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 
+from peft_scratch.assignment import PARTS
 from peft_scratch.edition.blanks import BLANKS, GROUPS
 from peft_scratch.edition.make_edition import make_edition
 from peft_scratch.edition.self_check.run import CHECKS
@@ -162,7 +163,7 @@ def test_there_is_no_result_no_weight_file_and_no_report(edition):
     assert not [
         name for name in package if re.search("exactness|reporting|pretraining|catalogue|record.py", name)
     ]
-    with zipfile.ZipFile(edition.with_name("edition.zip")) as archive:
+    with zipfile.ZipFile(edition.with_name("peft-scratch-student.zip")) as archive:
         assert {name.removeprefix("peft-scratch/") for name in archive.namelist()} == names
 
 
@@ -205,8 +206,11 @@ def test_every_blank_has_a_check_a_task_and_points(edition):
                 tasks += re.findall(r'^check\("(\w+)"\)$', source)
             else:
                 assert "The code shows" not in source and "This is the bottleneck, and" not in source
+                assert "Returns:" not in source and "Raises:" not in source
         assert sum("This cell is still blank." in "".join(cell["source"]) for cell in cells) == 1
     assert sorted(tasks) == sorted(blank.name for blank in BLANKS)
+    for number in {blank.notebook for blank in BLANKS}:  # the other points are for runs and answers
+        assert sum(blank.points for blank in BLANKS if blank.notebook == number) < PARTS[number].points
 
 
 def test_every_marked_solution_is_described():

@@ -7,6 +7,9 @@ peft-scratch.zip in it, and a stand-in for `google.colab`. Every cell is run as 
 parts. These are then uploaded to the machine of notebook 5, whose last cell, run again, offers three files.
 `peft-scratch submit --parts` packs the same from five parts. What is proved besides: the set-up only adds
 packages, and takes less than two minutes; all ten numbers come out.
+
+`make colab NOTEBOOKS=student` runs the student edition instead, with the solution put in and without handing
+in, because the report there is the student's own.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from pathlib import Path
 from by_hand import OpenNotebook, results_output
 
 from peft_scratch.assignment import NOTEBOOKS, RUNS
+from peft_scratch.edition.make_edition import make_edition
 from peft_scratch.notebook.parts import write_part
 from peft_scratch.paths import BUILD, ROOT
 
@@ -120,12 +124,15 @@ class Machine:
     Attributes:
         place: where its files lie: outside the checkout, or the set-up would find the checkout and no bundle.
         packages: where files of the image can have further names.
+        bundle, notebooks: what is uploaded, and the folder that the notebook comes from.
     """
 
     number: int
     place: Path
     packages: Path
     image: Path
+    bundle: Path
+    notebooks: Path
 
     def __post_init__(self) -> None:
         self.content = self.place / f"machine {self.number}" / "content"
@@ -136,8 +143,8 @@ class Machine:
         """Run every cell; what there is to say about it. The last notebook stays open."""
         for folder in (self.content, self.downloads):
             folder.mkdir(parents=True)
-        shutil.copy(self.place / BUNDLE, self.content)
-        path = Path(shutil.copy(ROOT / "notebooks" / NOTEBOOKS[self.number], self.content))
+        shutil.copy(self.bundle, self.content)
+        path = Path(shutil.copy(self.notebooks / NOTEBOOKS[self.number], self.content))
         document = self.content.with_name("document.ipynb")
         python = make_machine(self.packages / str(self.number), self.image)
         env = {
@@ -229,8 +236,20 @@ def hand_in(machines: dict[int, Machine], place: Path) -> list[str]:
     return list(handed_in)
 
 
+def whole_kit(place: Path) -> tuple[Path, Path]:
+    """The kit as a zip, and its notebooks."""
+    archive = ["git", "archive", "--format=zip", "--prefix=peft-scratch/", f"--output={place / BUNDLE}"]
+    _run([*archive, "HEAD"], cwd=ROOT)
+    return place / BUNDLE, ROOT / "notebooks"
+
+
+def student_edition(place: Path) -> tuple[Path, Path]:
+    """The student edition with the solution put in, as a zip, and its notebooks."""
+    return make_edition(place / "edition", solved=True), place / "edition" / "notebooks"
+
+
 def main(*numbers: str) -> None:
-    """Run the notebooks with these numbers; without any, all five, and hand in."""
+    """Run the notebooks with these numbers; without any, all five, and hand in. `student`: of the edition."""
     started = time.monotonic()
     image = make_image()
     print(f"image ready after {time.monotonic() - started:.0f} s", flush=True)
@@ -239,13 +258,14 @@ def main(*numbers: str) -> None:
         tempfile.TemporaryDirectory(prefix="machines-", dir=IMAGES) as packages,
     ):
         place = Path(name)
-        archive = ["git", "archive", "--format=zip", "--prefix=peft-scratch/", f"--output={place / BUNDLE}"]
-        _run([*archive, "HEAD"], cwd=ROOT)
-        chosen = sorted(map(int, numbers or NOTEBOOKS), reverse=True)
-        machines = {number: Machine(number, place, Path(packages), image) for number in chosen}
+        edition = "student" in numbers
+        bundle, notebooks = student_edition(place) if edition else whole_kit(place)
+        chosen = sorted((int(n) for n in numbers if n != "student"), reverse=True) or sorted(NOTEBOOKS)[::-1]
+        packages_in = Path(packages)
+        machines = {n: Machine(n, place, packages_in, image, bundle, notebooks) for n in chosen}
         try:
             run_all(list(machines.values()))
-            if set(machines) == set(NOTEBOOKS):
+            if set(machines) == set(NOTEBOOKS) and not edition:
                 print(f"handed in: {', '.join(hand_in(machines, place))}")
         finally:
             for machine in machines.values():

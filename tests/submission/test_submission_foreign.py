@@ -232,3 +232,18 @@ def test_a_library_part_that_failed_has_no_number(tmp_path):
     missing = [one.text for one in said if one.code == "number-missing" and one.item == 2]
     assert len(missing) == 2
     assert all("the library part ended with ImportError" in text for text in missing)
+
+
+def test_what_lies_beside_the_five_does_not_take_their_place(tmp_path):
+    """A folder with the exercise sheet and another homework in it, as a student's folder may be."""
+    other = foreign(*[("print(1)", "1")] * 30)
+    (tmp_path / "sheet").mkdir()
+    (tmp_path / "sheet" / "HW1.pdf").write_bytes(pdf(["Write a report about ten numbers"]))
+    (tmp_path / "Report_400123456_Ada.pdf").write_bytes(pdf(report_lines()))
+    (tmp_path / "HW2_Part1.ipynb").write_text(nbformat.writes(other))
+    for name, made in foreign_notebooks().items():
+        (tmp_path / name).write_text(nbformat.writes(made))
+    checked = check.check([tmp_path])
+    assert checked.numbers["full"] == 90.0
+    assert (0, "notebook-other") in codes(checked, LOOK)
+    assert not [one for one in checked.findings if one.code in ("notebook-more", "report-nothing")]

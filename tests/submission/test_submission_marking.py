@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from peft_scratch.assignment import PARTS, REPORT
-from peft_scratch.submission import marking
+from peft_scratch.submission import check, marking
 from peft_scratch.submission.findings import Checked, error, look, ok
 from peft_scratch.submission.page import page
 from peft_scratch.submission.students import ClassList
-from submission.parts import NUMBERS
+from submission.parts import NUMBERS, pdf, report_lines, zipped
 
 
 def checked(number: str = "400123456", *findings, at: float = 0.0, **more) -> Checked:
@@ -110,3 +110,13 @@ def test_the_page_shows_all_and_runs_nothing():
     assert "89.9 to 90.1" in said and marking.MISSING in said
     assert all(item.title in said for item in PARTS.values())
     assert "http" not in said, "nothing is fetched"
+
+
+def test_the_page_shows_names_as_written_and_points_as_people_write_them(tmp_path):
+    for name in ("400123456_Ada_Lovelace_notebooks.zip", "400123456_Ada_Lovelace.pdf"):
+        (tmp_path / name).write_bytes(pdf(report_lines()) if name.endswith("pdf") else zipped({}))
+    rows = marking.students([check.check(tmp_path)], None, None)
+    shown = page(rows)
+    assert rows[0].title == "400123456 Ada Lovelace"
+    assert "<b>400123456 Ada Lovelace</b>" in shown
+    assert ".0 of 105" not in shown and "Report 15/15" in shown

@@ -50,7 +50,7 @@ BLANKS: tuple[Blank, ...] = (
         f"{_M}.injection",
         "rest",
         2,
-        0,
+        1,
         """Dotted names of the modules inside the model's blocks whose last name part is one of `targets`.
 
 For `("q", "v")`, `encoder.block.0.layer.0.SelfAttention.q` is one. Print `model.named_modules()` first.
@@ -156,7 +156,9 @@ and `encoder_hidden_states` `(B, N + T, D)`. Return None if there is nothing to 
         "soft_prompt",
         2,
         2,
-        """Register the two hooks above where they belong. An encoder alone has no `model.decoder`.""",
+        """Register the two hooks above where they belong. An encoder alone has no `model.decoder`.
+
+The second hook needs `rows`, which torch does not hand to a hook; `functools.partial` can.""",
     ),
     Blank(
         "tokens_left",

@@ -146,7 +146,9 @@ def _tasks(number: int) -> list[Cell]:
 def _task(blank: Blank) -> str:
     first, _, rest = blank.text.partition("\n\n")
     worth = f" ({_counted(blank.points, 'point')})" if blank.points else ""
-    rest = rest.partition("\n\nArgs:")[0].partition("Args:")[0].replace("\n", " ").strip()
+    # Arguments and what is returned stand in the docstring.
+    rest = re.split(r"^(?:Args|Returns|Raises):", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    rest = rest.replace("\n", " ").strip()
     return f"**`{blank.name}`**{worth}. {first.replace(chr(10), ' ')}" + (f"\n\n{rest}" if rest else "")
 
 

@@ -74,14 +74,16 @@ def _nothing_declared(model: nn.Module, to_do: str) -> str:
     )
 
 
-def serialised(content: object) -> memoryview:
+def serialised(content: object) -> bytes:
     """The bytes that `torch.save` writes for `content`.
 
     Made in memory, they do not depend on the file's name, and a full disk is an `OSError`.
     """
     data = io.BytesIO()
     torch.save(content, data)
-    return data.getbuffer()
+    # Not `getbuffer()`: a view in a cycle, as a failed write leaves one, crashes Python 3.12.0 and 3.12.1
+    # (python/cpython#111049), and is an error that later ones report. This copies nothing either.
+    return data.getvalue()
 
 
 def read_delta(path: str | Path) -> dict[str, Tensor]:

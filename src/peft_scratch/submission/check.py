@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +13,15 @@ from peft_scratch.submission import copies, notebooks, own_results, report, weig
 from peft_scratch.submission.archive import File, Gathered, gather
 from peft_scratch.submission.book import Notebook
 from peft_scratch.submission.findings import Checked, Finding, error, look, ok, run_of
-from peft_scratch.submission.names import REHEARSAL, file_names, folded, number_in, read_name, western_digits
+from peft_scratch.submission.names import (
+    REHEARSAL,
+    file_names,
+    folded,
+    number_in,
+    read_name,
+    western_digits,
+    written_name,
+)
 from peft_scratch.wording import counted
 
 _T = TypeVar("_T")
@@ -86,7 +95,8 @@ def _names(gathered: Gathered, checked: Checked) -> list[Finding]:
     found = [_misnamed(where) for where, name in names.items() if name is None]
     known = {where: name for where, name in names.items() if name is not None}
     if known:
-        checked.student = next(iter(known.values()))
+        first = next(iter(known))
+        checked.student, checked.written_name = known[first], written_name(first.rpartition("/")[2])
     elif not checked.student[0]:
         checked.student = (number_in(Path(gathered.name).name), checked.student[1])
     numbers = {name.number for name in known.values()}
@@ -96,7 +106,7 @@ def _names(gathered: Gathered, checked: Checked) -> list[Finding]:
     elif len({name.name for name in known.values()}) > 1:
         found.append(_spellings(known))
     elif known and not found:
-        text = f"{counted(len(known), 'file')} named after {checked.student[0]}, {checked.student[1]}"
+        text = f"{counted(len(known), 'file')} named after {checked.student[0]}, {checked.written_name}"
         found.append(ok(FILES, "names", text))
     loose = sorted({file.kind for file in gathered.of(".ipynb", ".pt") if ".zip/" not in file.where.lower()})
     if not gathered.archives:
@@ -142,8 +152,13 @@ def _squeezed(name: str) -> str:
 
 
 def _reports(gathered: Gathered) -> list[File]:
-    """The PDFs, the one that is named as the report has to be first."""
-    return sorted(gathered.of(".pdf"), key=lambda file: read_name(file.name) is None)
+    """The PDFs, first the one that is named as the report has to be, or after a student, or a report."""
+
+    def rank(file: File) -> tuple[bool, bool, bool]:
+        called = re.search("report|گزارش", file.name, re.IGNORECASE)
+        return read_name(file.name) is None, not number_in(file.name), not called
+
+    return sorted(gathered.of(".pdf"), key=rank)
 
 
 def _profile(

@@ -65,7 +65,8 @@ class Checked:
         findings: in the order they were made.
         numbers: the accuracies in %, by run; a run whose number was not found is not in it.
         curves: the test accuracy in % after each epoch, by run, where the notebook shows it.
-        student: number and name, as the files' names give them.
+        student: number and name, as the files' names give them, folded for comparison.
+        written_name: the name as it is written.
         handed_in: when the newest of its files was last changed, in seconds since 1970; 0 if unknown.
         traces: what copies are found by, for `copies.find`; None if it was not asked for.
         unread: whether the check ended before anything was known.
@@ -77,6 +78,7 @@ class Checked:
     numbers: dict[str, float] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
     student: tuple[str, str] = ("", "")
+    written_name: str = ""
     handed_in: float = 0.0
     traces: object = None
     unread: bool = False

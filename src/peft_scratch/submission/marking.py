@@ -117,7 +117,7 @@ def students(
     """One row per student: of double submissions the newest; those of the class list who are missing last."""
     rows: dict[str, Student] = {}
     for n, checked in enumerate(many):
-        number, name = checked.student
+        number, name = checked.student[0], checked.written_name or checked.student[1]
         key = number or f"?{n}"
         row = Student(checked, number, name)
         if deadline is not None and checked.handed_in > deadline.timestamp():
@@ -244,7 +244,9 @@ class Table:
 
     def add(self, checked: Checked) -> None:
         """Write the row of one submission."""
-        self._writer.writerow(row_of(Student(checked, *checked.student)))
+        self._writer.writerow(
+            row_of(Student(checked, checked.student[0], checked.written_name or checked.student[1]))
+        )
         self._file.flush()
 
     def finish(self, rows: list[Student]) -> None:

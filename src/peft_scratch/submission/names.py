@@ -71,6 +71,21 @@ def read_name(file_name: str) -> Name | None:
     return Name(number, " ".join(parts)) if any(any(c.isalpha() for c in part) for part in parts) else None
 
 
+def written_name(file_name: str) -> str:
+    """The name in `{STD_Number}_{Name}…` as it is written, for people to read; empty if there is none.
+
+    >>> written_name("400123456_Ada_Lovelace_notebooks.zip")
+    'Ada Lovelace'
+    """
+    if read_name(file_name) is None:
+        return ""
+    stem = unicodedata.normalize("NFKC", file_name.removeprefix(REHEARSAL)).rpartition(".")[0][:400]
+    parts = [part for part in re.split(_PARTS, stem) if part][1:]
+    while parts and re.fullmatch(_KIND, parts[-1].casefold()):
+        parts.pop()
+    return " ".join(parts)
+
+
 def number_in(name: str) -> str:
     """The student number somewhere in a name of a file or folder; empty if there is none."""
     plain = western_digits(unicodedata.normalize("NFKC", name[:1000]))

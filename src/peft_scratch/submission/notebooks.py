@@ -29,6 +29,10 @@ _RUN_AND_SAVE = "run the cells that train and print it, and save the notebook wi
 _ADAPTER_HUB = re.compile(
     r"SeqBn|PfeifferConfig|HoulsbyConfig|AdapterTrainer|AdapterConfig|\badapters\.init|train_adapter|add_adapter"
 )
+#: What every notebook of the assignment speaks of, whatever it is called.
+_OF_THE_ASSIGNMENT = re.compile(
+    rf"t5|imdb|sharif_llm|peft|{'|'.join(about.pattern for about in ABOUT.values())}", re.IGNORECASE
+)
 _OF_LIBRARY = re.compile(r"external librar|open\s?delta|adapter\s?hub|\bpeft\b|\badapters\b", re.IGNORECASE)
 _OWN_ADAPTER = re.compile(r"class \w*(?:adapter|bottleneck)\w*\s*\(\s*(?:\w+\.)*Module", re.IGNORECASE)
 _NAMED = (
@@ -84,6 +88,10 @@ def _read(files: list[File]) -> tuple[list[Notebook], list[Finding]]:
             continue
         parts = [cells] if own_notebooks.number_of(cells, _code(cells)) is not None else split(cells)
         named = named_number(file.name) if len(parts) == 1 else None
+        if named is None and not _OF_THE_ASSIGNMENT.search(" ".join(cell.source for cell in cells)):
+            text = f"{file.where} is about something else than the five notebooks and was not read"
+            findings.append(look(FILES, "notebook-other", text, "leave it out"))
+            continue
         read += [Notebook(_number(named, part), file, part, is_part=len(parts) > 1) for part in parts]
     return read, findings
 
@@ -94,7 +102,7 @@ def _choose(notebooks: dict[int, Notebook], notebook: Notebook) -> list[Finding]
     if other is None:
         notebooks[notebook.number] = notebook
         return []
-    first, second = sorted((other, notebook), key=lambda n: -sum(bool(c.outputs) for c in n.code))
+    first, second = sorted((other, notebook), key=_rank, reverse=True)
     notebooks[notebook.number] = first
     text = f"{other.file.where} and {notebook.file.where} are both notebook {notebook.number}"
     if other.file.data == notebook.file.data and named_number(other.file.name) == named_number(
@@ -106,6 +114,12 @@ def _choose(notebooks: dict[int, Notebook], notebook: Notebook) -> list[Finding]
         return [error(notebook.number, "notebook-twice", text, "hand in one of each")]
     text += f"; {first.file.where} has more outputs and was read"
     return [look(notebook.number, "notebook-more", text, "hand in one of each")]
+
+
+def _rank(notebook: Notebook) -> tuple[bool, bool, int]:
+    """Of two of the same number: the one with outputs and the right name, else that with more outputs."""
+    outputs = sum(bool(cell.outputs) for cell in notebook.code)
+    return bool(outputs) and named_number(notebook.file.name) == notebook.number, bool(outputs), outputs
 
 
 # Which of the five

@@ -45,13 +45,19 @@ def _student(row: Student) -> dict[str, Any]:
             for one in shown(checked.of(key))
         ]
         parts.append(
-            {"title": item.title, "all": item.points, "points": proposed(checked, key), "findings": found}
+            {
+                "title": item.title,
+                "short": item.title.partition(",")[0],
+                "all": item.points,
+                "points": _points(proposed(checked, key)),
+                "findings": found,
+            }
         )
     return {
         "title": row.title,
         "submission": printable(checked.name),
         "verdict": checked.verdict,
-        "points": total(checked),
+        "points": _points(total(checked)),
         "errors": len(checked.marked(ERROR)),
         "looks": len(checked.marked(LOOK)),
         "remarks": [printable(one) for one in row.remarks],
@@ -61,6 +67,11 @@ def _student(row: Student) -> dict[str, Any]:
             _number(run.id, checked.numbers.get(run.id), checked.curves.get(run.id)) for run in RUNS.values()
         ],
     }
+
+
+def _points(points: float | None) -> str | None:
+    """Halves as people write them: 25, 16.5."""
+    return None if points is None else f"{points:g}"
 
 
 def _number(run: str, percent: float | None, curve: list[float] | None) -> dict[str, Any]:

@@ -98,7 +98,9 @@ def _content(
 
 def _is_another_document(places: Places, others: list[Finding]) -> bool:
     """Whether nothing of a report was found in whatever reading, not even the rows of its table."""
-    accuracies = places.placed or any(50 <= reading < 100 for reading in places.any_reading)
+    accuracies = places.placed or any(
+        50 <= reading < 100 and reading != int(reading) for reading in places.any_reading
+    )
     return not accuracies and len(places.empty_rows) < 4 and not any(one.mark == OK for one in others)
 
 
