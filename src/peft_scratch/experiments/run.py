@@ -22,6 +22,7 @@ from peft_scratch.errors import UserError
 from peft_scratch.experiments.base_model import base_bytes
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.measurements import knowledge, training_memory
+from peft_scratch.experiments.run_remarks import remark_on_epoch, remark_on_prompt
 from peft_scratch.experiments.settings import (
     change,
     configuration,
@@ -162,8 +163,14 @@ class PreparedRun:
             predictions = session.predict(model, test, self.profile.batch_size)
             return scores(predictions, reviews.test["validation"])
 
+        def remark(epoch: dict[str, Any]) -> str | None:
+            usual = self.run.learning_rate_in(self.profile)
+            return remark_on_epoch(epoch, test.labels, self.learning_rate, usual)
+
         with session.alone_in(folder):
-            history = self.trainer.fit(training, evaluate, self.profile.epochs, folder)
+            history = self.trainer.fit(training, evaluate, self.profile.epochs, folder, remark)
+            if self.run.kind == "soft_prompt" and (said := remark_on_prompt(self, history)):
+                session.accelerator.print(said)
             self.trainer.put_back_best()
             measured: dict[str, Any] = {}
             if not session.extra_seed:  # of further seeds only the predictions are wanted
