@@ -27,7 +27,7 @@ TRAINING = $(PLACE) --recipe "$(RECIPE)"
 SEED_OR_SEEDS = $(if $(SEEDS),--seeds "$(SEED)-$$(( $(SEED) + $(SEEDS) - 1 ))",--seed "$(SEED)")
 STUDENT = $(if $(NAME),--name "$(NAME)") $(if $(NUMBER),--number "$(NUMBER)")
 
-.PHONY: help install run test rehearsal colab browser lint bench gpu notebooks baselines claims tables report submit submission
+.PHONY: help install run test rehearsal colab browser page lint bench gpu notebooks baselines claims tables report submit submission
 .PHONY: student base publish bundle address lock audit clean
 
 help:  ## list the targets
@@ -86,6 +86,14 @@ browser: $(INSTALLED)  ## the notebooks in JupyterLab in a real Chromium, some m
 	test -d build/browser/playwright-$(PLAYWRIGHT).dist-info || \
 		$(BIN)/python -m pip install --quiet --upgrade --target build/browser playwright==$(PLAYWRIGHT)
 	PYTHONPATH=build/browser $(BIN)/python tests/end_to_end/browser.py build/pictures "$(BROWSER)"
+
+# Gradio as well, with what it needs: an older Pillow than the kit's is among it.
+page: $(INSTALLED)  ## the page of `peft-scratch app` in a real Chromium, two minutes; BROWSER=/path/to/chromium
+	mkdir -p build && grep -v '^pillow=' constraints.txt > build/page-constraints.txt
+	test -d build/page/gradio || $(BIN)/python -m pip install --quiet --upgrade --target build/page \
+		-c build/page-constraints.txt "gradio>=6.20" playwright==$(PLAYWRIGHT)
+	PYTHONPATH=build/page $(BIN)/python tests/end_to_end/app.py build/pictures "$(BROWSER)"
+	PYTHONPATH=build/page $(BIN)/python tests/end_to_end/app_in_colab.py build/pictures "$(BROWSER)"
 
 lint: $(INSTALLED)  ## ruff, on the code and the notebooks
 	$(BIN)/ruff check

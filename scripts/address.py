@@ -82,7 +82,7 @@ def readme(text: str, owner_and_name: str) -> str:
             "```",
             get,
             f"cd {name}",
-            "make run     # install into .venv, execute the five notebooks, make tables and report",
+            "make run     # install into .venv, execute the five notebooks, make the report",
             "make test    # lint and tests, without network or GPU",
             "```",
         )

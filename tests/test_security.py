@@ -46,9 +46,16 @@ def _faults(code):
                 or options.get("allow_pickle", "False") != "False"
                 or options.get("trust_remote_code", "False") != "False"
                 or (name.startswith("subprocess.") and node.args and _is_text(node.args[0]))
+                or (_loads_a_model(name) and options.get("use_safetensors") != "True")
             ):
                 faults.append(ast.unparse(node))
     return faults
+
+
+def _loads_a_model(name):
+    """`T5ForConditionalGeneration.from_pretrained` and the like, not a tokenizer's or a configuration's."""
+    owner, _, call = name.rpartition(".")
+    return call == "from_pretrained" and ("For" in owner or "Model" in owner)
 
 
 def _is_text(node):
@@ -76,7 +83,10 @@ def test_nothing_runs_what_a_file_or_a_name_holds(path):
         "subprocess.run(command, shell=True)",
         "shutil.unpack_archive(path)",
         "np.load(path, allow_pickle=True)",
-        "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "AutoTokenizer.from_pretrained(name, trust_remote_code=True)",
+        "AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=True)",
+        "T5ForConditionalGeneration.from_pretrained(name)",
+        "AutoModel.from_pretrained(name, use_safetensors=None)",
     ],
 )
 def test_each_of_them_would_be_found(code):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from transformers.models.t5 import modeling_t5
 
 from peft_scratch.exactness import versions
 from peft_scratch.exactness.page import page
@@ -47,6 +49,16 @@ def test_every_method_computes_the_same_on_both_versions(rows):
     assert max(row.logits for row in plain) == max(row.loss for row in plain) == 0
     assert {row.gradients for row in plain if "Full" not in row.method} == {0}
     assert any(row.logits > 0 for row in rows if row.attention == "sdpa"), "sdpa was not used"
+
+
+@newer
+def test_the_lines_that_changed_are_there():
+    versions.older_environment()
+    older = (versions.FOLDER / "transformers" / "models" / "t5" / "modeling_t5.py").read_text()
+    assert "position_bias = position_bias + causal_mask" in older
+    assert "attn_weights = attn_weights + position_bias" in inspect.getsource(
+        modeling_t5.eager_attention_forward
+    )
 
 
 @newer

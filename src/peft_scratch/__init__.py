@@ -29,10 +29,12 @@ __all__ = [
     "FullFineTuning",
     "LoRA",
     "SoftPrompt",
+    "UserError",
     "apply",
     "base_of",
     "load_delta",
     "merge",
+    "read_delta",
     "save_delta",
     "unmerge",
 ]

@@ -219,8 +219,11 @@ def paired_over_seeds(
     else:
         p = 1.0
     reach = sum(stats.t.ppf(share, count - 1) for share in (1 - SIGNIFICANT / comparisons / 2, POWER))
-    findable = float(reach * gaps.std(ddof=1) / math.sqrt(count))
-    return SeedDifference(count, float(gaps.mean()), low, high, p, findable)
+    by_seeds = float(reach * gaps.std(ddof=1) / math.sqrt(count))
+    # A clear difference has an interval without 0 too, and the luck of the reviews is in that.
+    ends = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    by_interval = (high - low) / 2 / ends * (ends + float(stats.norm.ppf(POWER)))
+    return SeedDifference(count, float(gaps.mean()), low, high, p, max(by_seeds, by_interval))
 
 
 def gap_with_interval(

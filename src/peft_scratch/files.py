@@ -28,7 +28,7 @@ _LASTING = (
 _PAUSES = (0.5, 1.0, 2.0)
 
 
-def write_atomically(path: str | Path, data: str | bytes | memoryview) -> None:
+def write_atomically(path: str | Path, data: str | bytes) -> None:
     """Write `data` to `path`; the file is always either the whole old one or the whole new one.
 
     This holds after a kill at any moment, a full disk or a power failure. Errors that may be
@@ -55,7 +55,7 @@ def write_atomically(path: str | Path, data: str | bytes | memoryview) -> None:
             time.sleep(pause)
 
 
-def _write(path: Path, data: bytes | memoryview) -> None:
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Remove what killed processes left. This comes first, because a run may be over once the file is there.
     # If such a writer is alive after all, its attempt fails and is repeated.

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peft_scratch.assignment import BASELINES, FROM_SCRATCH, PROFILES, RUNS, TEN, WEIGHT_FILES, Run
-from peft_scratch.comparison import CONFIDENCE, SeedSummary
+from peft_scratch.comparison import SeedSummary
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.settings import configuration, fingerprint
 from peft_scratch.files import write_atomically
@@ -104,14 +104,12 @@ def with_numbers(page: str, results: dict[str, Result], seeds: Seeds | None = No
 def numbers(results: dict[str, Result], seeds: Seeds | None = None) -> str:
     """The README's table: each of the ten with its published range beside the offline run's number.
 
-    With several seeds, their mean and its interval stand beside it.
+    With several seeds, their mean stands beside it, and half of its interval.
     """
     found = summaries(with_further(results, seeds or {}))
-    level = f"{100 * CONFIDENCE:.0f}"
-    many = f" mean of {max(of.seeds for of in found.values())} seeds ({level} % interval) |" if found else ""
+    many = f" mean of {max(of.seeds for of in found.values())} seeds |" if found else ""
     lines = [
-        f"| run | published, `t5-small`, % | ours, offline base, % |{many} trained parameters, "
-        "offline base |",
+        f"| run | published, `t5-small`, % | ours, offline base, % |{many} trained parameters |",
         f"|:--|--:|--:|{'--:|' if found else ''}--:|",
     ]
     for run in RUNS.values():
@@ -121,12 +119,12 @@ def numbers(results: dict[str, Result], seeds: Seeds | None = None) -> str:
         mean = f" {_mean(found.get(run.id))} |" if found else ""
         lines.append(f"| {run.title} | {low} to {high} | {result.percent:.1f} |{mean} {trained:,} |")
     for name, title in BASELINES.items():
-        lines.append(f"| *{title}* | | *{results[name].percent:.1f}* |{' |' if found else ''} |")
+        lines.append(f"| {title} | | {results[name].percent:.1f} |{' |' if found else ''} |")
     return "\n".join(lines)
 
 
 def _mean(of: SeedSummary | None) -> str:
-    return f"{100 * of.mean:.1f} ({100 * of.low:.1f} to {100 * of.high:.1f})" if of else ""
+    return f"{100 * of.mean:.1f} ± {50 * (of.high - of.low):.1f}" if of else ""
 
 
 def _results(output: Path) -> dict[str, Result]:

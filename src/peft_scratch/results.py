@@ -52,6 +52,27 @@ class Environment(_Part):
     threads: int | None = None
 
 
+class Origin(_Part):
+    """Where the base or the reviews come from.
+
+    Attributes:
+        name: of the Hub's repository, of the installed package, or of a folder.
+        revision: the Hub's commit, or the package's version; a folder has none.
+        sha256: of the file of weights; of the labelled texts that the run trains on and is tested on.
+    """
+
+    name: str
+    revision: str | None = None
+    sha256: str | None = None
+
+
+class Origins(_Part):
+    """What a number depends on that does not lie in this repository; older results have no such record."""
+
+    base: Origin
+    reviews: Origin | None = None
+
+
 class Config(_Part):
     """Everything that the weights of a run depend on; `fingerprint` is a hash of it."""
 
@@ -181,6 +202,7 @@ class Result(_Part):
     malformed: float
     notebook: int | None = None
     environment: Environment | None = None
+    origins: Origins | None = None
     mistakes: list[int] = []
 
     @property
@@ -244,6 +266,7 @@ class SmallDataResult(_Part):
     reviews: int
     epochs: int
     environment: Environment | None = None
+    origins: Origins | None = None
     config: dict[str, Any]
     runs: list[SmallDataRun]
 

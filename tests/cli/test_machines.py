@@ -2,12 +2,15 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
+from tiny_bench import tiny_workbench
 from typer.testing import CliRunner
 
 from peft_scratch import cli
@@ -15,6 +18,7 @@ from peft_scratch.assignment import PROFILES
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.experiments import ready
 from peft_scratch.home import home
+from peft_scratch.paths import ROOT
 
 # As in a container that is run under a number which /etc/passwd does not have.
 NOBODY = """
@@ -33,6 +37,17 @@ cell.outputs = [nbformat.v4.new_output("stream", text="a // b, /root//x")]
 print(cleaned(nbformat.v4.new_notebook(cells=[cell])).cells[0].source)
 """
 RUN = "from peft_scratch.cli import main\nmain()\n"
+# As a folder of sources that belongs to somebody else; root, as whom tests may run, would write all the same.
+READ_ONLY = f"""
+import os, sys
+def refuse(event, arguments):
+    writes = event in ("os.mkdir", "os.rename", "os.remove") or (
+        event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    )
+    if writes and str(arguments[0]).startswith({str(ROOT)!r}):
+        raise PermissionError(13, "Permission denied", arguments[0])
+sys.addaudithook(refuse)
+"""
 
 
 def _python(program, place, *arguments, **changes):
@@ -86,7 +101,7 @@ def test_without_any_home_the_cache_is_no_folder_called_tilde(folder, settled, m
     assert ("HF_HOME" in os.environ) == settled
 
 
-def test_a_run_needs_no_home_no_user_no_cache_and_no_utf8(tmp_path):
+def test_a_run_needs_no_home_no_user_no_cache_no_utf8_and_does_not_write_to_its_sources(tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()  # a file where a folder should be: nobody, not even root, can make it
     output = tmp_path / "خروجی with spaces"
@@ -95,9 +110,35 @@ def test_a_run_needs_no_home_no_user_no_cache_and_no_utf8(tmp_path):
         **{"HOME": None, "HF_HOME": str(blocked / "hf")},
         **{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"},
     }
-    done = _python(RUN, tmp_path, *arguments, **machine)
+    done = _python(READ_ONLY + RUN, tmp_path, *arguments, **machine)
     assert done.returncode == 0, done.stderr
     assert list(output.glob("runs/*/result.json"))
+
+
+def test_without_another_output_folder_read_only_sources_are_named_at_the_start(tmp_path):
+    done = _python(READ_ONLY + RUN, tmp_path, "run", "full", "--profile", "smoke")
+    assert done.returncode == 2, done.stderr
+    (sentence,) = done.stderr.strip().splitlines()
+    assert re.match(
+        r"Could not write .*out.smoke.*: Permission denied; .* choose another output folder", sentence
+    )
+
+
+def test_a_clock_that_jumps_backwards_is_not_noticed(tmp_path, monkeypatch):
+    looks, real = [], time.time
+
+    def backwards():
+        looks.append(1)
+        return real() - 3600 * len(looks)  # by an hour at every look
+
+    monkeypatch.setattr(time, "time", backwards)
+    monkeypatch.setattr("tqdm.std.time", backwards)
+    bench = tiny_workbench(tmp_path)
+    result = bench.prepare("lora_scratch_r8").train()
+    assert looks
+    assert len(result.epochs) == 3
+    assert all(e.train_seconds > 0 and e.evaluation_seconds > 0 for e in result.epochs)
+    assert bench.prepare("lora_scratch_r8").train().epochs == result.epochs
 
 
 def test_a_cache_that_cannot_be_written_is_named_before_anything_is_loaded(tmp_path):

@@ -213,7 +213,7 @@ def test_further_seeds_are_published_as_one_small_file(output, repository):
     ]
     ours = [100 * read_results(output / "report" / "results")["lora_peft_r1"].accuracy.best]
     ours += [100 - (180 + seed) / 10 for seed in range(1, 10)]
-    assert f"| {sum(ours) / 10:.1f} (" in row
+    assert f"| {sum(ours) / 10:.1f} ± " in row
     assert publish(output, _report, repository) == []
 
 

@@ -28,7 +28,7 @@ def _on_the_hub(monkeypatch, **columns):
         "test": split,
         "unsupervised": Dataset.from_dict({"text": ["x"], "label": [-1]}),
     }
-    monkeypatch.setattr(data, "load_dataset", lambda _: splits)
+    monkeypatch.setattr(data, "load_dataset", lambda _, **__: splits)
     return dataclasses.replace(PROFILES["course"], train_reviews=6, test_reviews=6)
 
 
@@ -64,7 +64,7 @@ def test_text_that_is_not_utf_8_is_refused(monkeypatch):
     profile = _on_the_hub(monkeypatch, text=["fine"] * 12, label=TWELVE)
     text = pyarrow.array([b"caf\xe9"] * 12).cast(pyarrow.string(), safe=False)
     split = Dataset(datasets.table.InMemoryTable(pyarrow.table({"text": text, "label": TWELVE})))
-    monkeypatch.setattr(data, "load_dataset", lambda _: {"train": split, "test": split})
+    monkeypatch.setattr(data, "load_dataset", lambda _, **__: {"train": split, "test": split})
     with pytest.raises(UserError, match="The train split of 'stanfordnlp/imdb' holds text that is not UTF-8"):
         load_reviews(profile)
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 import sys
 import time
@@ -14,13 +15,13 @@ import pytest
 import torch
 import transformers.utils.hub
 from conftest import make_t5
-from local_hub import COMMIT, model_folder, serving, write_reviews
+from local_hub import model_folder, serving, write_reviews
 
-from peft_scratch.assignment import HUB_BASE, PROFILES
+from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, PROFILES, REVISIONS
 from peft_scratch.data import hub as hub_module
 from peft_scratch.data.reviews import load_reviews
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.base_model import base_fingerprint, load_base
+from peft_scratch.experiments.base_model import base_fingerprint, base_origin, load_base
 from peft_scratch.experiments.profile_choice import choose_profile
 from peft_scratch.paths import OFFLINE_BASE
 
@@ -116,8 +117,8 @@ def test_what_is_loaded_once_is_found_again_without_a_hub(hub, machine):
     assert reviews.train["label"] == reviews.test["label"] == [0, 1, 0, 1]
     # The cache that the real client made, in its real layout.
     cached = machine.hub_cache / "models--google-t5--t5-small"
-    assert (cached / "refs" / "main").read_text() == COMMIT
-    weights = cached / "snapshots" / COMMIT / "model.safetensors"
+    assert [snapshot.name for snapshot in (cached / "snapshots").iterdir()] == [REVISIONS[HUB_BASE]]
+    weights = cached / "snapshots" / REVISIONS[HUB_BASE] / "model.safetensors"
     assert weights.resolve() == cached / "blobs" / fingerprint, "not the content that was asked for"
 
     asked = len(hub.asked)
@@ -151,16 +152,72 @@ def test_a_renamed_repository_is_followed(hub):
     [
         ("gated", "only to accounts with a permission", "log in with `hf auth login`"),
         ("gone", "has nothing of that name", "see on https://huggingface.co/"),
-        ("no such version", "a file or version that is needed is not on", "take a newer release"),
+        ("no such version", "does not have its version", "take a newer release of this kit, or write there"),
         ("out of order", "does not deliver it", "check the connection and run again"),
     ],
 )
 def test_a_hub_that_refuses_is_named(hub, load, fault, cause, remedy):
     hub.fault = fault
     sentence = _sentence(load)
-    if (load, fault) == (load_reviews, "no such version"):
-        cause, remedy = "has nothing of that name", "see on"  # datasets tells them apart in words alone
     assert cause in sentence and remedy in sentence
+
+
+def test_the_pinned_versions_are_loaded_and_no_other(hub):
+    _load()
+    versions = {found[1] for asked in hub.asked if (found := re.search(r"/resolve/([^/]+)/", asked))}
+    assert versions == set(REVISIONS.values())
+
+
+@pytest.mark.parametrize("load", [load_base, base_fingerprint, load_reviews])
+def test_a_pin_that_is_no_longer_there_is_named(hub, load):
+    """The repository is there, but not that version: the sentence says what to write where."""
+    hub.commits = dict.fromkeys(REVISIONS, "0" * 40)
+    sentence = _sentence(load)
+    name = HUB_REVIEWS if load is load_reviews else HUB_BASE
+    assert f"does not have its version {REVISIONS[name]}" in sentence
+    assert "src/peft_scratch/assignment.py, under REVISIONS" in sentence
+    page = f"https://huggingface.co/{'datasets/' * (load is load_reviews)}{name}"
+    assert f"a version that {page}/commits/main lists" in sentence
+    assert f"from {page}/tree/main in a browser" in sentence
+
+
+def test_a_copy_serves_where_the_pin_is_gone(hub):
+    _load()
+    hub.commits = dict.fromkeys(REVISIONS, "0" * 40)
+    load_base(COURSE)
+
+
+def test_the_files_to_fetch_by_hand_are_those_of_the_pinned_version(hub):
+    hub.fault = "out of order"
+    assert f"/tree/{REVISIONS[HUB_BASE]} in a browser" in _sentence(load_base)
+    assert f"/tree/{REVISIONS[HUB_REVIEWS]} in a browser" in _sentence(load_reviews)
+
+
+def test_the_record_says_what_was_loaded_and_not_what_was_asked_for(hub, machine, monkeypatch):
+    """Offline, `datasets` takes whatever copy it has."""
+    other = "1" * 40
+    monkeypatch.setitem(REVISIONS, HUB_REVIEWS, other)
+    hub.commits[HUB_REVIEWS] = other
+    first = load_reviews(COURSE).origin
+    machine.connect(None)
+    monkeypatch.setitem(REVISIONS, HUB_REVIEWS, "2" * 40)
+    again = load_reviews(COURSE).origin
+    assert first.revision == again.revision == other
+    assert first.sha256 == again.sha256 and len(first.sha256) == 64
+
+
+def test_results_record_what_came_from_the_hub(hub):
+    base, reviews = base_origin(COURSE), load_reviews(COURSE).origin
+    assert (base.name, base.revision) == (HUB_BASE, REVISIONS[HUB_BASE])
+    assert base.sha256 == base_fingerprint(COURSE)
+    assert (reviews.name, reviews.revision) == (HUB_REVIEWS, REVISIONS[HUB_REVIEWS])
+    # Another label, or another text, is another hash.
+    file = next((hub.folder / "datasets").rglob("test-*.parquet"))
+    write_reviews(hub.folder / "other", {"test": (TEXTS, [1, 1, 0, 0])})
+    shutil.copy(next((hub.folder / "other").rglob("test-*.parquet")), file)
+    shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE)
+    shutil.rmtree(datasets.config.HF_DATASETS_CACHE)
+    assert load_reviews(COURSE).origin.sha256 != reviews.sha256
 
 
 @pytest.mark.parametrize("load", [load_base, base_fingerprint, load_reviews])
@@ -253,6 +310,16 @@ def test_a_poisoned_configuration_runs_no_code(hub):
     assert not [name for name in sys.modules if "evil" in name]
 
 
+def test_a_script_among_the_reviews_is_not_run(hub):
+    """Of the repository's own name, as `datasets` once ran such a one."""
+    (hub.folder / "datasets" / HUB_REVIEWS / "imdb.py").write_text(
+        "raise SystemExit('this must never run')\n"
+    )
+    with suppress(UserError):  # to refuse it is as good as to pass over it
+        assert load_reviews(COURSE).test["label"] == [0, 1, 0, 1]
+    assert not [name for name in sys.modules if name.rpartition(".")[2] == "imdb"]
+
+
 def test_a_cache_that_cannot_be_written_is_named(hub, machine, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -278,6 +345,9 @@ def test_files_put_there_by_hand_stand_in_for_the_hub(repositories, machine, mon
     assert tokenizer("positive").input_ids[-1] == model.config.eos_token_id
     assert reviews.test["label"] == [0, 1, 0, 1]
     assert len(fingerprint) == 64
+    # Nobody knows which version a hand took: the hashes say what it is.
+    assert base_origin(COURSE).revision is reviews.origin.revision is None
+    assert base_origin(COURSE).sha256 == fingerprint and len(reviews.origin.sha256) == 64
 
 
 def test_auto_takes_the_course_where_there_is_a_gpu_and_the_hub_answers(hub, monkeypatch):

@@ -22,9 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Value
 
-from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS
+from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, REVISIONS
 
-COMMIT = hashlib.sha1(b"a commit").hexdigest()
 LARGE = (".safetensors", ".parquet", ".model")  # in Git LFS on the Hub: sent from another address
 
 CARD = """---
@@ -65,6 +64,7 @@ class LocalHub(ThreadingHTTPServer):
     Attributes:
         fault: of every repository, one of `FAULTS`; `cut` breaks large files off in the middle.
         moved: old names of repositories, with their new ones.
+        commits: the one version that a repository has, which is also its `main`.
         asked: the method and path of every request so far.
     """
 
@@ -75,6 +75,7 @@ class LocalHub(ThreadingHTTPServer):
         self.folder = folder
         self.fault: str | None = None
         self.moved: dict[str, str] = {}
+        self.commits = dict(REVISIONS)
         self.asked: list[str] = []
 
     @property
@@ -103,12 +104,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append(f"{self.command} {self.path}")
         path = unquote(urlparse(self.path).path)
         kinds = r"(?P<kind>models|datasets)"
-        if found := re.fullmatch(rf"/api/{kinds}/(?P<name>[^/]+/[^/]+)(?:/(?P<asked>\w[\w-]*)/.+)?", path):
-            self._about(found["kind"], found["name"], found["asked"], path)
-        elif found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+        question = r"(?:/(?P<asked>[a-z-]+)/(?P<rest>.+))?"
+        if found := re.fullmatch(rf"/api/{kinds}/(?P<name>[^/]+/[^/]+){question}", path):
+            self._about(found["kind"], found["name"], found["asked"], found["rest"] or "main")
+        elif found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             kind = "datasets" if found[1] else "models"
-            if self._is_well(kind, found[2]):
-                self._resolve(self.server.folder / kind / found[2] / found[3])
+            if self._is_well(kind, found[2], found[3]):
+                self._resolve(self.server.folder / kind / found[2] / found[4], self._commit(found[2]))
         elif path.startswith("/cdn/"):
             self._send_file(self.server.folder / path.removeprefix("/cdn/"))
         else:
@@ -119,32 +121,43 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def _is_well(self, kind: str, name: str) -> bool:
+    def _commit(self, name: str) -> str:
+        """The version of `name`, which is what it was before it was renamed."""
+        old = {new: old for old, new in self.server.moved.items()}.get(name, name)
+        return self.server.commits[old]
+
+    def _is_well(self, kind: str, name: str, version: str) -> bool:
         if new := self.server.moved.get(name):
             self._send(307, {"Location": self.path.replace(name, new)})
             return False
         status, code, message = FAULTS.get(self.server.fault, (200, None, None))
         if not (self.server.folder / kind / name).is_dir():
             status, code, message = FAULTS["gone"]
+        elif status == 200 and version not in ("main", self._commit(name)):
+            status, code, message = FAULTS["no such version"]
         if status != 200:
             said = {"X-Error-Code": code, "X-Error-Message": message}
             self._send(status, {header: text for header, text in said.items() if text})
         return status == 200
 
-    def _about(self, kind: str, name: str, asked: str | None, path: str) -> None:
+    def _about(self, kind: str, name: str, asked: str | None, rest: str) -> None:
+        """Answer what is `asked` about a repository; `rest` is a version and, of a tree, a path."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        if not self._is_well(kind, name):
+        version, _, path = rest.partition("/")
+        if not self._is_well(kind, name, version):
             return
         root = self.server.folder / kind / name
         files = [file for file in sorted(root.rglob("*")) if file.is_file()]
         if asked in (None, "revision"):
             siblings = [{"rfilename": str(file.relative_to(root))} for file in files]
-            self._send_json({"id": name, "sha": COMMIT, "private": False, "tags": [], "siblings": siblings})
+            self._send_json(
+                {"id": name, "sha": self._commit(name), "private": False, "tags": [], "siblings": siblings}
+            )
         elif asked == "paths-info":
             wanted = [root / path for path in parse_qs(body)["paths"]]
             self._send_json([_entry(path, root) for path in wanted if path.exists()])
         elif asked == "tree":
-            below = root / path.partition(f"/tree/{COMMIT}")[2].strip("/")
+            below = root / path
             recursive = "recursive=True" in self.path
             if not below.is_dir():
                 self._send(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
@@ -154,8 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(404)
 
-    def _resolve(self, file: Path) -> None:
-        commit = {"X-Repo-Commit": COMMIT}
+    def _resolve(self, file: Path, version: str) -> None:
+        commit = {"X-Repo-Commit": version}
         if not file.is_file():
             self._send(404, {**commit, "X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
         elif file.suffix in LARGE:
@@ -210,7 +223,7 @@ def _name(file: Path) -> str:
 def _entry(path: Path, root: Path) -> dict[str, Any]:
     name = str(path.relative_to(root))
     if path.is_dir():
-        return {"type": "directory", "path": name, "oid": COMMIT, "size": 0}
+        return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
     size, known_by = path.stat().st_size, _name(path)
     lfs = {"lfs": {"oid": known_by, "size": size, "pointerSize": 135}} if path.suffix in LARGE else {}
     return {"type": "file", "path": name, "oid": known_by, "size": size, **lfs}

@@ -33,7 +33,7 @@ from nbformat import NotebookNode
 from pypdf import PdfReader
 from transformers import T5Config, T5ForConditionalGeneration
 
-from peft_scratch.assignment import BASELINES, NOTEBOOKS, RUNS, TEN
+from peft_scratch.assignment import BASELINES, HUB_BASE, HUB_REVIEWS, NOTEBOOKS, REVISIONS, RUNS, TEN
 from peft_scratch.paths import BUILD, ROOT, shown
 from peft_scratch.pretraining.tokenizer import train_tokenizer
 from peft_scratch.reporting.tables import parameters
@@ -250,6 +250,10 @@ def test_it_takes_minutes(course):
 def test_the_results_are_those_of_the_course(course):
     results = read_results(course[0] / "report" / "results")
     assert set(results) == {*TEN, *BASELINES}
+    for result in results.values():
+        origins = result.origins
+        assert (origins.base.name, origins.reviews.name) == (HUB_BASE, HUB_REVIEWS)
+        assert (origins.base.revision, origins.reviews.revision) == tuple(REVISIONS.values())
     for name, (added, trained, whole) in COUNTS.items():
         result = results[name]
         found = {count: getattr(result.parameters, count) for count in ("added", "trainable", "whole")}

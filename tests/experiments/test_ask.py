@@ -3,18 +3,33 @@
 import csv
 import html
 import re
+import shutil
 
 import pytest
 import torch
 from tiny_bench import made_up_reviews, tiny_workbench
+from transformers import AutoTokenizer, T5ForConditionalGeneration
 from typer.testing import CliRunner
 
 from peft_scratch.app import drawings
-from peft_scratch.assignment import LABEL_WORDS
+from peft_scratch.assignment import LABEL_WORDS, SST2_PREFIX
 from peft_scratch.cli import app
+from peft_scratch.data.tokens import label_ids
 from peft_scratch.errors import UserError
+from peft_scratch.exactness.convert import convert
 from peft_scratch.experiments import session as sessions
-from peft_scratch.experiments.ask import BASE, NEITHER, Opinion, Panel, member_of_file, panel_of, remarks
+from peft_scratch.experiments.ask import (
+    BASE,
+    NEITHER,
+    Opinion,
+    Panel,
+    label_probabilities,
+    member_of_file,
+    panel_of,
+    remarks,
+)
+from peft_scratch.paths import OFFLINE_BASE, ROOT
+from peft_scratch.training.float16 import Float16Failed
 
 IDS = ("full", "prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8", "lora_peft_r8")
 TEXTS = ["dull slow dull", "Warm, WARM fine", "loud", "deep long fine slow warm dull loud"]
@@ -82,6 +97,20 @@ def test_a_probability_is_that_of_the_word_and_the_end_token(panel, bench):
         assert opinion.probabilities[word] == pytest.approx(expected, rel=1e-3)
 
 
+def test_half_precision_does_not_round_the_probabilities_to_a_grid():
+    model = T5ForConditionalGeneration.from_pretrained(OFFLINE_BASE, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(OFFLINE_BASE)
+    films = ["a fine film.", "a dull film.", "the plot drags, the ending is a joy.", "i left early."]
+    inputs = tokenizer([SST2_PREFIX + film for film in films], return_tensors="pt", padding=True)
+    odds = []
+    for half in (False, True):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            probabilities, _ = label_probabilities(model, dict(inputs), label_ids(tokenizer))
+        negative, positive = probabilities.log().T
+        odds.append(positive - negative)
+    torch.testing.assert_close(odds[1], odds[0], rtol=0, atol=0.015)  # bfloat16 logits alone are 0.05 off
+
+
 def test_occlusion_is_the_change_when_a_word_is_left_out(panel, bench):
     title = bench.results()["full"].title
     found = panel.occlusion(title, "dull warm fine")
@@ -120,6 +149,92 @@ def test_a_file_of_another_student_is_asked_too(bench, panel, tmp_path):
     (tmp_path / "no.pt").write_bytes(b"no tensors")
     with pytest.raises(UserError, match=r"no\.pt is not a tensor file"):
         member_of_file(tmp_path / "no.pt")
+
+
+def _opinions_of(panel, title, text):
+    (opinions,) = panel.ask([text])
+    return next(one for one in opinions if one.model == title)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "file"),
+    [
+        ("lora_scratch_r8", "lora.pt"),
+        ("adapter_scratch_b8", "adapter.pt"),
+        ("prompt_scratch_n10", "prompts.pt"),
+    ],
+)
+def test_a_folder_of_peft_or_adapterhub_is_asked_like_its_file(run_id, file, bench, panel, tmp_path):
+    convert(bench.output / "weights" / file, tmp_path / "folder")
+    member = member_of_file(tmp_path / "folder")
+    theirs = _opinions_of(Panel(bench, [member]), member.title, TEXTS[0])
+    ours = _opinions_of(panel, bench.results()[run_id].title, TEXTS[0])
+    assert (theirs.verdict, theirs.probabilities) == (ours.verdict, ours.probabilities)
+
+
+def test_a_folder_is_asked_with_its_own_alpha(bench, tmp_path):
+    path = bench.output / "weights" / "lora.pt"
+    convert(path, tmp_path / "folder", alpha=16.0)
+    folder, file, default = (
+        member_of_file(tmp_path / "folder"),
+        member_of_file(path, 16.0),
+        member_of_file(path),
+    )
+    assert (folder.method.alpha, file.method.alpha, default.method.alpha) == (16.0, 16.0, 4.0)
+    panel = Panel(bench, [folder, file, default])
+    said = [_opinions_of(panel, title, TEXTS[0]).probabilities for title in panel.titles[1:]]
+    assert said[0] == said[1] != said[2]
+
+
+def test_two_files_of_one_name_are_both_asked(bench, tmp_path):
+    path = bench.output / "weights" / "lora.pt"
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+        shutil.copy(path, tmp_path / name)
+    files = [tmp_path / "mine" / "lora.pt", tmp_path / "theirs" / "lora.pt", tmp_path / "theirs" / "lora.pt"]
+    titles = Panel(bench, map(member_of_file, files)).titles
+    assert titles[1] == "LoRA, r = 8, lora.pt" and str(files[1]) in titles[2]
+    assert len(titles) == 4
+
+
+def test_a_file_of_another_size_of_base_gets_one_sentence(bench):
+    with pytest.raises(UserError) as caught:
+        Panel(bench, [member_of_file(ROOT / "weights" / "lora.pt")])
+    said = str(caught.value)
+    assert "lora.pt does not fit the model" in said and "in the file" in said and "\n" not in said
+
+
+def test_long_and_broken_texts_are_answered(panel):
+    texts = ["warm " * 200_000, "a" * 1_000_000, "half a pair \ud800", "good\x00bad", "", "فیلم " * 50_000]
+    assert [len(opinions) for opinions in panel.ask(texts)] == [len(panel.titles)] * len(texts)
+    assert "more than" in panel.remarks(texts[0])[0]
+    # What is not read changes nothing.
+    title = panel.titles[-1]
+    read = _opinions_of(panel, title, "warm " * 500)
+    assert _opinions_of(panel, title, texts[0]).probabilities == pytest.approx(read.probabilities, rel=1e-4)
+
+
+def test_only_words_that_are_read_are_left_out(panel, bench):
+    title = bench.results()["prompt_scratch_n10"].title  # of the 24 tokens, a prompt takes ten
+    words = " ".join(word for word, _ in panel.occlusion(title, "warm dull " * 40)).split()
+    assert words == ["warm", "dull"] * (len(words) // 2) + ["warm"] * (len(words) % 2)
+    assert 0 < len(words) <= 13
+
+
+def test_where_float16_fails_a_model_is_asked_in_float32(panel, bench, monkeypatch):
+    expected = _opinions_of(panel, BASE, TEXTS[0])
+    asked = []
+
+    def fails_once(*arguments):
+        asked.append(arguments)
+        if len(asked) == 1:
+            raise Float16Failed("not finite")
+        return label_probabilities(*arguments)
+
+    monkeypatch.setattr("peft_scratch.experiments.ask.label_probabilities", fails_once)
+    alone = Panel(bench, [])
+    assert _opinions_of(alone, BASE, TEXTS[0]) == expected and len(asked) == 2
+    assert alone._recipes[BASE].precision_name == "float32"
 
 
 def test_nothing_trained_is_said(tmp_path):
@@ -174,6 +289,8 @@ def test_the_command_answers_a_file_with_a_file(opened, tmp_path):
         ([], "Give either a text"),
         (["fine", "--file", "a.csv"], "Give either a text"),
         (["--file", "missing.csv"], r"missing\.csv cannot be read as a CSV file"),
+        (["--file", "columns.csv", "--to", "columns.csv"], r"columns\.csv itself, whose texts would be lost"),
+        (["fine", "--to", "a.csv"], "for one text there is none"),
         (["--file", "columns.csv"], r"columns\.csv has the columns a, b, but text is needed"),
     ],
 )

@@ -187,6 +187,12 @@ def test_a_file_that_is_no_sweep_is_named(tmp_path):
 # Ray
 
 
+@pytest.fixture
+def as_others(monkeypatch):
+    """Ray's workers give way to every other process by default, and on a busy machine hardly get on."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
 def _kill_a_worker_after_its_first_epoch(output: Path, killed: list[int]) -> None:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and not killed:
@@ -199,7 +205,7 @@ def _kill_a_worker_after_its_first_epoch(output: Path, killed: list[int]) -> Non
         time.sleep(0.02)
 
 
-def test_two_workers_one_of_them_killed_leave_what_one_process_does(tmp_path):
+def test_two_workers_one_of_them_killed_leave_what_one_process_does(tmp_path, as_others):
     ray = pytest.importorskip("ray")
     settings = [{"epochs": 4, "train_reviews": 64, "test_reviews": 20}]
     ids = ["lora_scratch_r8", "adapter_scratch_b8"]
@@ -229,7 +235,7 @@ def test_two_workers_one_of_them_killed_leave_what_one_process_does(tmp_path):
         assert files[0] == files[1]
 
 
-def test_a_job_that_fails_for_a_users_reason_does_not_stop_the_others(tmp_path):
+def test_a_job_that_fails_for_a_users_reason_does_not_stop_the_others(tmp_path, as_others):
     ray = pytest.importorskip("ray")
     made = [
         Job("full", 0, "smoke", tmp_path, "fast", {**QUICK, "learning_rate": 1e30}),

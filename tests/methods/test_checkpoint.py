@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
+import gc
+import io
 import os
 import pathlib
 import pickle
 import re
+import sys
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from test_counts import T5_SMALL, tuned_on
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods import Adapter, LoRA, SoftPrompt, apply, load_delta, read_delta, save_delta
+from peft_scratch.methods.checkpoint import serialised
 
 METHODS = [LoRA(rank=4), Adapter(bottleneck=4), SoftPrompt(virtual_tokens=4)]
 
@@ -345,6 +349,28 @@ def test_a_failed_write_keeps_the_old_file(lora_file, monkeypatch):
         save_delta(tuned_model(LoRA(rank=4), seed=8), path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["lora.pt"]
+
+
+def test_the_bytes_to_write_are_no_view_of_a_buffer():
+    """In a cycle with a failed write's exception, a view crashed Python 3.12.1: python/cpython#111049."""
+    data = serialised({"a": torch.ones(2)})
+    assert type(data) is bytes
+    assert torch.load(io.BytesIO(data), weights_only=True)["a"].tolist() == [1, 1]
+
+
+def test_a_failed_write_leaves_nothing_that_cannot_be_collected(tmp_path, monkeypatch):
+    """The same, as it happened: it ended Python 3.12.1, and from 3.13 on it raised an unraisable error."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    reported = []
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_delta(tuned_model(LoRA(rank=4)), tmp_path / "x.pt")
+    gc.collect()
+    assert reported == []
 
 
 def test_the_new_file_takes_the_old_one_s_place_at_once(lora_file):

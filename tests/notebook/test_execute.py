@@ -120,10 +120,45 @@ def test_a_defect_names_notebook_and_cell_too(project):
     assert not list((project / "notebooks").glob(".*"))
 
 
-def test_a_process_that_dies_is_reported(project):
-    dying = _notebook(project / "notebooks" / "02_dies.ipynb", "import os\nos._exit(9)")
+KILLED_LATER = """
+import os, signal, threading, time
+threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import os\nos._exit(9)", "import ctypes\nctypes.string_at(0)", KILLED_LATER],
+    ids=lambda s: s[:18],
+)
+def test_a_process_that_dies_is_reported_within_seconds(source, project):
+    dying = _notebook(project / "notebooks" / "02_dies.ipynb", source)
+    started = time.monotonic()
     with pytest.raises(UserError, match=r"02_dies\.ipynb: the process that ran it died"):
         execute(dying, {})
+    assert time.monotonic() - started < 60
+
+
+def test_a_process_that_does_not_start_is_reported(project, monkeypatch):
+    command = [sys.executable, "-c", "raise SystemExit(1)", "{connection_file}"]
+    monkeypatch.setattr(
+        notebooks, "get_kernel_dict", lambda: {"argv": command, "display_name": "x", "language": "python"}
+    )
+    with pytest.raises(
+        UserError, match=r"01_fine\.ipynb: the process that runs it did not start \(Kernel died"
+    ):
+        execute(project / "notebooks" / "01_fine.ipynb", {})
+
+
+def test_another_environment_s_kernel_of_the_same_name_is_not_used(project, monkeypatch):
+    # As `python -m ipykernel install --user` of an environment that was deleted leaves it.
+    kernel = project / "jupyter" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text('{"argv": ["/gone/bin/python"], "display_name": "x", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(project / "jupyter"))
+    executed = execute(_notebook(project / "notebooks" / "02.ipynb", "import sys\nprint(sys.executable)"), {})
+    assert _text(executed.cells[1]).strip().endswith(Path(sys.executable).name)
 
 
 def test_an_interruption_leaves_nothing_behind(project):

@@ -136,6 +136,15 @@ def test_equal_seeds_do_not_differ():
     assert (of.gap, of.low, of.high, of.p, of.findable, of.kind) == (0, 0, 0, 1, 0, "none")
 
 
+def test_what_can_be_found_is_no_smaller_than_the_reviews_allow():
+    # Every seed has the same gap of ten reviews: the seeds alone would find any difference at all.
+    ours = [_run("lora_scratch_r8", range(seed, seed + 100), seed=seed) for seed in range(8)]
+    theirs = [_run("lora_peft_r8", range(seed, seed + 110), seed=seed) for seed in range(8)]
+    of = paired_over_seeds(ours, theirs, N)
+    assert of.findable == pytest.approx((of.high - of.low) / 2 * (1.96 + 0.8416) / 1.96, rel=1e-3)
+    assert of.findable > 0.004
+
+
 def test_more_seeds_find_smaller_differences():
     few, many = (
         paired_over_seeds(_seeds("lora_scratch_r8", [0.18] * n), _seeds("lora_peft_r8", [0.18] * n), N)

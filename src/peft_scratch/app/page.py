@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft_scratch.app import drawings
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.ask import Panel
+from peft_scratch.experiments.ask import Panel, encodable, panel_of, trained_results
 from peft_scratch.results import RunResult
+from peft_scratch.wording import counted
+
+if TYPE_CHECKING:
+    from peft_scratch.experiments.session import Session
 
 #: The only address that the page listens on: this machine's own.
 LOOPBACK = "127.0.0.1"
-
-#: A longer text is cut before it is looked at: no model here reads a hundredth of it.
-MOST_CHARACTERS = 100_000
 
 #: Made up for this page.
 EXAMPLES = (
@@ -26,24 +29,23 @@ EXAMPLES = (
     "It is a film. It has a beginning and an end.",
 )
 
-_STYLE = """
-.opinions { width: 100%; border-collapse: collapse; }
-.opinions th, .opinions td { text-align: start; padding: 4px 8px; border-bottom: 1px solid #8884; }
-.opinions th[scope=row] { font-weight: 500; }
-.bars { min-width: 12em; }
-.line { display: flex; align-items: center; gap: 6px; font-size: 0.85em; }
-.bar { height: 0.7em; min-width: 1px; border-radius: 2px; flex: none; max-width: 75%; }
-.marked { line-height: 1.9; overflow-wrap: anywhere; }
-svg [id^='run-'] { cursor: pointer; }
+# The points of the plot are SVG groups with an id; a click on one, or Enter, says which.
+_CHOOSE = """
+const choose = (event) => {
+  const point = event.target.closest("[id^='run-']");
+  if (!point || (event.key && event.key !== 'Enter')) return;
+  element.querySelectorAll('.chosen').forEach((other) => other.classList.remove('chosen'));
+  point.classList.add('chosen');
+  trigger('click', {run: point.id.slice(4)});
+};
+element.addEventListener('click', choose);
+element.addEventListener('keydown', choose);
 """
 
-# The points of the plot are SVG groups with an id; a click on one says which.
-_ON_CLICK = """
-element.addEventListener('click', (event) => {
-  const point = event.target.closest("[id^='run-']");
-  if (point) trigger('click', {run: point.id.slice(4)});
-});
-"""
+# A box for any language: each text is written in its own direction.
+_DIRECTION = "() => { document.querySelector('#review textarea').dir = 'auto'; }"
+
+Asked = list[tuple[str, str]]
 
 
 def make_page(panel: Panel, results: dict[str, RunResult]) -> Any:
@@ -56,53 +58,87 @@ def make_page(panel: Panel, results: dict[str, RunResult]) -> Any:
     Raises:
         UserError: Gradio is not installed.
     """
-    gr = _import_gradio()
-    titles = list(panel.models)
+    gr = require_gradio()
 
-    def ask(text: str, about: str, asked: list[tuple[str, str]]) -> tuple[str, str, str, str, list]:
-        text = (text or "")[:MOST_CHARACTERS]
+    def ask(text: str, asked: Asked) -> tuple[str, str, str, str, Asked, str]:
+        text = encodable(text or "")
         (opinions,) = panel.ask([text])
         remarks = "\n\n".join(f"⚠ {remark}" for remark in panel.remarks(text))
-        said = ", ".join(f"{opinion.model}: {opinion.verdict}" for opinion in opinions)
-        asked = [*asked, (text[:80] + ("…" if len(text) > 80 else ""), said)][-20:]
-        words = drawings.marked(panel.occlusion(about, text))
-        return remarks, drawings.bars(opinions), words, drawings.history(asked), asked
+        line = text[:80] + ("…" if len(text) > 80 else "")
+        asked = [*asked, (line, drawings.summary(opinions))][-20:]
+        # The words come a moment later: until then, none of another text are shown.
+        shown = drawings.bars(opinions), "", drawings.history(asked)
+        return remarks, *shown, asked, text
 
-    def facts(event: gr.EventData) -> str:
+    def words(about: str, text: str | None) -> str:
+        return "" if text is None else drawings.marked(panel.occlusion(about, text), about)
+
+    def facts(event: Any) -> str:
         chosen = results.get(str(event.run))
         return drawings.run_facts(chosen) if chosen else ""
+
+    # Gradio looks at annotations to see what a function wants to be given, and here they are only strings.
+    facts.__annotations__["event"] = gr.EventData
 
     with gr.Blocks(title="peft-scratch", analytics_enabled=False) as page:
         gr.Markdown(
             "# Ask the trained models\n"
-            f"The base and {len(titles) - 1} trained models read the same text. This page runs on your "
-            f"machine alone ({LOOPBACK}) and needs no network."
+            f"The base and {counted(len(panel.titles) - 1, 'trained model')} read the same text. This page "
+            f"is served to this machine alone ({LOOPBACK}), and it needs no network."
         )
-        asked = gr.State([])
+        asked, last = gr.State([]), gr.State(None)
         with gr.Row():
             with gr.Column(scale=2):
-                text = gr.Textbox(label="A film review", lines=5, max_lines=12, elem_id="review")
-                about = gr.Dropdown(
-                    titles, value=titles[-1], label="Mark the words of", elem_id="about", filterable=False
+                text = gr.Textbox(
+                    label="A film review (Shift+Enter asks)", lines=5, max_lines=12, elem_id="review"
                 )
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
                 gr.Examples([[example] for example in EXAMPLES], [text], label="Made-up examples")
+                about = gr.Dropdown(
+                    panel.titles, value=panel.titles[-1], label="Mark the words for", elem_id="about"
+                )
             with gr.Column(scale=3):
                 remarks = gr.Markdown(elem_id="remarks")
-                opinions = gr.HTML(elem_id="opinions")
-                words = gr.HTML(elem_id="words")
+                opinions = gr.HTML(elem_id="opinions", apply_default_css=False)
+                marked = gr.HTML(elem_id="words", apply_default_css=False)
         if results:
-            gr.Markdown("## What the runs cost and reached\nClick a point.")
-            plot = gr.HTML(
-                drawings.accuracy_plot(list(results.values())), js_on_load=_ON_CLICK, elem_id="plot"
-            )
-            chosen = gr.Markdown(elem_id="chosen")
-            plot.click(facts, None, chosen)
+            gr.Markdown("## What the runs cost and reached\nClick a point to see its numbers.")
+            with gr.Row():
+                with gr.Column(scale=3):
+                    plot = gr.HTML(
+                        drawings.accuracy_plot(list(results.values())),
+                        js_on_load=_CHOOSE,
+                        elem_id="plot",
+                        apply_default_css=False,
+                    )
+                with gr.Column(scale=2):
+                    chosen = gr.HTML(elem_id="chosen", apply_default_css=False)
+            plot.click(facts, None, chosen, show_progress="hidden")
         gr.Markdown("## Asked so far")
-        history = gr.HTML(drawings.history([]), elem_id="history")
-        outputs = [remarks, opinions, words, history, asked]
-        gr.on([button.click, text.submit], ask, [text, about, asked], outputs)
+        history = gr.HTML(drawings.history([]), elem_id="history", apply_default_css=False)
+        outputs = [remarks, opinions, marked, history, asked, last]
+        answered = gr.on([button.click, text.submit], ask, [text, asked], outputs)
+        answered.then(words, [about, last], marked)
+        about.change(words, [about, last], marked)
+        page.load(None, js=_DIRECTION)
     return page
+
+
+def open_page(session: Session, files: Sequence[Path] = (), port: int | None = None) -> str:
+    """The page on what `session` has trained, below the cell of a notebook; return its address.
+
+    In Jupyter on this machine it is a frame, and in Colab one that Colab itself connects. The page stays
+    until the kernel is restarted.
+
+    Args:
+        files: more trained parts, as for `peft-scratch ask --weights`.
+
+    Raises:
+        UserError: nothing is trained yet, or Gradio is not installed, or the port is taken.
+    """
+    require_gradio()
+    page = make_page(panel_of(session, files), trained_results(session))
+    return launch(page, port, block=False)
 
 
 def launch(page: Any, port: int | None = None, *, block: bool = True) -> str:
@@ -115,8 +151,9 @@ def launch(page: Any, port: int | None = None, *, block: bool = True) -> str:
     Raises:
         UserError: the port is taken.
     """
-    gr = _import_gradio()
+    gr = require_gradio()
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    _reach_directly(LOOPBACK)
     try:
         _, address, _ = page.queue().launch(
             server_name=LOOPBACK,
@@ -125,19 +162,36 @@ def launch(page: Any, port: int | None = None, *, block: bool = True) -> str:
             quiet=True,
             prevent_thread_lock=True,
             theme=theme,
-            css=_STYLE,
+            css=drawings.STYLE,
             footer_links=[],
             max_file_size="1mb",
+            height=820,  # of the frame in a notebook
         )
-    except OSError as problem:
-        raise UserError(f"The page cannot be served on port {port}: {problem}; choose another.") from None
-    print(f"The page is at {address}, for this machine only. Press Ctrl+C to stop it.", flush=True)
+    except OSError:
+        taken = f"Port {port} is in use" if port else "No port from 7860 on is free"
+        raise UserError(f"{taken}, so the page cannot be served there: give another with --port.") from None
+    print(
+        f"The page is at {address}, for this machine only." + " Press Ctrl+C to stop it." * block, flush=True
+    )
     if block:
         page.block_thread()
     return address
 
 
-def _import_gradio() -> ModuleType:
+def _reach_directly(host: str) -> None:
+    """Have this process, which tries the page at its start, reach `host` without a proxy."""
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [one for one in os.environ.get(name, "").split(",") if one]
+        if host not in hosts:
+            os.environ[name] = ",".join([*hosts, host])
+
+
+def require_gradio() -> ModuleType:
+    """The package, which then asks nobody for news and sends nothing.
+
+    Raises:
+        UserError: it is not installed.
+    """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import repo_folder_name
 from requests import RequestException
 
+from peft_scratch.assignment import REVISIONS
 from peft_scratch.errors import UserError
 from peft_scratch.files import REFUSED
 from peft_scratch.paths import ROOT
@@ -40,37 +42,46 @@ def place(name: str) -> str:
     return str(folder) if folder.is_dir() else name
 
 
+def revision(name: str) -> str:
+    """Which version of `name` to load: the one that is pinned, or `main`, which a folder ignores."""
+    return REVISIONS.get(name, "main")
+
+
 def failure(kind: tuple[str, str, str], name: str, problem: Exception) -> UserError:
     """The sentence for a `problem` that the libraries had with loading `kind` (`MODEL` or `REVIEWS`)."""
     what, repo_type, files = kind
     page = f"https://huggingface.co/{'datasets/' * (repo_type == 'dataset')}{name}"
     by_hand = BY_HAND.relative_to(ROOT) / name
     cause, remedy = _cause(name, repo_type, page, problem)
+    version = "main" if _within(problem, RevisionNotFoundError) else revision(name)
     return UserError(
         f"The {what} {name!r} cannot be loaded, because {cause}: {remedy}; or use the offline profile; or "
-        f"download {files} from {page}/tree/main in a browser and put them into {by_hand} in the project."
+        f"download {files} from {page}/tree/{version} in a browser and put them into {by_hand} in the "
+        "project."
     )
 
 
 def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[str, str]:
     """Why, and what to do about it."""
-    chain = list(_chain(problem))
-
-    def within(*kinds: type[Exception]) -> Exception | None:
-        return next((link for link in chain if isinstance(link, kinds)), None)
-
+    within = functools.partial(_within, problem)
     # datasets says only in words that a repository is gated.
     if within(GatedRepoError) or "gated" in str(within(DatasetNotFoundError)):
         return (
             "the Hugging Face Hub gives it only to accounts with a permission",
             f"ask for it on {page} and log in with `hf auth login`",
         )
+    if within(RevisionNotFoundError):  # before the next, which datasets raises for it, too
+        return (
+            f"the Hugging Face Hub does not have its version {revision(name)}, which this kit names in "
+            "src/peft_scratch/assignment.py, under REVISIONS",
+            f"take a newer release of this kit, or write there a version that {page}/commits/main lists",
+        )
     if within(RepositoryNotFoundError, DatasetNotFoundError):
         return (
             "the Hugging Face Hub has nothing of that name, or no longer has it",
             f"see on {page} whether it was renamed, or take a newer release of this kit",
         )
-    for link in chain:
+    for link in _chain(problem):
         if isinstance(link, OSError) and link.errno in REFUSED:
             return (
                 f"its files cannot be written to {constants.HF_HOME} ({link.strerror})",
@@ -81,10 +92,10 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
             "HF_HUB_OFFLINE keeps it from being downloaded and no whole copy is here",
             "unset that environment variable",
         )
-    missing = within(EntryNotFoundError, RevisionNotFoundError)
+    missing = within(EntryNotFoundError)
     if missing and not isinstance(missing, LocalEntryNotFoundError):
         return (
-            f"a file or version that is needed is not on the Hugging Face Hub ({type(missing).__name__})",
+            f"a file that is needed is not on the Hugging Face Hub ({type(missing).__name__})",
             f"see on {page} what has changed, or take a newer release of this kit",
         )
     network = within(LocalEntryNotFoundError, ConnectionError, TimeoutError, RequestException, HTTPError)
@@ -109,6 +120,11 @@ def _copies(name: str, repo_type: str) -> list[Path]:
     if repo_type == "dataset":  # datasets also keeps a converted copy
         copies.append(Path(datasets_config.HF_DATASETS_CACHE) / name.replace("/", "___"))
     return copies
+
+
+def _within(problem: Exception, *kinds: type[Exception]) -> Exception | None:
+    """The first of `problem` and what it arose from that is of one of `kinds`."""
+    return next((link for link in _chain(problem) if isinstance(link, kinds)), None)
 
 
 def _chain(problem: BaseException | None) -> Iterator[BaseException]:

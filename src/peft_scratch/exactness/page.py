@@ -101,7 +101,11 @@ def _versions(measured: list[dict]) -> list[str]:
         f"{older}, AdapterHub is as it comes. The steps are {measured[0]['steps']} of gradient descent.",
         "",
         f"With `eager`, the plain attention of both versions, {exact} of {len(plain)} rows are equal to the "
-        f"last bit in everything compared; the limit of the others is {_number(measured[0]['limit'])}. With "
+        f"last bit in everything compared; the limit of the others is {_number(measured[0]['limit'])}. They "
+        "are those in which T5's relative position bias trains. Version 4 adds the mask to it once "
+        "(models/t5/modeling_t5.py, T5Attention.forward: `position_bias = position_bias + causal_mask`), "
+        "version 5 adds each to the scores in every block (eager_attention_forward: `attn_weights = "
+        "attn_weights + position_bias`), so the gradient of the bias is summed in another order. With "
         "`sdpa`, which version 5 uses by default, T5 calls torch's fused attention "
         "(models/t5/modeling_t5.py, T5Attention.forward: `attention_interface`), which adds up in another "
         "order: the limit is the same, but relative to the largest logit, or gradient, if that is above 1.",

@@ -199,7 +199,7 @@ def _random(config: T5Config) -> tuple[T5ForConditionalGeneration, Callable[[str
 def _saved(folder: Path) -> tuple[T5ForConditionalGeneration, Callable[[str], list[int]]]:
     try:
         model = T5ForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager"
+            folder, dtype=torch.float32, use_safetensors=True, attn_implementation="eager"
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as problem:

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
 
-from peft_scratch.assignment import LABEL_WORDS, MAX_LENGTH, RUNS
-from peft_scratch.data.batches import pad
+from peft_scratch.assignment import KIND_NAMES, LABEL_WORDS, MAX_LENGTH, RUNS, SIZES
+from peft_scratch.data.batches import SortedBatches, pad
 from peft_scratch.data.text import clean
 from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.convert import recognise
+from peft_scratch.exactness.folders import alpha_of
+from peft_scratch.experiments.remarks import remarks
 from peft_scratch.libraries import method_of
-from peft_scratch.methods import FullFineTuning, Method, Tuned, apply, base_of
+from peft_scratch.methods import FullFineTuning, LoRA, Method, Tuned, apply, base_of
 from peft_scratch.methods.checkpoint import copy_delta, read_delta
+from peft_scratch.methods.parameters import unwrapped
 from peft_scratch.results import RunResult
+from peft_scratch.training.float16 import IN_FLOAT32, Float16Failed
+from peft_scratch.training.progress import progress
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.session import Session
@@ -33,8 +41,8 @@ NEITHER = "neither"
 #: Into how many parts a long text is cut for occlusion: each costs one more prediction.
 OCCLUDED_PARTS = 48
 
-#: If a smaller share of a text's letters is Latin, a remark says that it is not English.
-LATIN_SHARE = 0.5
+#: Of a text, so many characters are looked at for each token that a model reads, or more if they have fewer.
+CHARACTERS_PER_TOKEN = 100
 
 
 @dataclass(frozen=True)
@@ -69,25 +77,6 @@ class Member:
     source: str = ""
 
 
-def remarks(text: str, tokens: int, room: int) -> list[str]:
-    """What a reader should know about `text` before the opinions: it is empty, cut, or not English.
-
-    Args:
-        tokens: how many the text has, the end token included.
-        room: how many the model reads.
-    """
-    found = []
-    if not text.strip():
-        found.append("The text is empty: the opinions below are about nothing.")
-    if tokens > room:
-        found.append(f"The text has {tokens:,} tokens and the models read {room:,}: the rest is cut off.")
-    letters = [letter for letter in text if letter.isalpha()]
-    latin = sum(letter.isascii() or "\u00c0" <= letter <= "\u024f" for letter in letters)
-    if letters and latin < LATIN_SHARE * len(letters):
-        found.append("Most letters are not Latin: the models were trained on English reviews only.")
-    return found
-
-
 class Panel:
     """The base and some trained methods, ready to be asked together.
 
@@ -106,7 +95,8 @@ class Panel:
         device = session.accelerator.device
         base = session.frozen_base().to(device).eval()
         self.models: dict[str, nn.Module] = {BASE: base}
-        self._rows: dict[str, int] = {BASE: 0}
+        self._rooms = {BASE: session.profile.max_tokens}
+        self._recipes = {BASE: session.recipe}
         for member in members:
             if isinstance(member.method, FullFineTuning):
                 tuned = apply(member.method, session.base())
@@ -115,21 +105,39 @@ class Panel:
                 tuned = apply(member.method, base_of(Tuned(base, FullFineTuning(), [])))
             copy_delta(tuned.model, member.entries, member.source or member.title, tuned.method.declares)
             session.recipe.cast_frozen(tuned.model)
-            self.models[member.title] = tuned.model.to(device).eval()
-            self._rows[member.title] = getattr(member.method, "virtual_tokens", 0)
+            title = _new_title(member, self.models)
+            self.models[title] = tuned.model.to(device).eval()
+            self._rooms[title] = self._rooms[BASE] - getattr(member.method, "virtual_tokens", 0)
+            self._recipes[title] = session.recipe
 
-    def ask(self, texts: Sequence[str], batch_size: int = 64) -> Iterator[list[Opinion]]:
+    @property
+    def titles(self) -> list[str]:
+        """Of the models, the base first."""
+        return list(self.models)
+
+    def ask(self, texts: Sequence[str], batch_size: int = 64, *, bar: bool = False) -> list[list[Opinion]]:
         """The opinions of every model on each of `texts`, in their order.
+
+        Texts of like length go through a model together, as in an evaluation.
 
         Args:
             batch_size: how many texts go through a model at once.
+            bar: whether to show a progress bar.
         """
-        cleaned = [clean(text) for text in texts]
-        for start in range(0, len(cleaned), batch_size):
-            part = cleaned[start : start + batch_size]
+        cleaned = [_clean(text) for text in texts]
+        # Once for the models that read equally much.
+        rows = {room: self._tokenise(cleaned, room) for room in set(self._rooms.values())}
+        lengths = [len(row) for row in rows[self._rooms[BASE]]]
+        batches = list(SortedBatches(lengths, batch_size))
+        work = [(title, batch) for batch in batches for title in self.models]
+        found: list[list[Opinion]] = [[] for _ in texts]
+        for title, batch in progress(work, "  asking", "batch") if bar else work:
+            of_model = rows[self._rooms[title]]
             with self._lock:
-                columns = [self._opinions(title, part) for title in self.models]
-            yield from map(list, zip(*columns, strict=True))
+                opinions = self._opinions(title, [of_model[i] for i in batch])
+            for i, opinion in zip(batch, opinions, strict=True):
+                found[i].append(opinion)
+        return found
 
     def occlusion(self, title: str, text: str) -> list[tuple[str, float]]:
         """How much each word of `text` matters to the opinion of the model called `title`, by leaving it out.
@@ -145,36 +153,62 @@ class Panel:
         Returns:
             Each part's words and its number, from -1 to 1.
         """
-        words = clean(text).split()[: self.session.profile.max_tokens]
+        room = self._rooms[title]
+        words = self._read_part(_clean(text), room).split()
         size = -(-len(words) // OCCLUDED_PARTS) or 1
         parts = [words[start : start + size] for start in range(0, len(words), size)]
         if not parts:
             return []
         without = [" ".join(words[: i * size] + words[(i + 1) * size :]) for i in range(len(parts))]
         with self._lock:
-            whole, *others = self._opinions(title, [" ".join(words), *without])
+            whole, *others = self._opinions(title, self._tokenise([" ".join(words), *without], room))
         return [(" ".join(part), whole.lean - other.lean) for part, other in zip(parts, others, strict=True)]
 
     def remarks(self, text: str) -> list[str]:
-        """See `remarks`, for the model that reads least."""
-        room = self.session.profile.max_tokens - max(self._rows.values())
-        tokens = len(self.session.tokenizer(clean(text))["input_ids"])
-        return remarks(text, tokens, room)
+        """See `remarks.remarks`, for the model that reads least."""
+        room, cleaned = min(self._rooms.values()), _clean(text)
+        head = self._head(cleaned, room)
+        tokens = len(self.session.tokenizer(head)["input_ids"])
+        return remarks(head, tokens, room, more=len(head) < len(cleaned))
 
-    def _opinions(self, title: str, texts: list[str]) -> list[Opinion]:
+    def _tokenise(self, cleaned: list[str], room: int) -> list[list[int]]:
+        return tokenise([self._head(text, room) for text in cleaned], self.session.tokenizer, room)
+
+    def _head(self, cleaned: str, room: int) -> str:
+        """As much of the beginning of `cleaned` as has `room` tokens, or all of it.
+
+        Only texts that are far too long are cut here, since to tokenise a megabyte takes seconds.
+        """
+        size = CHARACTERS_PER_TOKEN * room
+        while size < len(cleaned) and len(self.session.tokenizer(cleaned[:size])["input_ids"]) <= room:
+            size *= 2
+        return cleaned[:size]
+
+    def _read_part(self, cleaned: str, room: int) -> str:
+        """The beginning of `cleaned` that fits into `room` tokens, the end token included."""
+        cleaned = self._head(cleaned, room)
+        encoded = self.session.tokenizer(
+            cleaned, truncation=True, max_length=room, return_offsets_mapping=True
+        )
+        return cleaned[: max((end for _, end in encoded["offset_mapping"]), default=0)]
+
+    def _opinions(self, title: str, rows: list[list[int]]) -> list[Opinion]:
         session, model, tokenizer = self.session, self.models[title], self.session.tokenizer
-        room = session.profile.max_tokens - self._rows[title]
-        rows = tokenise(texts, tokenizer, room)
         device = session.accelerator.device
         inputs = {
             "input_ids": pad(rows, tokenizer.pad_token_id).to(device),
             "attention_mask": pad([[1] * len(row) for row in rows], 0).to(device),
         }
-        with torch.inference_mode(), session.recipe.forward_context(model, device):
-            probabilities, greedy = label_probabilities(model, inputs, label_ids(tokenizer))
-            generated = _generated(model, inputs, tokenizer, greedy < 0)
+        try:
+            with torch.inference_mode(), self._recipes[title].forward_context(model, device):
+                probabilities, greedy = label_probabilities(model, inputs, label_ids(tokenizer))
+                generated = _generated(model, inputs, tokenizer, greedy < 0)
+        except Float16Failed:  # as in an evaluation, which is then done in float32
+            self._recipes[title] = session.recipe.in_float32()
+            self._recipes[title].cast_frozen(model)
+            return self._opinions(title, rows)
         opinions = []
-        for row in range(len(texts)):
+        for row in range(len(rows)):
             shares = dict(zip(LABEL_WORDS, probabilities[row].tolist(), strict=True))
             written = generated.get(row)
             if greedy[row] >= 0:
@@ -186,10 +220,34 @@ class Panel:
         return opinions
 
 
+def encodable(text: str) -> str:
+    """`text`, with a question mark for half a surrogate pair: neither a tokenizer nor JSON takes one."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _clean(text: str) -> str:
+    """`text` as the models read it."""
+    return clean(encodable(text))
+
+
+def _new_title(member: Member, taken: Iterable[str]) -> str:
+    """The member's title; where there is one already, as of two files of one name, with its source too."""
+    title = member.title
+    if title in taken:
+        title = f"{title} ({member.source})"
+    number = 2
+    while title in taken:
+        title, number = f"{member.title} ({number})", number + 1
+    return title
+
+
 def label_probabilities(
     model: nn.Module, inputs: dict[str, Tensor], targets: list[list[int]]
 ) -> tuple[Tensor, Tensor]:
     """How probable each label word is as the whole output, and which one greedy decoding writes.
+
+    The encoder reads the texts once, and the decoder's first step is made once, for both words. The steps are
+    those of `generate`, cache and all, as in an evaluation.
 
     Args:
         inputs: `input_ids` and `attention_mask`, each `(B, T)`.
@@ -198,27 +256,55 @@ def label_probabilities(
     Returns:
         `(B, 2)` probabilities, and `(B,)` positions in `targets`, or -1 where greedy decoding writes
         neither.
+
+    Raises:
+        Float16Failed: float16 gave logits that are not finite.
     """
-    size = len(inputs["input_ids"])
-    encoded, columns = None, []
-    greedy = torch.full((size,), -1, device=inputs["input_ids"].device)
+    start = torch.full_like(inputs["input_ids"][:, :1], model.config.decoder_start_token_id)  # (B, 1)
+    out, first, written = _next_token(model, **inputs, decoder_input_ids=start)
+    # As the version of transformers calls it; some have both names for the same.
+    name = next(name for name in ("cache", "past_key_values") if name in out)
+    cache = {name: out[name]}
+    rest = {
+        "encoder_outputs": BaseModelOutput(out.encoder_last_hidden_state),  # (B, T, D), or longer by a prompt
+        "attention_mask": inputs["attention_mask"],
+    }
+    columns, greedy = [], torch.full((len(start),), -1, device=start.device)
     for position, target in enumerate(targets):
-        labels = torch.tensor([target] * size, device=greedy.device)  # (B, T')
-        if encoded is None:
-            out = model(**inputs, labels=labels, use_cache=False)
-            encoded = out.encoder_last_hidden_state  # (B, T, D), or longer by a prompt's rows
-        else:
-            out = model(
-                encoder_outputs=BaseModelOutput(encoded),
-                attention_mask=inputs["attention_mask"],
-                labels=labels,
-                use_cache=False,
-            )
-        logits = out.logits.float()  # (B, T', V)
-        of_tokens = logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]  # (B, T')
-        columns.append(of_tokens.sum(1).exp())
-        greedy[(logits.argmax(-1) == labels).all(1)] = position
+        summed, agrees = first[:, target[0]], written == target[0]  # (B,)
+        for before, token in pairwise(target):
+            given = torch.full_like(start, before)
+            _, scores, follows = _next_token(model, **rest, decoder_input_ids=given, **cache)
+            summed, agrees = summed + scores[:, token], agrees & (follows == token)
+        cache[name].crop(1 - len(target))  # back to the first step, for the other word
+        columns.append(summed.exp())
+        greedy[agrees] = position
     return torch.stack(columns, 1), greedy
+
+
+def _next_token(model: nn.Module, **inputs: Any) -> tuple[ModelOutput, Tensor, Tensor]:
+    """One step of decoding: the model's output, the next token's log-probabilities `(B, V)`, and the token
+    `(B,)` that greedy decoding takes.
+
+    bfloat16 rounds a logit near 10 to a sixteenth, and with it two models to the same probability. There the
+    output layer is computed once more in float32; the token is read off the model's own logits, as in an
+    evaluation.
+
+    Raises:
+        Float16Failed: float16 gave logits that are not finite.
+    """
+    layer = unwrapped(model).get_output_embeddings()
+    read: list[Tensor] = []
+    with layer.register_forward_pre_hook(lambda _, given: read.append(given[0])):
+        out = model(**inputs, use_cache=True)
+    logits = out.logits[:, -1]  # (B, V)
+    if logits.dtype == torch.float16 and not logits.isfinite().all():
+        raise Float16Failed(f"float16 gave logits that are not finite: {IN_FLOAT32}.")
+    token = logits.argmax(-1)
+    if logits.dtype == torch.bfloat16:
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = F.linear(read[0][:, -1].float(), layer.weight.float())
+    return out, logits.float().log_softmax(-1), token
 
 
 def _generated(
@@ -234,17 +320,21 @@ def _generated(
     return {position: text.strip() for position, text in zip(positions, written, strict=True)}
 
 
+def trained_results(session: Session) -> dict[str, RunResult]:
+    """The results of the session's finished runs, by id."""
+    return {name: one for name, one in session.results().items() if isinstance(one, RunResult)}
+
+
 def trained_members(session: Session) -> list[Member]:
     """The runs of the session's output folder that have finished, in the order of the notebooks.
 
     Raises:
         UserError: a weight file is damaged.
     """
-    found = session.results()
+    found = trained_results(session)
     members = []
     for run in RUNS.values():
-        result = found.get(run.id)
-        if not isinstance(result, RunResult):
+        if (result := found.get(run.id)) is None:
             continue
         path = session.run_folder(run.id, str(result.fingerprint)) / "best.pt"
         if not path.is_file() and run.weight_file:
@@ -254,23 +344,31 @@ def trained_members(session: Session) -> list[Member]:
     return members
 
 
-def member_of_file(path: Path) -> Member:
+def member_of_file(path: Path, alpha: float | None = None) -> Member:
     """A trained method from elsewhere: a `.pt` file of this kit or of another student, or a library's folder.
+
+    Args:
+        alpha: LoRA's; by default a folder's own, and for a `.pt` file, which holds none, the assignment's.
 
     Raises:
         UserError: it is none of these.
     """
-    method, entries = recognise(path)
-    return Member(f"{method!r} from {path.name}", method, entries, str(path))
+    method, entries = recognise(path, alpha=alpha or alpha_of(path) or LoRA().alpha)
+    name, letter = SIZES[method.kind]
+    title = f"{KIND_NAMES[method.kind]}, {letter} = {getattr(method, name)}, {path.name}"
+    return Member(title, method, entries, str(path))
 
 
-def panel_of(session: Session, files: Sequence[Path] = ()) -> Panel:
+def panel_of(session: Session, files: Sequence[Path] = (), alpha: float | None = None) -> Panel:
     """The session's finished runs and the trained parts in `files`, ready to be asked.
+
+    Args:
+        alpha: as for `member_of_file`.
 
     Raises:
         UserError: a file is no trained part, or nothing is trained yet.
     """
-    members = [*trained_members(session), *map(member_of_file, files)]
+    members = [*trained_members(session), *(member_of_file(path, alpha) for path in files)]
     if not members:
         raise UserError(
             f"Nothing is trained yet in {session.output}: run a notebook or `peft-scratch run` first, or "
@@ -287,7 +385,7 @@ def opinions_on(session: Session, text: str) -> list[Opinion]:
     Raises:
         UserError: nothing is trained yet.
     """
-    runs = [result for result in session.results().values() if isinstance(result, RunResult)]
+    runs = trained_results(session).values()
     trained = tuple(sorted(f"{run.id} {run.fingerprint}" for run in runs))
     if session.panel is None or session.panel[0] != trained:
         session.panel = trained, panel_of(session)

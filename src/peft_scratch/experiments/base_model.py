@@ -11,11 +11,13 @@ import torch
 from httpx import HTTPError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import cached_file, logging
+from transformers.utils.hub import extract_commit_hash
 
 from peft_scratch.assignment import Profile
 from peft_scratch.data import hub
 from peft_scratch.errors import UserError
-from peft_scratch.paths import OFFLINE_BASE
+from peft_scratch.paths import OFFLINE_BASE, shown
+from peft_scratch.results import Origin
 
 WEIGHTS = "model.safetensors"
 
@@ -26,16 +28,20 @@ def load_base(profile: Profile) -> tuple[T5ForConditionalGeneration, PreTrainedT
     Raises:
         UserError: the model is not where the profile says, or cannot be read.
     """
-    source = hub.place(profile.base)
+    source, revision = hub.place(profile.base), hub.revision(profile.base)
     try:
         # Only safetensors: a pickle can run code, so none is read, even if there is nothing else.
         # "eager" is T5's plain attention, as in transformers 4. Unlike "sdpa", it gives the same bits whether
         # or not something in it trains. A recipe may replace it with a faster one.
         with _no_progress_bar():
             model = T5ForConditionalGeneration.from_pretrained(
-                source, dtype=torch.float32, use_safetensors=True, attn_implementation="eager"
+                source,
+                dtype=torch.float32,
+                use_safetensors=True,
+                attn_implementation="eager",
+                revision=revision,
             )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, revision=revision)
     except Exception as problem:  # damaged files raise a dozen kinds, a tokenizer's a bare Exception
         raise _failure(profile, problem) from None
     return model.eval(), tokenizer
@@ -58,6 +64,12 @@ def base_fingerprint(profile: Profile) -> str:
     return hashlib.sha256(_weight_file(profile).read_bytes()).hexdigest()
 
 
+def base_origin(profile: Profile) -> Origin:
+    """What results record of the base: its name, the Hub's revision of what was loaded, and a hash of it."""
+    commit = extract_commit_hash(str(_weight_file(profile)), None)
+    return Origin(name=shown(profile.base), revision=commit, sha256=base_fingerprint(profile))
+
+
 def base_bytes(profile: Profile) -> int:
     """The size of the base's weight file."""
     return _weight_file(profile).stat().st_size
@@ -65,7 +77,7 @@ def base_bytes(profile: Profile) -> int:
 
 def _weight_file(profile: Profile) -> Path:
     try:
-        return Path(cached_file(hub.place(profile.base), WEIGHTS))
+        return Path(cached_file(hub.place(profile.base), WEIGHTS, revision=hub.revision(profile.base)))
     except (OSError, HTTPError) as problem:
         raise _failure(profile, problem) from None
 

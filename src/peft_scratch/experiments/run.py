@@ -19,9 +19,10 @@ from peft_scratch.data.batches import Collator, evenly_spaced, subset
 from peft_scratch.data.reviews import Reviews
 from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.base_model import base_bytes, base_fingerprint
+from peft_scratch.experiments.base_model import base_bytes
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.measurements import knowledge, training_memory
+from peft_scratch.experiments.run_remarks import remark_on_epoch, remark_on_prompt
 from peft_scratch.experiments.settings import (
     change,
     configuration,
@@ -39,6 +40,7 @@ from peft_scratch.results import (
     Disk,
     Files,
     Generation,
+    Origins,
     RunResult,
     TrainingAccuracy,
     read_result,
@@ -90,11 +92,11 @@ class PreparedRun:
         schedule = settings.get("schedule", "constant")
         return cls(session, run, profile, float(learning_rate), tuned, bool(settings), schedule)
 
-    @functools.cached_property  # the base's file is hashed for it
+    @functools.cached_property
     def configuration(self) -> dict[str, Any]:
         """Everything that the weights of this run depend on."""
         seed, recipe = self.session.seed, self.session.recipe.name
-        base = base_fingerprint(self.profile)
+        base = self.session.base_origin.sha256
         return configuration(self.run, self.profile, self.learning_rate, seed, base, recipe, self.schedule)
 
     @property
@@ -161,8 +163,14 @@ class PreparedRun:
             predictions = session.predict(model, test, self.profile.batch_size)
             return scores(predictions, reviews.test["validation"])
 
+        def remark(epoch: dict[str, Any]) -> str | None:
+            usual = self.run.learning_rate_in(self.profile)
+            return remark_on_epoch(epoch, test.labels, self.learning_rate, usual)
+
         with session.alone_in(folder):
-            history = self.trainer.fit(training, evaluate, self.profile.epochs, folder)
+            history = self.trainer.fit(training, evaluate, self.profile.epochs, folder, remark)
+            if self.run.kind == "soft_prompt" and (said := remark_on_prompt(self, history)):
+                session.accelerator.print(said)
             self.trainer.put_back_best()
             measured: dict[str, Any] = {}
             if not session.extra_seed:  # of further seeds only the predictions are wanted
@@ -270,6 +278,7 @@ class PreparedRun:
             "fingerprint": fingerprint(config),
             "config": config,
             "reviews": {"train": len(reviews.train), "test": len(reviews.test)},
+            "origins": Origins(base=self.session.base_origin, reviews=reviews.origin),
             "environment": environment(self.session.accelerator.device, self.session.precision),
             "parameters": {
                 "added": by_hand.value,

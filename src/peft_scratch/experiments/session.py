@@ -22,7 +22,7 @@ from peft_scratch.data.batches import Collator
 from peft_scratch.data.reviews import Reviews, load_reviews
 from peft_scratch.data.tokens import label_ids, tokenise_cached
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.base_model import load_base
+from peft_scratch.experiments.base_model import base_origin, load_base
 from peft_scratch.experiments.baselines import bag_of_words
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.estimate import Rates, measure_rates
@@ -33,7 +33,7 @@ from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.experiments.summary import summary
 from peft_scratch.files import alone_in
 from peft_scratch.paths import DRIVE
-from peft_scratch.results import Result, RunResult, read_results, write_result
+from peft_scratch.results import Origin, Origins, Result, RunResult, read_results, write_result
 from peft_scratch.training.evaluation import Predictions, predict
 from peft_scratch.training.recipe import Recipe, find_recipe
 
@@ -136,6 +136,10 @@ class Session:
     def base(self) -> T5ForConditionalGeneration:
         """A fresh copy of the base model in float32, without any method."""
         return load_base(self.profile)[0]
+
+    @functools.cached_property  # the base's file is hashed for it
+    def base_origin(self) -> Origin:
+        return base_origin(self.profile)
 
     def frozen_base(self) -> torch.nn.Module:
         """The base as the methods use it: frozen, in the recipe's precision."""
@@ -262,6 +266,7 @@ class Session:
             notebook=1,
             profile=self.profile.name,
             environment=environment(self.accelerator.device, self.precision),
+            origins=Origins(base=self.base_origin, reviews=self.reviews.origin),
             accuracy={"best": scores["accuracy"]},
             malformed=scores["malformed"],
             mistakes=predictions.mistakes,

@@ -15,7 +15,7 @@ from peft_scratch.assignment import FROM_SCRATCH, find_run
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.session import Session
 from peft_scratch.experiments.settings import fingerprint
-from peft_scratch.results import SmallDataEpoch, SmallDataResult, SmallDataRun, write_result
+from peft_scratch.results import Origins, SmallDataEpoch, SmallDataResult, SmallDataRun, write_result
 
 SEEDS = (0, 1, 2)
 #: To save time, there are fewer test reviews than in the ten runs: they are predicted after every epoch.
@@ -78,6 +78,7 @@ def _train(session: Session, run_id: str, settings: dict[str, int]) -> SmallData
         profile=profile.name,
         reviews=len(reviews.train),
         epochs=profile.epochs,
+        origins=Origins(base=session.base_origin, reviews=reviews.origin),
         environment=environment(session.accelerator.device, session.precision),
         config={name: value for name, value in config.items() if name != "seed"},
         runs=[SmallDataRun(seed=session.seed, epochs=epochs)],

@@ -61,9 +61,9 @@ class AdapterHubAdapter(Adapter):
         add_active(model, bottleneck_config(adapters, model.config.d_model, self.bottleneck))
         end = f".adapters.{NAME}"
         places = [name.removesuffix(end) for name, _ in model.named_modules() if name.endswith(end)]
-        if model.dtype != torch.float32:
-            for name in places:
-                bottleneck = model.get_submodule(f"{name}{end}")
+        for name in places:
+            bottleneck = model.get_submodule(f"{name}{end}").float()  # made in torch's default type
+            if model.dtype != torch.float32:
                 bottleneck.forward = partial(_in_its_own_type, bottleneck)
         # wrappers/model.py, replace_with_adapter_class: the class was made for this one model.
         for name, method in _METHODS.items():
@@ -172,11 +172,19 @@ def _refuse_pickle(model: nn.Module, protocol: int) -> tuple:
     )
 
 
-def _enable_checkpointing(model: nn.Module, gradient_checkpointing_kwargs: dict | None = None) -> None:
+def _enable_checkpointing(
+    model: nn.Module, gradient_checkpointing_kwargs: dict | None = None, **others: Any
+) -> None:
+    """`others` are `every_n_layers` and `offload`, which transformers 5 passes and the library lacks."""
     if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
         raise UserError(
             "AdapterHub's model takes gradient checkpointing with use_reentrant=False only: "
             'call gradient_checkpointing_enable({"use_reentrant": False}).'
+        )
+    if others.get("every_n_layers", 1) != 1 or others.get("offload"):
+        raise UserError(
+            "AdapterHub's model takes gradient checkpointing of every layer only, and without offloading: "
+            "leave out every_n_layers and offload."
         )
     super(type(model), model).gradient_checkpointing_enable(gradient_checkpointing_kwargs)
 

@@ -5,6 +5,7 @@ tuned = apply(LoRA(rank=8), model)      # injects, freezes the rest, checks the 
 save_delta(tuned.model, "lora.pt")
 """
 
+from peft_scratch.errors import UserError
 from peft_scratch.methods.adapter import AdaptedLayerFF, Adapter, Bottleneck
 from peft_scratch.methods.checkpoint import load_delta, read_delta, save_delta
 from peft_scratch.methods.derivation import Derivation, Step
@@ -37,6 +38,7 @@ __all__ = [
     "SoftPrompt",
     "Step",
     "Tuned",
+    "UserError",
     "apply",
     "base_of",
     "count_parameters",

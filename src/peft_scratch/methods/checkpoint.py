@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from peft_scratch.assignment import ENTRY_DIMENSIONS
 from peft_scratch.errors import UserError
 from peft_scratch.files import write_atomically
-from peft_scratch.methods.parameters import is_own, plain_name
+from peft_scratch.methods.parameters import MARK, is_own, plain_name, tuned_part
 
 
 def save_delta(model: nn.Module, path: str | Path, declared: Callable[[str], bool] = is_own) -> None:
@@ -25,21 +25,27 @@ def save_delta(model: nn.Module, path: str | Path, declared: Callable[[str], boo
     The file is written under another name and then renamed, so there is never half a file.
 
     Args:
-        model: a model with a method in it. Wrappers (compile, DataParallel, DistributedDataParallel)
-            do not change the names.
+        model: a model with a method in it. Wrappers (compile, DataParallel, DistributedDataParallel, a module
+            of your own) do not change the names.
         path: the file; its folder is created if needed.
         declared: which parameters to save, by name. A library's model needs `method.declares`.
 
     Raises:
         UserError: no parameter is declared, or the file cannot be written.
     """
-    path = Path(path)
+    path = _path(path)
     tensors = entries_of(model, declared)
     if not tensors:
-        raise UserError(
-            f"The model has no parameters of a method to save in {path}; apply a method to it first."
-        )
+        raise UserError(_nothing_declared(model, f"save in {path}"))
     write_atomically(path, serialised(tensors))
+
+
+def _path(path: object) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise UserError(
+            f"A path is expected for the file, not a {type(path).__name__}: the model comes first."
+        )
+    return Path(path)
 
 
 def entries_of(model: nn.Module, declared: Callable[[str], bool]) -> dict[str, Tensor]:
@@ -55,18 +61,29 @@ def entries_of(model: nn.Module, declared: Callable[[str], bool]) -> dict[str, T
 
 def declared_parameters(model: nn.Module, declared: Callable[[str], bool]) -> dict[str, nn.Parameter]:
     """The declared parameters of `model`, under their names without any wrapper."""
-    named = ((plain_name(name), p) for name, p in model.named_parameters())
+    named = ((plain_name(name), p) for name, p in tuned_part(model).named_parameters())
     return {name: p for name, p in named if declared(name)}
 
 
-def serialised(content: object) -> memoryview:
+def _nothing_declared(model: nn.Module, to_do: str) -> str:
+    if (method := getattr(tuned_part(model), MARK, None)) is None:
+        return f"The model has no parameters of a method to {to_do}; apply a method to it first."
+    return (
+        f"The model has {method!r} in it, whose parameters have names of their own: to {to_do}, pass "
+        "`method.declares` as the third argument."
+    )
+
+
+def serialised(content: object) -> bytes:
     """The bytes that `torch.save` writes for `content`.
 
     Made in memory, they do not depend on the file's name, and a full disk is an `OSError`.
     """
     data = io.BytesIO()
     torch.save(content, data)
-    return data.getbuffer()
+    # Not `getbuffer()`: a view in a cycle, as a failed write leaves one, crashes Python 3.12.0 and 3.12.1
+    # (python/cpython#111049), and is an error that later ones report. This copies nothing either.
+    return data.getvalue()
 
 
 def read_delta(path: str | Path) -> dict[str, Tensor]:
@@ -77,7 +94,7 @@ def read_delta(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: it is not a plain dictionary of finite floating-point tensors; the message says where.
     """
-    path = Path(path)
+    path = _path(path)
     if not path.is_file():
         raise UserError(f"{path} is {'a folder, not a file' if path.is_dir() else 'not there'}.")
     with path.open("rb") as file:
@@ -107,12 +124,24 @@ def read_tensors(file: BinaryIO, path: str | Path) -> dict[str, Tensor]:
                 f"{path} holds Python objects besides tensors and is not loaded, since that could run code; "
                 "save a plain dictionary of tensors."
             ) from error
-        raise UserError(
-            f"{path} is not a tensor file, or is cut short; write it again with torch.save."
-        ) from error
+        file.seek(0)
+        raise UserError(f"{path} {_instead_of_tensors(file.read(64))}.") from error
     if not isinstance(entries, dict):
         raise UserError(f"{path} holds a {type(entries).__name__}, not a dictionary of tensors.")
     return {key: _checked(path, key, value) for key, value in entries.items()}
+
+
+def _instead_of_tensors(start: bytes) -> str:
+    """What a file that torch cannot read is, by its first bytes, and what to do."""
+    if not start:
+        return "is empty: it is not a tensor file, or is cut short; write it again with torch.save"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS and not the file itself; fetch that with `git lfs pull`"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "is a web page, as a failed download leaves one; download the file itself"
+    if start[8:9] == b"{":
+        return "is a safetensors file; read it with safetensors, and write it with torch.save"
+    return "is not a tensor file, or is cut short; write it again with torch.save"
 
 
 def _refuse_compressed(file: BinaryIO, path: str | Path) -> None:
@@ -135,6 +164,11 @@ def _checked(path: str | Path, key: object, value: object) -> Tensor:
     where = f"{path}, entry {key!r}:"
     if not isinstance(key, str):
         raise UserError(f"{where} the key is a {type(key).__name__}, not a string.")
+    if isinstance(value, dict) and value:
+        inside = str(next(iter(value)))
+        raise UserError(
+            f"{where} it is a {type(value).__name__}, not a tensor, and has an entry {inside}; save it alone."
+        )
     if not isinstance(value, Tensor):
         raise UserError(f"{where} it is a {type(value).__name__}, not a tensor.")
     if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
@@ -175,9 +209,7 @@ def copy_delta(
     entries = {key: value for key, value in found.items() if declared(key)}
     own = declared_parameters(model, declared)
     if not own:
-        raise UserError(
-            f"The model has no parameters of a method to load {path} into; apply a method to it first."
-        )
+        raise UserError(_nothing_declared(model, f"load {path} into"))
     if any(getattr(module, "merged", False) for module in model.modules()):
         raise UserError(f"The model's LoRA update is merged; call unmerge(model) before loading {path}.")
     if difference := first_difference(entries, own, found):

@@ -30,9 +30,11 @@ def base_of(tuned: Tuned) -> T5ForConditionalGeneration:
         The base in evaluation mode, on the tuned model's device.
 
     Raises:
-        UserError: the weights of the base were trained themselves, or are merged with an update, or the
-            method is no longer in the model.
+        UserError: this is not what `apply` returned, or the weights of the base were trained themselves, or
+            are merged with an update, or the method is no longer in the model.
     """
+    if not isinstance(tuned, Tuned):
+        raise UserError(f"base_of takes what apply returned, a Tuned, and not a {type(tuned).__name__}.")
     model, method = unwrapped(tuned.model), tuned.method
     if any(getattr(module, "merged", False) for module in model.modules()):
         raise UserError("The model's LoRA update is merged into the base; unmerge it before taking it out.")

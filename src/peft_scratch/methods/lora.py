@@ -28,7 +28,7 @@ from peft_scratch.methods.derivation import (
 )
 from peft_scratch.methods.injection import find_in_blocks, last_part, refuse_second_injection, replace
 from peft_scratch.methods.method import Method, method_in, require_positive_int
-from peft_scratch.methods.parameters import is_own
+from peft_scratch.methods.parameters import is_own, require_module
 
 # 1. The maths
 
@@ -118,37 +118,46 @@ class LoRALinear(nn.Linear):
         # BEGIN SOLUTION
         y = F.linear(x, self.weight, self.bias)  # (B, T, E)
         if self.merged:
-            return y
+            meant_to_train = self.training and self.sharif_llm_A.requires_grad
+            return _RefuseTraining.apply(y, self.sharif_llm_A) if meant_to_train else y
         a, b = self.sharif_llm_A.to(x.dtype), self.sharif_llm_B.to(x.dtype)  # (D, R), (R, E)
         return y + low_rank_update(x, a, b, self.scaling)
         # END SOLUTION
 
+    @torch.inference_mode(False)  # else the weight would be a tensor that cannot be trained on
     @torch.no_grad()
     def merge(self) -> None:
         """Add the update to the weight, `W + (alpha / r) (A B)^T`; if it is merged already, do nothing.
 
         This saves time at inference: one matrix product instead of three (section 4.1, "no additional
-        inference latency"). A and B get no gradient while merged.
+        inference latency"). A and B would get no gradient while merged, so training is refused. W itself is
+        not written to: models that share it (`base_of`) stay as they are.
         """
         # BEGIN SOLUTION
         if self.merged:
             return
-        self.weight_before_merge = self.weight.detach().clone()
+        self.weight_before_merge = self.weight.detach()
         update = (self.sharif_llm_A @ self.sharif_llm_B * self.scaling).T  # (D, R) @ (R, E) -> (E, D)
-        self.weight.copy_(self.weight + update)
+        self._put((self.weight + update).to(self.weight.dtype))
         # END SOLUTION
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def unmerge(self) -> None:
         """Restore W to the last bit; if the update is not merged, do nothing.
 
-        Subtracting the update would leave rounding errors, so `merge` keeps a copy of W instead.
+        Subtracting the update would leave rounding errors, so `merge` keeps W instead.
         """
         # BEGIN SOLUTION
         if self.merged:
-            self.weight.copy_(self.weight_before_merge)
+            self._put(self.weight_before_merge)
             self.weight_before_merge = None
         # END SOLUTION
+
+    def _put(self, weight: Tensor) -> None:
+        """Have the parameter hold `weight`; what it held stays as it is, since other models may share it."""
+        torch.autograd.graph.increment_version(self.weight)  # a graph that needs the old values says so
+        self.weight.data = weight
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         """As for every layer; while merged, B is saved as zero, so that nobody adds the update again."""
@@ -166,6 +175,18 @@ class LoRALinear(nn.Linear):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rank={self.rank}, scaling={self.scaling}"
+
+
+class _RefuseTraining(torch.autograd.Function):
+    """Passes `y` on; a backward pass through it stops with a sentence, since it would leave A and B out."""
+
+    @staticmethod
+    def forward(ctx: object, y: Tensor, a: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> None:
+        raise UserError("LoRA's update is merged and would not train: call unmerge(model) first.")
 
 
 # 3. The injection
@@ -293,6 +314,7 @@ def unmerge(model: nn.Module) -> None:
 
 
 def _lora_layers(model: nn.Module) -> list[LoRALinear]:
+    require_module(model)
     layers = [module for module in model.modules() if isinstance(module, LoRALinear)]
     if not layers:
         there = method_in(model)

@@ -10,18 +10,23 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from numbers import Integral
 
+import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
 from peft_scratch.methods.derivation import Derivation
-from peft_scratch.methods.parameters import count_parameters, freeze_all_but, trainable_names, unwrapped
+from peft_scratch.methods.parameters import (
+    MARK,
+    count_parameters,
+    freeze_all_but,
+    trainable_names,
+    unwrapped,
+)
 from peft_scratch.methods.recomputing import let_gradients_pass
 from peft_scratch.methods.t5 import config_as_built, require_t5
 
-# Set on a model that has a method: a second injection would stack two deltas unnoticed.
-_MARK = "_peft_scratch_method"
-#: Set with it: the model's class, because a library may replace it.
+#: Set on a model beside its method: the model's class, because a library may replace it.
 BASE_CLASS = "_peft_scratch_base_class"
 
 
@@ -84,7 +89,7 @@ class Method(ABC):
 
 def method_in(model: nn.Module) -> Method | None:
     """The method that was applied to `model`, which may be in a wrapper; None if there is none."""
-    return getattr(unwrapped(model), _MARK, None)
+    return getattr(unwrapped(model), MARK, None)
 
 
 def require_positive_int(what: str, value: object) -> int:
@@ -109,6 +114,10 @@ def apply(method: Method, model: T5ForConditionalGeneration) -> Tuned:
     """
     if not isinstance(method, Method):
         raise UserError(f"apply takes a method, such as LoRA(rank=8), then a model, not {method!r} first.")
+    if torch.is_inference_mode_enabled():
+        raise UserError(
+            f"Within torch.inference_mode nothing can be trained: apply {method!r} outside of it."
+        )
     if isinstance(model, nn.Module) and (before := method_in(model)) is not None:
         raise UserError(
             f"This model already has {before!r} in it; load a fresh base model before applying {method!r}."
@@ -117,7 +126,9 @@ def apply(method: Method, model: T5ForConditionalGeneration) -> Tuned:
         require_t5(model, method)
     base_class, whole_before = type(model), count_parameters(model)
     tuned, places = method.inject(model)
-    model.__dict__.update({_MARK: method, BASE_CLASS: base_class})
+    # Against a second injection, which would stack two deltas unnoticed, and for whoever saves the model.
+    model.__dict__.update({MARK: method, BASE_CLASS: base_class})
+    tuned.__dict__[MARK] = method
     if method.kind != "full":
         freeze_all_but(tuned, method.declares)
         let_gradients_pass(model)

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from peft_scratch.errors import UserError
+
 #: Part of the name of every parameter that a method from scratch adds. The course's own loader keeps the
 #: entries of a file whose key contains it.
 OWN = "sharif_llm"
+#: Set on a model once a method is in it, and on a library's wrapper around it: the method.
+MARK = "_peft_scratch_method"
 
 
 def is_own(name: str) -> bool:
@@ -39,6 +43,32 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if len(inner) != 1 or not found:
             return model
         model = found[0]
+
+
+def tuned_part(model: nn.Module) -> nn.Module:
+    """The model that `apply` returned, wherever in `model` it is; if it is not, what torch's wrappers hold.
+
+    Raises:
+        UserError: this is no model, or there are several with a method in it.
+    """
+    require_module(model)
+    found: list[str] = []
+    for name, module in model.named_modules():
+        if MARK in vars(module) and not (found and f"{name}.".startswith(f"{found[0]}.".lstrip("."))):
+            found.append(name)
+    if len(found) > 1:
+        raise UserError(
+            f"Two models with a method are in it, {' and '.join(found[:2])}: hand over one of them."
+        )
+    return model.get_submodule(found[0]) if found else unwrapped(model)
+
+
+def require_module(model: object) -> None:
+    """Raise a UserError unless `model` is one."""
+    if isinstance(model, nn.Module):
+        return
+    hint = ": hand over its .model" if isinstance(getattr(model, "model", None), nn.Module) else ""
+    raise UserError(f"A model is expected here, not a {type(model).__name__}{hint}.")
 
 
 def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
@@ -75,6 +79,7 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
             None,
             parameters,
             kernel_name="python3",
+            kernel_manager_class=_OwnPython,
             language="python",
             # Everything that matters is shown in the cell; the kernel's own log would only break up the bars.
             extra_arguments=["--log-level=CRITICAL"],
@@ -97,9 +102,28 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
             f"{source.name}: the process that ran it died, most often because memory ran out: close other "
             "programs and run again; finished epochs are kept."
         ) from None
+    except RuntimeError as problem:  # of jupyter_client, which has no class of its own for these
+        if not re.match(r"Kernel (died before|didn't respond)", str(problem)):
+            raise
+        raise UserError(
+            f"{source.name}: the process that runs it did not start ({problem}): close other programs and "
+            "run again; if it stays so, install ipykernel again."
+        ) from None
     finally:
         del os.environ[EXECUTED]
     return cleaned(executed)
+
+
+class _OwnPython(AsyncKernelManager):
+    """Runs a notebook in the Python that executes the kit.
+
+    A kernel called python3 may be installed for the user too, from another environment, which lacks the kit
+    or is gone; Jupyter would prefer it.
+    """
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(**get_kernel_dict())
 
 
 class _Terminal:

@@ -57,7 +57,7 @@ def _tuned(bench: Session, run: str) -> float:
 
 def _sentences(base: Path) -> float:
     """Zero-shot accuracy on the one-sentence reviews that the base was not trained on."""
-    model = T5ForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    model = T5ForConditionalGeneration.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(base)
     held_out = sentence_split().query("part == 'held_out'")
     collator = Collator(

@@ -42,7 +42,9 @@ class Teacher:
         folder = minilm_folder()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         said, _ = logging.get_verbosity(), logging.set_verbosity_error()  # the head is meant to be new
-        self.model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+        self.model = AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=2, use_safetensors=True
+        )
         logging.set_verbosity(said)
 
     def train(self, texts: Sequence[str], labels: Sequence[int], epochs: int) -> None:

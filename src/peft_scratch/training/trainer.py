@@ -75,6 +75,7 @@ class Trainer:
         evaluate: Callable[[nn.Module], dict[str, Any]],
         epochs: int,
         folder: Path | None = None,
+        remark: Callable[[dict[str, Any]], str | None] = lambda epoch: None,
     ) -> History:
         """Train for `epochs` epochs, evaluating after each.
 
@@ -89,6 +90,7 @@ class Trainer:
             collator: makes training batches from indices.
             evaluate: given the model, returns at least `accuracy`, a share of 1.
             folder: holds the run's checkpoints; training continues from the newest readable one.
+            remark: given an epoch as it is recorded, returns what is to be said of it, if anything.
 
         Raises:
             UserError: the loss or a weight stopped being a number, a single review does not fit into memory,
@@ -97,10 +99,10 @@ class Trainer:
         checkpoints = Checkpoints(folder) if folder else None
         history = self._resume(checkpoints, epochs)
         try:
-            self._fit(collator, evaluate, epochs, checkpoints, history)
+            self._fit(collator, evaluate, epochs, checkpoints, history, remark)
         except Float16Failed as problem:
             history = self._back_in_float32(checkpoints, epochs, problem)
-            self._fit(collator, evaluate, epochs, checkpoints, history)
+            self._fit(collator, evaluate, epochs, checkpoints, history, remark)
         self.close()
         self._start = {}  # a finished run does not start over, and memory is measured next
         self._history = history
@@ -113,6 +115,7 @@ class Trainer:
         epochs: int,
         checkpoints: Checkpoints | None,
         history: History,
+        remark: Callable[[dict[str, Any]], str | None],
     ) -> None:
         """Train the epochs that `history` lacks and add them to it."""
         history.micro_batch = self.micro_batch
@@ -136,6 +139,8 @@ class Trainer:
                 f"test accuracy {100 * scores['accuracy']:.1f} %, "
                 f"{_pace(time.perf_counter() - started, epoch, epochs)}"
             )
+            if said := remark(history.epochs[-1]):
+                self.accelerator.print(said)
         if checkpoints and self.accelerator.is_main_process:
             # Not in the last save: a run that is killed right after it comes here when it is started again.
             checkpoints.remove_all_but(len(history.epochs))
