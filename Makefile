@@ -93,6 +93,7 @@ page: $(INSTALLED)  ## the page of `peft-scratch app` in a real Chromium, two mi
 	test -d build/page/gradio || $(BIN)/python -m pip install --quiet --upgrade --target build/page \
 		-c build/page-constraints.txt "gradio>=6.20" playwright==$(PLAYWRIGHT)
 	PYTHONPATH=build/page $(BIN)/python tests/end_to_end/app.py build/pictures "$(BROWSER)"
+	PYTHONPATH=build/page $(BIN)/python tests/end_to_end/app_in_colab.py build/pictures "$(BROWSER)"
 
 lint: $(INSTALLED)  ## ruff, on the code and the notebooks
 	$(BIN)/ruff check

@@ -58,6 +58,10 @@ def test_what_was_left_out_is_said():
     assert "each group of 2 words is left out once" in grouped and "the largest is 0.00" in grouped
 
 
+def test_a_word_that_changes_next_to_nothing_is_pale():
+    assert "#0072B210" in drawings.marked([("a", 0.005)]) and "#0072B2a0" in drawings.marked([("a", 0.5)])
+
+
 def test_every_point_is_reached_by_the_keyboard_too_and_nothing_is_black_on_black(results):
     drawn = drawings.accuracy_plot(list(results.values()))
     assert drawn.count('role="button" aria-label="') == len(results) == 10

@@ -126,6 +126,20 @@ def test_run_without_a_name_does_what_make_run_does(monkeypatch, tmp_path):
     ]
 
 
+def test_run_with_seeds_makes_the_report_after_the_last_of_them(monkeypatch, tmp_path):
+    done = []
+    for name in ("notebooks", "tables", "report"):
+        monkeypatch.setattr(cli, name, lambda *arguments, name=name: done.append((name, *arguments)))
+    monkeypatch.setattr(cli_sweep, "train_many", lambda *arguments: done.append(("seeds", *arguments)))
+    _run("run", "--profile", "smoke", "--output", tmp_path, "--seeds", "1-2")
+    assert done == [
+        ("notebooks", "smoke", 1, tmp_path, "fast"),
+        ("seeds", list(RUNS), {}, "smoke", [1, 2], tmp_path, "fast", Engine()),
+        ("tables", "smoke", tmp_path),
+        ("report", "smoke", tmp_path, "", ""),
+    ]
+
+
 def test_notebooks_train_the_first_seed_and_the_others_follow(monkeypatch, tmp_path):
     done = []
     monkeypatch.setattr(

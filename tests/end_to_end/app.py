@@ -57,13 +57,18 @@ HOSTILE = {
 }
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[tuple[psutil.Process, str, Path]]:
-    """The command's own page on this repository's weights and results: its process, address and output."""
+def lay_out(folder: Path) -> None:
+    """This repository's weights and results in `folder`, as runs leave them."""
     shutil.copytree(ROOT / "report" / "results", folder / "report" / "results")
     (folder / "weights").mkdir()
     for name in WEIGHT_FILES:
         shutil.copy(ROOT / "weights" / name, folder / "weights")
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[psutil.Process, str, Path]]:
+    """The command's own page on this repository's weights and results: its process, address and output."""
+    lay_out(folder)
     command = [
         sys.executable,
         "-m",
@@ -216,6 +221,17 @@ def look_at_hostile(user: User, pictures: Path) -> None:
     assert "\x00" not in user.page.content() and "\u202e" not in user.seen("#history")
 
 
+def find_chromium(browser: str) -> str:
+    """The command `browser`, or the Chromium that is installed; without one, the end of this program."""
+    chromium = shutil.which(browser) if browser else next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if not chromium:
+        sys.exit(
+            f"There is no {browser or 'Chromium or Chrome'} here: install it (Debian: apt-get install "
+            "chromium), or say where it is: make page BROWSER=/path/to/chromium."
+        )
+    return chromium
+
+
 def main(folder: str, browser: str = "") -> None:
     try:
         import gradio  # noqa: F401
@@ -224,12 +240,7 @@ def main(folder: str, browser: str = "") -> None:
         sys.exit(
             "This needs the packages gradio and playwright: `make page` puts them into a folder of its own."
         )
-    chromium = shutil.which(browser) if browser else next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if not chromium:
-        sys.exit(
-            f"There is no {browser or 'Chromium or Chrome'} here: install it (Debian: apt-get install "
-            "chromium), or say where it is: make page BROWSER=/path/to/chromium."
-        )
+    chromium = find_chromium(browser)
     pictures = Path(folder)
     pictures.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place, served(Path(place)) as (server, address, log):

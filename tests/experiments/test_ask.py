@@ -8,11 +8,13 @@ import shutil
 import pytest
 import torch
 from tiny_bench import made_up_reviews, tiny_workbench
+from transformers import AutoTokenizer, T5ForConditionalGeneration
 from typer.testing import CliRunner
 
 from peft_scratch.app import drawings
-from peft_scratch.assignment import LABEL_WORDS
+from peft_scratch.assignment import LABEL_WORDS, SST2_PREFIX
 from peft_scratch.cli import app
+from peft_scratch.data.tokens import label_ids
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.convert import convert
 from peft_scratch.experiments import session as sessions
@@ -26,7 +28,7 @@ from peft_scratch.experiments.ask import (
     panel_of,
     remarks,
 )
-from peft_scratch.paths import ROOT
+from peft_scratch.paths import OFFLINE_BASE, ROOT
 from peft_scratch.training.float16 import Float16Failed
 
 IDS = ("full", "prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8", "lora_peft_r8")
@@ -93,6 +95,20 @@ def test_a_probability_is_that_of_the_word_and_the_end_token(panel, bench):
             loss = prepared.tuned.model(**inputs, labels=labels).loss  # mean over the target's tokens
         expected = torch.exp(-loss * labels.shape[1]).item()
         assert opinion.probabilities[word] == pytest.approx(expected, rel=1e-3)
+
+
+def test_half_precision_does_not_round_the_probabilities_to_a_grid():
+    model = T5ForConditionalGeneration.from_pretrained(OFFLINE_BASE, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(OFFLINE_BASE)
+    films = ["a fine film.", "a dull film.", "the plot drags, the ending is a joy.", "i left early."]
+    inputs = tokenizer([SST2_PREFIX + film for film in films], return_tensors="pt", padding=True)
+    odds = []
+    for half in (False, True):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            probabilities, _ = label_probabilities(model, dict(inputs), label_ids(tokenizer))
+        negative, positive = probabilities.log().T
+        odds.append(positive - negative)
+    torch.testing.assert_close(odds[1], odds[0], rtol=0, atol=0.015)  # bfloat16 logits alone are 0.05 off
 
 
 def test_occlusion_is_the_change_when_a_word_is_left_out(panel, bench):

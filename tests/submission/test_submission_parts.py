@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from peft_scratch.assignment import NOTEBOOKS, PROFILES
 from peft_scratch.cli import app
+from peft_scratch.notebook.parts import write_part
 from peft_scratch.reporting import report
 from peft_scratch.submission import pack
 from peft_scratch.submission.check import check
@@ -71,6 +72,17 @@ def test_what_does_not_belong_together_or_lacks_is_said_in_one_sentence(tmp_path
         assert sentence.replace("{all}", str(tmp_path / "all")) in done.stderr
         assert "Traceback" not in done.output
     assert called == []
+
+
+def test_parts_of_two_profiles_are_refused(tmp_path, called):
+    one, two = make(tmp_path / "one", 1), tmp_path / "two"
+    make(two, 2)
+    for path in (two / "report" / "results").iterdir():
+        path.write_text(path.read_text().replace('"profile": "offline"', '"profile": "course"'))
+    done = run("--parts", one, write_part(two, 2), *STUDENT, "--output", tmp_path / "all")
+    assert (done.exit_code, called) == (2, [])
+    assert "part-2.zip was made with profile 'course', part-1.zip with 'offline'" in done.stderr
+    assert not (tmp_path / "all").exists()
 
 
 def test_a_name_that_cannot_be_used_is_refused_before_anything_is_put_together(tmp_path, called):

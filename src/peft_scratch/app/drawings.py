@@ -15,14 +15,18 @@ from peft_scratch.results import RunResult
 _COLOURS = dict(zip(LABEL_WORDS, ("#D55E00", "#0072B2"), strict=True))
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 
+#: If no word changes the lean by more than this, the grounds are paler than they could be.
+FAINT = 0.05
+
 #: Of the page: the verdicts' colours are lighter on a dark page.
 STYLE = f"""
 .opinions {{ width: 100%; border-collapse: collapse; }}
 .opinions th, .opinions td {{ text-align: start; padding: 5px 8px; border-bottom: 1px solid #8883; }}
 .opinions th {{ font-weight: 500; }}
+.opinions th[scope=row] {{ min-width: 7.5em; }}
 .opinions thead th {{ font-size: 0.85em; opacity: 0.8; }}
 .opinions bdi {{ overflow-wrap: anywhere; }}
-.bars {{ min-width: 8em; width: 55%; }}
+.bars {{ min-width: 8em; width: 50%; }}
 .line {{ display: flex; align-items: center; gap: 6px; font-size: 0.8em; line-height: 1.35; }}
 .line span {{ width: 4em; text-align: end; font-variant-numeric: tabular-nums; }}
 .track {{ flex: auto; background: #8882; border-radius: 2px; }}
@@ -98,7 +102,7 @@ def marked(words: Iterable[tuple[str, float]], model: str = "the model") -> str:
         return ""
     most = max(abs(weight) for _, weight in words)
     spans = " ".join(
-        f"<span title='{weight:+.3f}' style='background:{_ground(weight, most or 1.0)}'>{plain(word)}</span>"
+        f"<span title='{weight:+.3f}' style='background:{_ground(weight, most)}'>{plain(word)}</span>"
         for word, weight in words
     )
     together = max(len(word.split()) for word, _ in words)
@@ -119,7 +123,7 @@ def _speaking() -> str:
 
 def _ground(weight: float, most: float) -> str:
     colour = _COLOURS[LABEL_WORDS[weight > 0]]
-    strength = round(160 * abs(weight) / most)
+    strength = round(160 * abs(weight) / max(most, FAINT))
     return f"{colour}{strength:02x}"
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
 
 from peft_scratch.assignment import KIND_NAMES, LABEL_WORDS, MAX_LENGTH, RUNS, SIZES
 from peft_scratch.data.batches import SortedBatches, pad
@@ -25,6 +27,7 @@ from peft_scratch.experiments.remarks import remarks
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import FullFineTuning, LoRA, Method, Tuned, apply, base_of
 from peft_scratch.methods.checkpoint import copy_delta, read_delta
+from peft_scratch.methods.parameters import unwrapped
 from peft_scratch.results import RunResult
 from peft_scratch.training.float16 import IN_FLOAT32, Float16Failed
 from peft_scratch.training.progress import progress
@@ -258,9 +261,7 @@ def label_probabilities(
         Float16Failed: float16 gave logits that are not finite.
     """
     start = torch.full_like(inputs["input_ids"][:, :1], model.config.decoder_start_token_id)  # (B, 1)
-    out = model(**inputs, decoder_input_ids=start, use_cache=True)
-    if out.logits.dtype == torch.float16 and not out.logits.isfinite().all():
-        raise Float16Failed(f"float16 gave logits that are not finite: {IN_FLOAT32}.")
+    out, first, written = _next_token(model, **inputs, decoder_input_ids=start)
     # As the version of transformers calls it; some have both names for the same.
     name = next(name for name in ("cache", "past_key_values") if name in out)
     cache = {name: out[name]}
@@ -268,18 +269,42 @@ def label_probabilities(
         "encoder_outputs": BaseModelOutput(out.encoder_last_hidden_state),  # (B, T, D), or longer by a prompt
         "attention_mask": inputs["attention_mask"],
     }
-    first = out.logits[:, -1].float().log_softmax(-1)  # (B, V)
     columns, greedy = [], torch.full((len(start),), -1, device=start.device)
     for position, target in enumerate(targets):
-        summed, agrees = first[:, target[0]], first.argmax(-1) == target[0]  # (B,)
+        summed, agrees = first[:, target[0]], written == target[0]  # (B,)
         for before, token in pairwise(target):
-            step = model(**rest, decoder_input_ids=torch.full_like(start, before), **cache, use_cache=True)
-            scores = step.logits[:, -1].float().log_softmax(-1)  # (B, V)
-            summed, agrees = summed + scores[:, token], agrees & (scores.argmax(-1) == token)
+            given = torch.full_like(start, before)
+            _, scores, follows = _next_token(model, **rest, decoder_input_ids=given, **cache)
+            summed, agrees = summed + scores[:, token], agrees & (follows == token)
         cache[name].crop(1 - len(target))  # back to the first step, for the other word
         columns.append(summed.exp())
         greedy[agrees] = position
     return torch.stack(columns, 1), greedy
+
+
+def _next_token(model: nn.Module, **inputs: Any) -> tuple[ModelOutput, Tensor, Tensor]:
+    """One step of decoding: the model's output, the next token's log-probabilities `(B, V)`, and the token
+    `(B,)` that greedy decoding takes.
+
+    bfloat16 rounds a logit near 10 to a sixteenth, and with it two models to the same probability. There the
+    output layer is computed once more in float32; the token is read off the model's own logits, as in an
+    evaluation.
+
+    Raises:
+        Float16Failed: float16 gave logits that are not finite.
+    """
+    layer = unwrapped(model).get_output_embeddings()
+    read: list[Tensor] = []
+    with layer.register_forward_pre_hook(lambda _, given: read.append(given[0])):
+        out = model(**inputs, use_cache=True)
+    logits = out.logits[:, -1]  # (B, V)
+    if logits.dtype == torch.float16 and not logits.isfinite().all():
+        raise Float16Failed(f"float16 gave logits that are not finite: {IN_FLOAT32}.")
+    token = logits.argmax(-1)
+    if logits.dtype == torch.bfloat16:
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = F.linear(read[0][:, -1].float(), layer.weight.float())
+    return out, logits.float().log_softmax(-1), token
 
 
 def _generated(
