@@ -141,3 +141,26 @@ def test_the_last_cell_may_be_run_again_as_it_asks(right, tmp_path):
     last.source = "show.numbers(result)"
     found = check.check([right.write_unpacked(tmp_path / "other")])
     assert "run-again" in [finding.code for finding in found.findings]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Ada (Byron) Lovelace", "A" * 80, "علی" + "ر" * 77, "Ann-Marie O'Hara"],
+    ids=["parentheses", "80 letters", "80 Persian letters", "apostrophe"],
+)
+def test_a_second_run_under_another_name_leaves_nothing_of_the_first(name, right, tmp_path):
+    folder = right.write_unpacked(tmp_path / "kit")
+    pack.pack(folder, "400123456", "Misspelt")
+    written = pack.pack(folder, "400123456", name)
+    assert {path.name for path in (folder / "submission").iterdir()} == {path.name for path in written}
+    checked = check.check([folder / "submission"])
+    assert checked.verdict == READY and checked.student[0] == "400123456"
+
+
+def test_a_name_of_81_letters_and_an_unusual_number_are_questioned(right, tmp_path):
+    folder = right.write_unpacked(tmp_path / "kit")
+    with pytest.raises(UserError, match="at most 80 letters"):
+        pack.pack(folder, "400123456", "A" * 81)
+    with pytest.raises(UserError, match="give --any-number if it is right"):
+        pack.pack(folder, "4001234", "Ada")
+    assert pack.pack(folder, "4001234", "Ada", any_number=True)[0].name == "4001234_Ada_notebooks.zip"

@@ -73,13 +73,6 @@ def make_page(panel: Panel, results: dict[str, RunResult]) -> Any:
     def words(about: str, text: str | None) -> str:
         return "" if text is None else drawings.marked(panel.occlusion(about, text), about)
 
-    def facts(event: Any) -> str:
-        chosen = results.get(str(event.run))
-        return drawings.run_facts(chosen) if chosen else ""
-
-    # Gradio looks at annotations to see what a function wants to be given, and here they are only strings.
-    facts.__annotations__["event"] = gr.EventData
-
     with gr.Blocks(title="peft-scratch", analytics_enabled=False) as page:
         gr.Markdown(
             "# Ask the trained models\n"
@@ -102,18 +95,7 @@ def make_page(panel: Panel, results: dict[str, RunResult]) -> Any:
                 opinions = gr.HTML(elem_id="opinions", apply_default_css=False)
                 marked = gr.HTML(elem_id="words", apply_default_css=False)
         if results:
-            gr.Markdown("## What the runs cost and reached\nClick a point to see its numbers.")
-            with gr.Row():
-                with gr.Column(scale=3):
-                    plot = gr.HTML(
-                        drawings.accuracy_plot(list(results.values())),
-                        js_on_load=_CHOOSE,
-                        elem_id="plot",
-                        apply_default_css=False,
-                    )
-                with gr.Column(scale=2):
-                    chosen = gr.HTML(elem_id="chosen", apply_default_css=False)
-            plot.click(facts, None, chosen, show_progress="hidden")
+            _plot(gr, results)
         gr.Markdown("## Asked so far")
         history = gr.HTML(drawings.history([]), elem_id="history", apply_default_css=False)
         outputs = [remarks, opinions, marked, history, asked, last]
@@ -122,6 +104,29 @@ def make_page(panel: Panel, results: dict[str, RunResult]) -> Any:
         about.change(words, [about, last], marked)
         page.load(None, js=_DIRECTION)
     return page
+
+
+def _plot(gr: Any, results: dict[str, RunResult]) -> None:
+    """The plot of the runs, whose points can be clicked, and beside it what is known of the chosen one."""
+
+    def facts(event: Any) -> str:
+        chosen = results.get(str(event.run))
+        return drawings.run_facts(chosen) if chosen else ""
+
+    # Gradio looks at annotations to see what a function wants to be given, and here they are only strings.
+    facts.__annotations__["event"] = gr.EventData
+    gr.Markdown("## What the runs cost and reached\nClick a point to see its numbers.")
+    with gr.Row():
+        with gr.Column(scale=3):
+            plot = gr.HTML(
+                drawings.accuracy_plot(list(results.values())),
+                js_on_load=_CHOOSE,
+                elem_id="plot",
+                apply_default_css=False,
+            )
+        with gr.Column(scale=2):
+            chosen = gr.HTML(elem_id="chosen", apply_default_css=False)
+    plot.click(facts, None, chosen, show_progress="hidden")
 
 
 def open_page(session: Session, files: Sequence[Path] = (), port: int | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ from peft_scratch.training.trainer import Trainer
 if TYPE_CHECKING:
     from peft_scratch.experiments.session import Session
 
+# What the model is given of a batch.
+_INPUTS = ("input_ids", "attention_mask", "labels")
 #: The parts of a result that are measured after the last epoch.
 MEASURED = ("memory", "knowledge", "training_accuracy", "generation")
 #: How many test reviews each run ends on generating for.
@@ -114,8 +117,8 @@ class PreparedRun:
     @property
     def reviews(self) -> Reviews:
         """The session's reviews, or other ones if the user changed their number."""
-        same = self.profile == self.session.profile
-        return self.session.reviews if same else self.session.reviews_of(self.profile)
+        session = self.session
+        return session.reviews if self.profile == session.profile else session.reviews_of(self.profile)
 
     def collator(self, split: Any) -> Collator:
         """The reviews of `split`, cut to the length that the run's virtual tokens leave."""
@@ -160,35 +163,28 @@ class PreparedRun:
         training, test = (self.collator(split) for split in (reviews.train, reviews.test))
 
         def evaluate(model: torch.nn.Module) -> dict[str, Any]:
-            predictions = session.predict(model, test, self.profile.batch_size)
-            return scores(predictions, reviews.test["validation"])
-
-        def remark(epoch: dict[str, Any]) -> str | None:
-            usual = self.run.learning_rate_in(self.profile)
-            return remark_on_epoch(epoch, test.labels, self.learning_rate, usual)
+            return scores(session.predict(model, test, self.profile.batch_size), reviews.test["validation"])
 
         with session.alone_in(folder):
-            history = self.trainer.fit(training, evaluate, self.profile.epochs, folder, remark)
-            if self.run.kind == "soft_prompt" and (said := remark_on_prompt(self, history)):
-                session.accelerator.print(said)
+            history = self.trainer.fit(training, evaluate, self.profile.epochs, folder, self._remark)
             self.trainer.put_back_best()
-            measured: dict[str, Any] = {}
-            if not session.extra_seed:  # of further seeds only the predictions are wanted
+            measured: dict[str, Any] = {}  # of further seeds only the predictions are wanted
+            if not session.extra_seed:
                 measured = self._measured_before(history) or self.measure(training, test)
             result = RunResult(**self._facts(config, history, reviews), **_summary(history), **measured)
             if session.accelerator.is_main_process:
                 self._keep(result, folder)
             session.accelerator.wait_for_everyone()  # so that no other process reads before it is written
+            if self.run.kind == "soft_prompt" and (said := remark_on_prompt(self, history)):
+                session.accelerator.print(said)
         return result
 
     def measure(self, training: Collator, test: Collator) -> dict[str, Any]:
         """The assignment's claims, measured on the model as it is now. Its weights do not change.
 
-        Training accuracy uses at most half as many reviews as test accuracy, and the comparison with
-        generation at most `GENERATED_REVIEWS`, because they cost time in every run.
+        Training accuracy uses at most half as many reviews as test accuracy: it costs time in every run.
         """
-        memory = training_memory(self.trainer, training)
-        known = knowledge(self)
+        memory, known = training_memory(self.trainer, training), knowledge(self)
         wanted = (self.profile.test_reviews or len(self.session.reviews.test)) // 2
         seen = subset(training, evenly_spaced(len(training.inputs), wanted))
         accuracy = self.predict(seen, title="measuring training accuracy").score()["accuracy"]
@@ -200,13 +196,13 @@ class PreparedRun:
         }
 
     def compared_with_generation(self, test: Collator) -> Generation:
-        """How many predictions on test reviews differ if each of them is really generated."""
+        """How many predictions differ if each is really generated, on at most `GENERATED_REVIEWS` reviews."""
         some = subset(test, evenly_spaced(len(test.inputs), GENERATED_REVIEWS))
         scored, generated = (
             self.predict(some, scoring=scoring, title=f"comparing with generation: {how}").predictions
             for scoring, how in ((True, "scoring"), (False, "generating"))
         )
-        differ = sum(one != other for one, other in zip(scored, generated, strict=True))
+        differ = sum(map(operator.ne, scored, generated))
         return Generation(reviews=len(some.inputs), of=len(test.inputs), differ=differ)
 
     def score(self) -> dict[str, Any]:
@@ -217,8 +213,7 @@ class PreparedRun:
     def logits(self, rows: Sequence[int]) -> Tensor:
         """The model's logits (B, T', V) for the label words of the test reviews at `rows`."""
         with self._at_rest(self._texts_of(rows)) as (model, batch):
-            names = ("input_ids", "attention_mask", "labels")
-            return model(**{name: batch[name] for name in names}).logits.float().cpu()
+            return model(**{name: batch[name] for name in _INPUTS}).logits.float().cpu()
 
     def leanings(self, texts: Sequence[str]) -> Tensor:
         """How many nats the model prefers `positive` to `negative` for each of `texts`: (B,)."""
@@ -228,8 +223,7 @@ class PreparedRun:
         collator = Collator(tokens, [0] * len(tokens), targets, session.tokenizer.pad_token_id)
         negative, positive = (target[0] for target in targets)
         with self._at_rest(collator) as (model, batch):
-            names = ("input_ids", "attention_mask", "labels")
-            first = model(**{name: batch[name] for name in names}).logits[:, 0].float().cpu()  # (B, V)
+            first = model(**{name: batch[name] for name in _INPUTS}).logits[:, 0].float().cpu()  # (B, V)
         return first[:, positive] - first[:, negative]
 
     def answers(self, rows: Sequence[int]) -> list[str]:
@@ -252,6 +246,10 @@ class PreparedRun:
         model = self.tuned.model.to(device).eval()
         with torch.inference_mode(), self.session.recipe.forward_context(model, device):
             yield model, batch
+
+    def _remark(self, epoch: dict[str, Any]) -> str | None:
+        rates = self.learning_rate, self.run.learning_rate_in(self.profile)
+        return remark_on_epoch(epoch, list(self.reviews.test["label"]), *rates)
 
     def _measured_before(self, history: History) -> dict[str, Any] | None:
         """What was measured when this run's result was written, if its epochs are those of `history`."""

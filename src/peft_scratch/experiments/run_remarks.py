@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peft_scratch.assignment import LABEL_WORDS, SST2_PREFIX
-from peft_scratch.data.batches import evenly_spaced, subset
+from peft_scratch.data.batches import evenly_spaced
 from peft_scratch.training.checkpoints import History
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def remark_on_prompt(prepared: PreparedRun, history: History) -> str | None:
     tuned = sum(row not in mistakes for row in rows) / len(rows)
 
     def asked(prefix: str) -> float:
-        collator = subset(session.collator(test, prepared.profile.max_tokens, prefix), rows)
+        collator = session.collator(test.select(rows), prepared.profile.max_tokens, prefix)
         title = "asking the base without a prompt"
         return session.predict(base, collator, prepared.profile.batch_size, title=title).score()["accuracy"]
 

@@ -132,11 +132,23 @@ def _grids(drawn: Page, area: float) -> Iterator[list[Box]]:
             and one.start < bottom - _SNAP
             and one.end > top + _SNAP
         ]
-        ys = _distinct(rule.at for rule in rows)
         xs = _distinct([*extent, *(rule.at for rule in columns)])
-        if 2 <= len(ys) <= _LARGEST_GRID and len(xs) <= _LARGEST_GRID:
-            cells = _cells(xs, ys, rows, columns)
-            yield [cell for cell in cells if _area(cell) < 0.3 * area]
+        for ys in _stacked(_distinct(rule.at for rule in rows), columns):
+            if 2 <= len(ys) <= _LARGEST_GRID and len(xs) <= _LARGEST_GRID:
+                cells = _cells(xs, ys, rows, columns)
+                yield [cell for cell in cells if _area(cell) < 0.3 * area]
+
+
+def _stacked(heights: list[float], columns: list[Rule]) -> Iterator[list[float]]:
+    """The heights of tables that stand below each other: between them nothing runs down."""
+    table = heights[:1]
+    for above, below in itertools.pairwise(heights):
+        middle = (above + below) / 2
+        if columns and not any(rule.start < middle < rule.end for rule in columns):
+            yield table
+            table = []
+        table.append(below)
+    yield table
 
 
 def _side_by_side(tables: list[_Rules]) -> list[_Rules]:

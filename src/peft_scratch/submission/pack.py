@@ -24,7 +24,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 #: Digits that a student number usually has.
 _USUAL = (8, 9, 10)
 #: Longest name of a file that every system takes, in bytes, without the ending.
-_LONGEST_NAME = 150
+_LONGEST_NAME = 180
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ class _Flow:
         if row.kind is not None and row.kind != self.section.kind:
             self.section, self.counted = row, Hints()
         elif not row.empty and len(text) < 160:
-            # Of the same method: what is said anew takes the place of what was said.
+            # Of the same method: what is said later takes the place of what was said.
             kept = Hints(self.section.kind, self.section.library)
             self.section = row.over(kept) if runs_of(row.over(kept)) else _without_size(row).over(kept)
         counts = hints_of_counts(text)

@@ -126,11 +126,22 @@ def _numbers(where: str, places: Places, numbers: dict[str, float], in_part: boo
         if not one.is_right and run not in swapped:
             findings.append(_wrong(where, run, one, places, readable))
     if len(right) == len(numbers):
-        text = f"{where} has the notebooks' {counted(len(numbers), 'number')}, each for its run"
-        if len(numbers) < len(RUNS):
-            text += f"; {counted(len(RUNS) - len(numbers), 'other')} could not be compared"
-        findings.append(ok(REPORT, "report-numbers", text))
+        findings.append(_all_right(where, said))
     return findings
+
+
+def _all_right(where: str, said: dict[str, _Said]) -> Finding:
+    """All numbers are there; whether the report says whose each is."""
+    count = counted(len(said), "number")
+    if sum(one.unlabelled for one in said.values()) * 2 >= len(said):
+        text = f"{where} has the notebooks' {count}, but does not say for which run each stands"
+        return look(REPORT, "report-unlabelled", text, "see whether each stands for its run")
+    text = f"{where} has the notebooks' {count}, each for its run"
+    if unsettled := sum(not one.own_right for one in said.values()):
+        text = f"{where} has the notebooks' {count}; {unsettled} of them could stand for another run too"
+    if len(said) < len(RUNS):
+        text += f"; {counted(len(RUNS) - len(said), 'other')} could not be compared"
+    return ok(REPORT, "report-numbers", text)
 
 
 class _Said:
@@ -144,6 +155,7 @@ class _Said:
         self.own_right = any(one.runs == {run} for one in same)
         self.possibly = any(run in one.runs for one in same)
         self.elsewhere = bool(same)
+        self.unlabelled = bool(same) and all(len(one.runs) == len(RUNS) for one in same)
         self.in_some_reading = any(abs(reading - value) < _SAME for reading in places.any_reading)
 
     @property
