@@ -12,8 +12,10 @@ import linecache
 import os
 import sys
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from peft_scratch.errors import UserError
@@ -81,15 +83,21 @@ def fingerprint(names: set[str]) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:8]
 
 
+class _FreshLoader(SourceFileLoader):
+    """Reads the source each time: a cached compilation is told from a newer source by whole seconds only."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _load() -> ModuleType:
     linecache.checkcache(str(PATH))
-    module = ModuleType(_NAME)
-    module.__file__ = str(PATH)
+    loader = _FreshLoader(_NAME, str(PATH))
+    module = module_from_spec(spec_from_loader(_NAME, loader))
     before = sys.modules.get(_NAME)
     sys.modules[_NAME] = module  # dataclasses and pickle look a class's module up
     try:
-        code = compile(PATH.read_text(encoding="utf-8"), str(PATH), "exec")
-        exec(code, module.__dict__)
+        loader.exec_module(module)
     except Exception as problem:
         if before is not None:
             sys.modules[_NAME] = before
