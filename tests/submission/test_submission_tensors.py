@@ -151,3 +151,9 @@ def test_what_was_not_trained_is_named(run, change, said):
     entries = {name: entry.numpy() for name, entry in right_weights()[RUNS[run].weight_file].items()}
     found = weights.untrained(change(entries), RUNS[run], "course")
     assert found is None if said is None else said in found
+
+
+def test_a_pickle_that_appends_to_a_dictionary_is_damaged():
+    """An empty dictionary, a number, and the opcode that adds the number to it as to a list."""
+    with pytest.raises(tensors.Damaged, match="no list"):
+        tensors.read(b"\x80\x02}K\x01a.")

@@ -81,7 +81,7 @@ class Pickle:
                 if opcode == "STOP":
                     return self._stack.pop()
                 self._follow(opcode, argument)
-            except (IndexError, KeyError, TypeError, ValueError) as problem:
+            except (IndexError, KeyError, TypeError, ValueError, AttributeError) as problem:
                 raise Damaged("its pickle is damaged") from problem
         raise Damaged("its pickle has no end")
 
@@ -157,7 +157,9 @@ class Pickle:
             del stack[-count:]
         target = stack[-1]
         if opcode.startswith("APPEND"):
-            target.extend(values) if isinstance(target, list) else target.append(*values)
+            if not isinstance(target, list):
+                raise Damaged("its pickle adds to something that is no list")
+            target.extend(values)
             return
         for key, value in zip(values[::2], values[1::2], strict=True):
             if not isinstance(key, (str, int)):
