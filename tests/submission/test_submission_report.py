@@ -356,6 +356,11 @@ def test_another_document_is_no_report():
     assert "report-number-not-found" in codes(found, LOOK)
 
 
+def test_a_page_whose_resources_are_missing_is_no_reason_to_stop():
+    data = pdf(["Full fine-tuning: 89.9"]).replace(b"/Resources << /Font", b"/Resources 9 0 R << /Font")
+    assert codes(examine(data, {"full": 89.9}), ERROR) == []
+
+
 def test_other_numbers_of_a_run_are_no_error():
     more = (
         "\n\nIn the last epoch LoRA from scratch (r=8) had 88.2 %, in training 95.1; published: 89.1 to 89.5."

@@ -157,9 +157,10 @@ def _shows_pictures(page: PageObject, objects: list[tuple[str, float, float]]) -
 
 
 def _has_pictures(page: PageObject) -> bool:
-    resources = page.get("/Resources")
-    objects = resources.get_object().get("/XObject") if resources is not None else None
-    if objects is None:
-        return False
-    found = [one.get_object() for one in objects.get_object().values()]
+    try:
+        resources = page.get("/Resources")
+        objects = resources.get_object().get("/XObject") if resources is not None else None
+        found = [one.get_object() for one in objects.get_object().values()] if objects is not None else []
+    except Exception:  # damaged: a picture may be there, so nothing is called missing
+        return True
     return any(isinstance(one, StreamObject) and one.get("/Subtype") in ("/Image", "/Form") for one in found)
