@@ -42,7 +42,7 @@ with tempfile.TemporaryDirectory() as folder:
     prepared = session.prepare("lora_scratch_r8")
     training = prepared.collator(session.reviews.train)
     score = dict.fromkeys(("accuracy", "validation_accuracy", "rest_accuracy", "malformed"), 0.0)
-    history = prepared.trainer().fit(training, lambda model: dict(score), 1, prepared.folder)
+    history = prepared.trainer.fit(training, lambda model: dict(score), 1, prepared.folder)
     said["run"] = [[loss.hex() for _, loss in history.curve], len(training.inputs)]
     said["layers"] = prepared.configuration.get("layers")
 print("SAID" + json.dumps(said))
