@@ -284,9 +284,7 @@ def _backward(trainer: Trainer, batch: dict[str, Tensor]) -> Tensor | None:
     counted = batch["labels"] != -100  # (B, T'): the tokens that the loss is a mean of
     tokens = accelerator.reduce(counted.sum().float(), "mean")  # in one process's part, on average
     whole = torch.zeros((), device=counted.device)
-    if (
-        accelerator.num_processes > 1
-    ):  # every process needs as many parts: they wait for each other's gradients
+    if accelerator.num_processes > 1:  # as many parts in each: processes wait for each other's gradients
         micro_batch = len(counted)
     try:
         for rows in torch.arange(len(counted), device=counted.device).split(micro_batch):
