@@ -347,7 +347,17 @@ def test_small_data_keeps_both_accuracies_of_every_epoch_and_seed(smoke, tmp_pat
     (result,) = overfit()
     written = json.loads((tmp_path / "report" / "small_data" / "prompt_scratch_n10.json").read_text())
     assert written == result.as_json()
-    assert list(written) == ["id", "title", "profile", "reviews", "epochs", "environment", "config", "runs"]
+    assert list(written) == [
+        "id",
+        "title",
+        "profile",
+        "reviews",
+        "epochs",
+        "environment",
+        "origins",
+        "config",
+        "runs",
+    ]
     assert (result.id, result.profile) == ("prompt_scratch_n10", "smoke")
     assert (result.reviews, result.epochs, result.config["test_reviews"]) == (16, 2, 10)
     assert "seed" not in result.config

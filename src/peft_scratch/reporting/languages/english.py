@@ -59,7 +59,7 @@ WORDS = {
     **{f"cause_{cause}": words for cause, words in CAUSES.items()},
     "ranking": "The highest accuracy of a best epoch is {accuracy}, by {run}.",
     "ranking_seeds": "Over {seeds} seeds, the highest mean accuracy of a best epoch is {accuracy}, by {run}.",
-    "noise_seeds": "Of the {others} other runs, {close} cannot be told apart from it (permutation test over the seeds, Holm's correction, {level} % level, and an interval without 0).",
+    "noise_seeds": "Of the {others} other runs, {close} cannot be told apart from it (permutation test over the seeds, Holm's correction, {level} % level, and an interval that excludes zero).",
     "bag_none": "None of the {runs} measured runs is above the bag of words ({accuracy}).",
     "bag_some": "Above the bag of words ({accuracy}): {above} of the {runs} measured runs.",
     "zero_shot_some": "The best zero-shot accuracy of the base is {accuracy}. Above it: {above} of the {runs} runs.",
