@@ -29,7 +29,8 @@ from peft_scratch.methods import FullFineTuning, LoRA, Method, Tuned, apply, bas
 from peft_scratch.methods.checkpoint import copy_delta, read_delta
 from peft_scratch.methods.parameters import unwrapped
 from peft_scratch.results import RunResult
-from peft_scratch.training.float16 import IN_FLOAT32, Float16Failed
+from peft_scratch.training.evaluation import cache_of, require_finite
+from peft_scratch.training.float16 import Float16Failed
 from peft_scratch.training.progress import progress
 
 if TYPE_CHECKING:
@@ -262,9 +263,8 @@ def label_probabilities(
     """
     start = torch.full_like(inputs["input_ids"][:, :1], model.config.decoder_start_token_id)  # (B, 1)
     out, first, written = _next_token(model, **inputs, decoder_input_ids=start)
-    # As the version of transformers calls it; some have both names for the same.
-    name = next(name for name in ("cache", "past_key_values") if name in out)
-    cache = {name: out[name]}
+    cache = cache_of(out)
+    (steps,) = cache.values()
     rest = {
         "encoder_outputs": BaseModelOutput(out.encoder_last_hidden_state),  # (B, T, D), or longer by a prompt
         "attention_mask": inputs["attention_mask"],
@@ -276,7 +276,7 @@ def label_probabilities(
             given = torch.full_like(start, before)
             _, scores, follows = _next_token(model, **rest, decoder_input_ids=given, **cache)
             summed, agrees = summed + scores[:, token], agrees & (follows == token)
-        cache[name].crop(1 - len(target))  # back to the first step, for the other word
+        steps.crop(1 - len(target))  # back to the first step, for the other word
         columns.append(summed.exp())
         greedy[agrees] = position
     return torch.stack(columns, 1), greedy
@@ -298,8 +298,7 @@ def _next_token(model: nn.Module, **inputs: Any) -> tuple[ModelOutput, Tensor, T
     with layer.register_forward_pre_hook(lambda _, given: read.append(given[0])):
         out = model(**inputs, use_cache=True)
     logits = out.logits[:, -1]  # (B, V)
-    if logits.dtype == torch.float16 and not logits.isfinite().all():
-        raise Float16Failed(f"float16 gave logits that are not finite: {IN_FLOAT32}.")
+    require_finite(logits)
     token = logits.argmax(-1)
     if logits.dtype == torch.bfloat16:
         with torch.autocast(logits.device.type, enabled=False):

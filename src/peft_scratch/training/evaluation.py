@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import evaluate
@@ -14,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
 
 from peft_scratch.assignment import LABEL_WORDS, MAX_LENGTH
 from peft_scratch.data.batches import Collator, make_loader
@@ -149,8 +151,7 @@ def scored_predictions(
 
     decoder_ids = torch.full_like(batch["input_ids"][:, :1], model.config.decoder_start_token_id)  # (B, 1)
     out = model(**inputs, decoder_input_ids=decoder_ids, use_cache=True)
-    if out.logits.dtype == torch.float16 and not out.logits.isfinite().all():
-        raise Float16Failed(f"float16 gave logits that are not finite: {IN_FLOAT32}.")
+    require_finite(out.logits)
     encoded = out.encoder_last_hidden_state  # (B, T, D), or longer by a prompt's rows
     word = out.logits[:, -1].argmax(-1)  # (B,)
     settled = torch.isin(word, first) if all(len(target) == 2 for target in targets) else word < 0
@@ -159,8 +160,7 @@ def scored_predictions(
             encoder_outputs=BaseModelOutput(encoded),
             attention_mask=inputs["attention_mask"],
             decoder_input_ids=word[:, None],
-            # Named as this version of transformers names it.
-            **{name: out[name] for name in ("cache", "past_key_values") if name in out},
+            **cache_of(out),
             use_cache=True,
         )
         settled &= out.logits[:, -1].argmax(-1) == tokenizer.eos_token_id
@@ -172,6 +172,25 @@ def scored_predictions(
         left = {name: tensor[rest] for name, tensor in inputs.items()}
         predictions[rest] = generated_predictions(model, left, tokenizer)
     return predictions
+
+
+def require_finite(logits: Tensor) -> None:
+    """Refuse float16's logits if they are not finite; those of other types are taken as they are.
+
+    Raises:
+        Float16Failed: they are not.
+    """
+    if logits.dtype == torch.float16 and not logits.isfinite().all():
+        raise Float16Failed(f"float16 gave logits that are not finite: {IN_FLOAT32}.")
+
+
+def cache_of(out: ModelOutput) -> dict[str, Any]:
+    """The cache of a decoding step, as the argument of the next one.
+
+    Its name is that of this version of transformers; some have both names for the same cache.
+    """
+    names = [name for name in ("cache", "past_key_values") if name in out]
+    return {name: out[name] for name in names[:1]}
 
 
 def may_begin(token: int, tokenizer: PreTrainedTokenizerBase) -> bool:

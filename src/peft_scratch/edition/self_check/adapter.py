@@ -20,16 +20,7 @@ def bottleneck(student: Any, oracle: Oracle) -> str | None:
             return mistake
     made = student.Bottleneck(width, middle)
     _fill(made, oracle)
-    x = oracle["bottleneck/x"]
-    y = made(x)
-    what = oracle.like("bottleneck/y", y)
-    if what != "right":
-        return what or "bottleneck_forward"
-    if not y.requires_grad:
-        return "adapter_no_gradient"
-    (y * oracle["bottleneck/direction"]).sum().backward()
-    down = dict(made.named_parameters())[_NAMES[0]]
-    return None if close(down.grad, oracle["bottleneck/gradient"]) else "adapter_no_gradient"
+    return _computed(made, made, oracle, "bottleneck")
 
 
 def _made(made: nn.Module, width: int, middle: int) -> str | None:
@@ -56,6 +47,19 @@ def _fill(made: nn.Module, oracle: Oracle) -> None:
             named[name].copy_(oracle[f"bottleneck/{name.partition('.')[2]}"])
 
 
+def _computed(made: nn.Module, adapter: nn.Module, oracle: Oracle, part: str) -> str | None:
+    """The mistake in what `made` computes, and in the gradient of its `adapter`, or None."""
+    y = made(oracle[f"{part}/x"])
+    what = oracle.like(f"{part}/y", y)
+    if what != "right":
+        return what or f"{part}_forward"
+    if not y.requires_grad:
+        return "adapter_no_gradient"
+    (y * oracle[f"{part}/direction"]).sum().backward()
+    down = dict(adapter.named_parameters())[_NAMES[0]]
+    return None if close(down.grad, oracle[f"{part}/gradient"]) else "adapter_no_gradient"
+
+
 def adapted_layer(student: Any, oracle: Oracle) -> str | None:
     """The mistake in `AdaptedLayerFF`, or None."""
     model = oracle.t5().requires_grad_(False)
@@ -64,16 +68,7 @@ def adapted_layer(student: Any, oracle: Oracle) -> str | None:
         return "adapter_names"
     made.eval()
     _fill(made.adapter, oracle)
-    x = oracle["adapted/x"]
-    y = made(x)
-    what = oracle.like("adapted/y", y)
-    if what != "right":
-        return what or "adapted_forward"
-    if not y.requires_grad:
-        return "adapter_no_gradient"
-    (y * oracle["adapted/direction"]).sum().backward()
-    down = dict(made.adapter.named_parameters())[_NAMES[0]]
-    return None if close(down.grad, oracle["adapted/gradient"]) else "adapter_no_gradient"
+    return _computed(made, made.adapter, oracle, "adapted")
 
 
 def places(student: Any, oracle: Oracle) -> str | None:
