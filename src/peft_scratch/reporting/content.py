@@ -13,23 +13,22 @@ from peft_scratch.reporting.inputs import Inputs
 from peft_scratch.reporting.languages import Language
 from peft_scratch.reporting.sections import (
     claims,
-    clock,
     closing,
     confounds,
-    curves,
     numbers,
     page_one,
     parameters,
+    training,
     twins,
 )
 from peft_scratch.reporting.sections.blocks import Block, Page
 
 _SECTIONS = (
     numbers.section,
-    curves.section,
+    training.curves,
     parameters.section,
     claims.section,
-    clock.section,
+    training.clock,
     twins.section,
     confounds.section,
     closing.discussion,
