@@ -176,7 +176,7 @@ def test_pairs_are_compared_on_the_same_reviews(inputs):
     inputs.results["lora_peft_r8"]["mistakes"] = inputs.results["lora_scratch_r8"]["mistakes"]
     inputs.results["lora_peft_r8"]["accuracy"] = inputs.results["lora_scratch_r8"]["accuracy"]
     said = _said(inputs)
-    assert "Between scratch and library there is no difference: LoRA, r = 8, PEFT." in said
+    assert "There is no difference between scratch and library: LoRA, r = 8, PEFT." in said
     assert (
         "Between two sizes, the difference is more than chance alone would make: soft prompt, OpenDelta, "
         in said

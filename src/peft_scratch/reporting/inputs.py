@@ -14,6 +14,7 @@ from peft_scratch.comparison import SeedDifference, SeedSummary
 from peft_scratch.errors import UserError
 from peft_scratch.paths import OFFLINE_BASE, ROOT
 from peft_scratch.reporting.facts import Pair, seed_differences, summaries
+from peft_scratch.reporting.languages import LANGUAGES
 from peft_scratch.results import Result, RunResult, SmallDataResult, read_results, read_small_data
 from peft_scratch.seeds import SeedResult, Seeds, read_seeds, with_further
 
@@ -100,8 +101,8 @@ def read(output: Path, exactness: Path = EXACTNESS, pretraining: Path = PRETRAIN
 
 def _notes(output: Path) -> dict[str, str]:
     notes = {}
-    for code, name in (("en", "notes.md"), ("fa", "notes.fa.md")):
-        path = output / name
+    for code, language in LANGUAGES.items():
+        path = output / language.notes_file
         if path.is_file():
             try:
                 text = path.read_text(encoding="utf-8-sig")

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from peft_scratch.assignment import BASELINES, PROFILES, RUNS, TEN
-from peft_scratch.comparison import SeedDifference
+from peft_scratch.comparison import SeedDifference, SeedSummary
 from peft_scratch.files import write_atomically
-from peft_scratch.reporting.facts import Pair, is_assignments, seed_differences, summaries
+from peft_scratch.reporting.facts import is_assignments, seed_differences, summaries
 from peft_scratch.reporting.sweeps import advice
 from peft_scratch.results import Result, RunResult, read_results
 from peft_scratch.seeds import Seeds, read_seeds, with_further
@@ -132,13 +132,12 @@ def parameters(results: Results) -> pd.DataFrame:
 
 def seed_table(seeds: Seeds) -> pd.DataFrame:
     """Accuracy over the seeds in percent: `run`, `seeds`, `mean`, `deviation`, `low` and `high`."""
-    rows = []
     found = summaries(seeds)
-    for name in TEN:
-        if name in found:
-            of = found[name]
-            percents = {key: 100 * getattr(of, key) for key in ("mean", "deviation", "low", "high")}
-            rows.append({"id": name, "run": TEN[name], "seeds": of.seeds, **percents})
+    rows = [
+        {"id": name, "run": title, "seeds": of.seeds, **_percents(of, "mean", "deviation", "low", "high")}
+        for name, title in TEN.items()
+        if (of := found.get(name))
+    ]
     columns = ["id", "run", "seeds", "mean", "deviation", "low", "high"]
     return pd.DataFrame(rows, columns=columns).set_index("id")
 
@@ -146,14 +145,10 @@ def seed_table(seeds: Seeds) -> pd.DataFrame:
 def difference_table(seeds: Seeds) -> pd.DataFrame:
     """Differences of pairs over the seeds, in points: `first`, `second`, `seeds`, `gap`, `low`, `high`,
     `p` (corrected for the number of pairs) and `findable`."""
-    found: dict[Pair, SeedDifference] = seed_differences(seeds)
     rows = [
-        {
-            **{"first": pair.first, "second": pair.second, "seeds": of.seeds},
-            **{key: 100 * getattr(of, key) for key in ("gap", "low", "high", "findable")},
-            "p": of.p,
-        }
-        for pair, of in found.items()
+        {"first": pair.first, "second": pair.second, "seeds": of.seeds, "p": of.p}
+        | _percents(of, "gap", "low", "high", "findable")
+        for pair, of in seed_differences(seeds).items()
     ]
     return pd.DataFrame(rows, columns=["first", "second", "seeds", "gap", "low", "high", "p", "findable"])
 
@@ -237,6 +232,10 @@ def _note(results: Results) -> str:
         "**Not the assignment's numbers**: these are from another base and fewer reviews than `t5-small` on "
         "the whole of IMDB. Compare them with one another only, not with the published ones.\n\n"
     )
+
+
+def _percents(of: SeedSummary | SeedDifference, *names: str) -> dict[str, float]:
+    return {name: 100 * getattr(of, name) for name in names}
 
 
 def _percent(share: float | None) -> float | None:

@@ -47,6 +47,11 @@ class Language:
         """Between a file's name and its ending; empty for English."""
         return "" if self.code == "en" else f".{self.code}"
 
+    @property
+    def notes_file(self) -> str:
+        """The student's discussion, in the output folder: `notes.md`, `notes.fa.md`."""
+        return f"notes{self.suffix}.md"
+
     def say(self, key: str, **values: object) -> str:
         """The words `key` with `values` put in."""
         return self.words[key].format(**values)

@@ -43,7 +43,7 @@ def _memory(page: Page) -> list[Block]:
 
 def _about_memory(page: Page) -> Iterable[str]:
     language = page.language
-    measured = {name: run.memory for name, run in page.runs.items() if run.memory is not None}
+    measured = facts.measured(page.runs, "memory")
     if "full" in measured and len(measured) > 1:
         full = measured["full"].optimizer
         shares = {name: of.optimizer / full for name, of in measured.items() if name != "full"}
@@ -105,7 +105,7 @@ def _memory_table(page: Page) -> Block:
 def _disk(page: Page) -> list[Block]:
     """Claim 2: one small file for each task is enough."""
     heading, language = page.subheading("claim_disk"), page.language
-    measured = {name: run.disk for name, run in page.runs.items() if run.disk is not None}
+    measured = facts.measured(page.runs, "disk")
     if not measured:
         return [heading, page.not_measured()]
     small, off = facts.small_files(page.runs), facts.off_distances(page.runs)
@@ -136,8 +136,9 @@ def _disk(page: Page) -> list[Block]:
                 most=language.ltr(f"{max(off.values()):.1e}"),
             )
         )
-    verdict = page.verdict(f"disk_{facts.disk_verdict(page.runs)}")
-    return [heading, verdict, *page.findings(findings)]
+    verdict = facts.disk_verdict(page.runs)
+    said = page.verdict("open" if verdict == "open" else f"disk_{verdict}")
+    return [heading, said, *page.findings(findings)]
 
 
 def _base(page: Page) -> list[Block]:
@@ -157,7 +158,7 @@ def _base_verdict(page: Page) -> Block:
     verdict, moved, overfit = facts.base_verdict(page.runs, page.inputs.small_data)
     number = page.language.number
     if moved is None or overfit is None:
-        return page.verdict("base_open")
+        return page.verdict("open")
     return page.verdict(
         f"base_{verdict}",
         moved=number(moved.exceed),
@@ -169,7 +170,7 @@ def _base_verdict(page: Page) -> Block:
 
 
 def _about_knowledge(page: Page) -> Iterable[str]:
-    knows = facts.knowledge_of(page.runs)
+    knows = facts.measured(page.runs, "knowledge")
     if not knows:
         return
     language = page.language
@@ -186,7 +187,7 @@ def _about_knowledge(page: Page) -> Iterable[str]:
         high_run=language.run(high),
     )
     if "full" in knows and len(knows) > 1:
-        moves = {name: of.tuned - of.base for name, of in knows.items()}
+        moves = facts.knowledge_moves(page.runs)
         most = max(moves, key=lambda name: abs(moves[name]))
         yield page.say(
             "knows_full_most" if most == "full" else "knows_full_not_most",

@@ -15,7 +15,7 @@ def discussion(page: Page) -> list[Block]:
     text = notes.get(page.language.code) or next(iter(notes.values()), "")
     heading = page.heading("discussion")
     if not text:
-        file = page.language.ltr("notes.md" if page.language.code == "en" else "notes.fa.md")
+        file = page.language.ltr(page.language.notes_file)
         return [heading, {"kind": "alarm", "text": page.say("discussion_missing", file=file)}]
     direction = "rtl" if reads_right_to_left(text) else "ltr"
     return [heading, {"kind": "notes", "direction": direction, "blocks": parse(text)}]

@@ -89,14 +89,14 @@ def _apart(page: Page) -> list[Block]:
     ]
 
 
-def _about_pairs(page: Page, kinds: dict[Pair, str], suffix: str = "") -> Iterable[str]:
+def _about_pairs(page: Page, kinds: dict[Pair, str]) -> Iterable[str]:
     """What can be said of the pairs; those of which the same is said in one sentence."""
     for about in ("library", "size"):
         for kind in ("none", "chance", "clear"):
             titles = [_title(page, pair) for pair, of in kinds.items() if (pair.about, of) == (about, kind)]
             if titles:
                 pairs = page.language.join_longer(titles)
-                yield page.say(f"{about}_{kind}{suffix}", pairs=pairs)
+                yield page.say(f"{about}_{kind}", pairs=pairs)
 
 
 def _over_seeds(page: Page) -> list[Block]:
@@ -116,7 +116,8 @@ def _over_seeds(page: Page) -> list[Block]:
         )
     if not rows:
         return []
-    findings = list(_about_pairs(page, {pair: of.kind for pair, of in found.items()}, "_seeds"))
+    said = _about_pairs(page, {pair: of.kind for pair, of in found.items()})
+    findings = [page.say("over_the_seeds", sentence=sentence) for sentence in said]
     seeds, needed = min(of.seeds for of in found.values()), seeds_needed(len(found))
     findable = [of.findable for of in found.values()]
     findings.append(
