@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from peft_scratch.assignment import HUB_REVIEWS, LABEL_WORDS, WEIGHT_FILES
 from peft_scratch.errors import UserError
-from peft_scratch.exactness.t5_configs import OFFLINE, hub_name
+from peft_scratch.exactness.t5_configs import loadable_name
 from peft_scratch.methods import Method
 from peft_scratch.paths import OFFLINE_BASE, shown
 from peft_scratch.results import RunResult, read_result
@@ -118,9 +118,9 @@ class Subject:
     def loaded_from(self) -> str | None:
         """What a library loads the base from: its name on the Hub, or the folder that the user named."""
         if self.base is None and self.result is not None:
-            trained_on = hub_name(self.result.base_model.name)
+            trained_on = loadable_name(self.result.base_model.name)
             return None if Path(trained_on).exists() or trained_on == shown(OFFLINE_BASE) else trained_on
-        return str(OFFLINE_BASE) if self.base == OFFLINE else self.base and hub_name(self.base)
+        return self.base and loadable_name(self.base)
 
     @property
     def base_on_the_hub(self) -> str | None:

@@ -27,11 +27,10 @@ from peft_scratch.errors import UserError
 from peft_scratch.exactness.card import Subject, find_result, model_card
 from peft_scratch.exactness.folders import Entries, folder_of, read_folder, require_matrix
 from peft_scratch.exactness.push import CARD_FILE
-from peft_scratch.exactness.t5_configs import OFFLINE, empty_t5, hub_name, t5_config
+from peft_scratch.exactness.t5_configs import empty_t5, loadable_name, t5_config
 from peft_scratch.libraries.catalogue import PEFT, PROMPT
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt, apply, read_delta
 from peft_scratch.methods.parameters import is_own
-from peft_scratch.paths import OFFLINE_BASE
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,7 @@ def _to_folder(
     if target.suffix == ".pt":
         raise UserError(f"{source} is a file and becomes a folder, so {target} must not end in .pt.")
     method, entries = recognise(source, base, alpha)
-    # A name or path from which a library can load the base; only this kit knows the short name of its base.
-    name = str(OFFLINE_BASE) if base == OFFLINE else base and hub_name(base)
+    name = base and loadable_name(base)
     folder = folder_of(method, entries, name)
     count = sum(tensor.numel() for tensor in entries.values())
     found = find_result(source, method, count, result)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from peft_scratch.errors import UserError
+from peft_scratch.files import read_json
 
 CARD_FILE = "README.md"
 CONFIG_FILE = "adapter_config.json"
@@ -66,12 +66,7 @@ def push(folder: Path, name: str, *, public: bool = False) -> str:
 def _refuse_local_base(folder: Path) -> None:
     """Raise a UserError if the folder's configuration names a base that only this machine has."""
     path = folder / CONFIG_FILE
-    if not path.is_file():
-        return
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise UserError(f"{path} cannot be read as JSON ({problem}).") from None
+    config = read_json(path) or {}
     base = config.get("base_model_name_or_path") or config.get("model_name")
     if base and Path(base).exists():
         raise UserError(

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 from transformers import T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
@@ -32,7 +32,8 @@ from peft_scratch.exactness.parity import (
     Base,
     Batch,
     already_measured,
-    bases,
+    chosen,
+    distance,
     review_batches,
     write,
 )
@@ -194,19 +195,16 @@ def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline"))
     Raises:
         UserError: a name is unknown, a base is missing, or a side cannot be run.
     """
-    known = bases(offline)
-    if unknown := [name for name in names if name not in known]:
-        raise UserError(f"There is no base {unknown[0]!r}; there are {', '.join(known)}.")
     measured = [
         {
-            "name": name,
-            "title": known[name].title,
+            "name": base.name,
+            "title": base.title,
             "versions": [version("transformers"), OLDER[0].partition("==")[2]],
             "limit": LIMIT,
             "steps": STEPS,
-            "rows": [{**asdict(row), "equal": row.equal} for row in agreement(known[name])],
+            "rows": [{**asdict(row), "equal": row.equal} for row in agreement(base)],
         }
-        for name in names
+        for base in chosen(offline, names)
     ]
     write(output, {**already_measured(output), "versions": measured})
     return measured
@@ -223,23 +221,19 @@ def _run(source: Path, target: Path, attention: str, environment: dict[str, str]
 def _compare(name: str, attention: str, mine: dict[str, Any], other: dict[str, Any]) -> Agreement:
     def largest(part: str) -> float:
         assert mine[part].keys() == other[part].keys(), f"{name}: the {part} have other names"
-        return max(_distance(mine[part][key], other[part][key]) for key in mine[part])
+        return max(distance(mine[part][key], other[part][key]) for key in mine[part])
 
     return Agreement(
         name,
         attention,
-        _distance(mine["logits"], other["logits"]),
+        distance(mine["logits"], other["logits"]),
         mine["logits"].abs().max().item(),
-        _distance(mine["loss"], other["loss"]),
+        distance(mine["loss"], other["loss"]),
         largest("gradients"),
         max(gradient.abs().max().item() for gradient in mine["gradients"].values()),
         largest("weights"),
         torch.equal(mine["tokens"], other["tokens"]),
     )
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    return (a - b).abs().max().item()
 
 
 if __name__ == "__main__":

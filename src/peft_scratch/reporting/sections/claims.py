@@ -136,9 +136,8 @@ def _disk(page: Page) -> list[Block]:
                 most=language.ltr(f"{max(off.values()):.1e}"),
             )
         )
-    verdict = facts.disk_verdict(page.runs)
-    said = page.verdict("open" if verdict == "open" else f"disk_{verdict}")
-    return [heading, said, *page.findings(findings)]
+    verdict = page.verdict(f"disk_{facts.disk_verdict(page.runs)}")
+    return [heading, verdict, *page.findings(findings)]
 
 
 def _base(page: Page) -> list[Block]:
@@ -158,7 +157,7 @@ def _base_verdict(page: Page) -> Block:
     verdict, moved, overfit = facts.base_verdict(page.runs, page.inputs.small_data)
     number = page.language.number
     if moved is None or overfit is None:
-        return page.verdict("open")
+        return page.verdict("base_open")
     return page.verdict(
         f"base_{verdict}",
         moved=number(moved.exceed),

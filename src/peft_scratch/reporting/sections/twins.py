@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from peft_scratch.comparison import POWER, SIGNIFICANT, seeds_needed, two_figures
+from peft_scratch.exactness.page import largest
 from peft_scratch.reporting.facts import PAIRS, Pair, differences
 from peft_scratch.reporting.sections.blocks import Block, Page
 
@@ -20,12 +21,12 @@ def section(page: Page) -> list[Block]:
 def _exactness(page: Page, exactness: Mapping[str, Any]) -> list[Block]:
     number, rows = page.language.number, []
     for base in exactness["bases"]:
-        most = max(map(_largest, base["rows"]))
+        most = max(map(largest, base["rows"]))
         rows.append(
             [
                 page.language.words.get(f"base_{base['name']}", base["title"]),
                 number(len(base["rows"])),
-                number(sum(_largest(row) == 0 for row in base["rows"])),
+                number(sum(largest(row) == 0 for row in base["rows"])),
                 page.language.ltr(f"{most:.1e}") if most else number(0),
                 number(sum(row["control_detected"] for row in base["rows"])),
             ]
@@ -33,7 +34,7 @@ def _exactness(page: Page, exactness: Mapping[str, Any]) -> list[Block]:
     every = [row for base in exactness["bases"] for row in base["rows"]]
     said = page.say(
         "exact",
-        equal=number(sum(_largest(row) == 0 for row in every)),
+        equal=number(sum(largest(row) == 0 for row in every)),
         rows=number(len(every)),
         within=number(sum(row["equal"] for row in every)),
         controls=number(sum(row["control_detected"] for row in every)),
@@ -43,10 +44,6 @@ def _exactness(page: Page, exactness: Mapping[str, Any]) -> list[Block]:
         page.table(["on_base", "comparisons", "to_the_bit", "largest", "controls"], rows),
         *page.findings([said, places]),
     ]
-
-
-def _largest(row: Mapping[str, Any]) -> float:
-    return max(row[part] for part in ("logits", "loss", "gradients", "weights_after_steps"))
 
 
 def _title(page: Page, pair: Pair) -> str:
