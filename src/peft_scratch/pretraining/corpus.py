@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import T5TokenizerFast
 
 from peft_scratch.assignment import LABEL_WORDS, SST2_PREFIX
-from peft_scratch.data.corruption import IGNORED, corrupt, cut, draw_spans, pad, sentinel_ids
+from peft_scratch.data.batches import pad
+from peft_scratch.data.corruption import IGNORED, corrupt, cut, draw_spans, sentinel_ids
 from peft_scratch.data.offline_reviews import fingerprint, imdb_split, sentence_split
 
 CHUNK = 128  # tokens of a span-corruption sequence before corruption
@@ -218,7 +218,7 @@ class Corpus:
     def _batch(self, rows: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
         inputs = pad([r[0] for r in rows], self.tokenizer.pad_token_id)
         return {
-            "input_ids": torch.from_numpy(inputs),
-            "attention_mask": torch.from_numpy((inputs != self.tokenizer.pad_token_id).astype(np.int64)),
-            "labels": torch.from_numpy(pad([r[1] for r in rows], IGNORED)),
+            "input_ids": inputs,
+            "attention_mask": (inputs != self.tokenizer.pad_token_id).long(),
+            "labels": pad([r[1] for r in rows], IGNORED),
         }
