@@ -256,10 +256,9 @@ def tables(profile: Profile = "auto", output: Output = None) -> None:
 
     They show the ten numbers and the parameters, as Markdown and as CSV.
     """
-    from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.reporting.tables import write
 
-    typer.echo(write(output or choose_profile(profile).profile.output))
+    typer.echo(write(_output(profile, output)))
 
 
 def report(
@@ -276,12 +275,17 @@ def report(
 
     It is a PDF in English and one in Persian, with their figures.
     """
-    from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.reporting.content import Student
     from peft_scratch.reporting.report import write
 
-    for file in write(output or choose_profile(profile).profile.output, Student(name, number), language):
+    for file in write(_output(profile, output), Student(name, number), language):
         typer.echo(file)
+
+
+def _output(profile: str, output: Path | None) -> Path:
+    from peft_scratch.experiments.profile_choice import choose_profile
+
+    return output or choose_profile(profile).profile.output
 
 
 def base(

@@ -290,7 +290,7 @@ def test_training_accuracy_is_that_of_training_reviews_half_of_each_label(bench,
 
 
 def _knowledge_of(bench, prepared):
-    return pretraining_loss(base_of(prepared.tuned), claims.masked_reviews_of(bench), bench)
+    return pretraining_loss(base_of(prepared.tuned), bench.masked, bench)
 
 
 @pytest.mark.parametrize("run_id", ["adapter_adapterhub_b8", "lora_peft_r8", "prompt_scratch_n10"])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedTokenizerBase
 
-from peft_scratch.data.batches import Collator, evenly_spaced, sorted_batches
+from peft_scratch.data.batches import Collator, sorted_batches
 from peft_scratch.data.corruption import corrupt, draw_spans, sentinel_ids
 from peft_scratch.data.tokens import tokenise
 from peft_scratch.methods import base_of
@@ -168,13 +168,6 @@ def knowledge(prepared: PreparedRun) -> Knowledge:
         tuned=pretraining_loss(model, masked, session),
         off=off,
     )
-
-
-def masked_reviews_of(session: Session) -> Collator:
-    """The held-out reviews, the same for every run of the session's profile."""
-    test = session.reviews.test
-    texts = test.select(evenly_spaced(len(test), KNOWLEDGE_REVIEWS))["text"]
-    return masked_reviews(texts, session.tokenizer, session.profile.max_tokens)
 
 
 def masked_reviews(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Collator:

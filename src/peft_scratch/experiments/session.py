@@ -21,14 +21,14 @@ from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from peft_scratch.assignment import BASELINES, SST2_PREFIX, Profile, Run
-from peft_scratch.data.batches import Collator
+from peft_scratch.data.batches import Collator, evenly_spaced
 from peft_scratch.data.reviews import Reviews, load_reviews
 from peft_scratch.data.tokens import label_ids, tokenise_cached
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.base_model import base_origin, load_base
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.estimate import Rates, measure_rates
-from peft_scratch.experiments.measurements import masked_reviews_of, pretraining_loss
+from peft_scratch.experiments.measurements import KNOWLEDGE_REVIEWS, masked_reviews, pretraining_loss
 from peft_scratch.experiments.profile_choice import ProfileChoice, choose_profile
 from peft_scratch.experiments.ready import check_folders
 from peft_scratch.experiments.run import PreparedRun
@@ -162,7 +162,9 @@ class Session:
     @functools.cached_property
     def masked(self) -> Collator:
         """The held-out reviews as the pre-training task: the same for every run."""
-        return masked_reviews_of(self)
+        test = self.reviews.test
+        texts = test.select(evenly_spaced(len(test), KNOWLEDGE_REVIEWS))["text"]
+        return masked_reviews(texts, self.tokenizer, self.profile.max_tokens)
 
     @functools.cached_property
     def base_knowledge(self) -> float:
