@@ -96,8 +96,8 @@ def make_loader(batches: Batches, collator: Collator, accelerator: Accelerator) 
 
 
 def evenly_spaced(there: int, wanted: int) -> list[int]:
-    """Positions of `wanted` of `there` reviews (or of all), evenly spaced. All splits here have one label's
-    reviews before the other's, so this takes half of each label."""
+    """Positions of `wanted` of `there` reviews, evenly spaced, or of all. All splits here have one label's
+    reviews before the other's, so half of the positions have each label."""
     return np.linspace(0, there - 1, min(wanted, there)).round().astype(int).tolist()
 
 

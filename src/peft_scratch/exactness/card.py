@@ -54,7 +54,7 @@ answer = model.generate(**batch, max_length=5)[0]
 print(tokenizer.decode(answer, skip_special_tokens=True))""",
 }
 
-# What must be known before the lines are run.
+# What a reader must know before running these lines.
 _NEEDS = {
     "AdapterHub": " `adapters` 1.3 was made for transformers 4.57, not for 5: give it an environment of its "
     "own, with `pip install adapters`."
@@ -278,7 +278,7 @@ def find_result(source: Path, method: Method, parameters: int, given: Path | Non
         given: the result's own path.
 
     Raises:
-        UserError: `given` is no result of a run, or of another method than `source` holds.
+        UserError: `given` is not the result of a run, or is of another method than `source` holds.
     """
     run = WEIGHT_FILES.get(source.name)
     path = given

@@ -31,7 +31,7 @@ def push(folder: Path, name: str, *, public: bool = False) -> str:
         The address of the uploaded version.
 
     Raises:
-        UserError: the folder is no such folder, nobody is logged in, or the Hub does not take it.
+        UserError: the folder is not such a folder, nobody is logged in, or the Hub refuses it.
     """
     if not (folder / CARD_FILE).is_file():
         raise UserError(f"{folder} has no {CARD_FILE}: make the folder with `peft-scratch convert`.")
@@ -49,9 +49,9 @@ def push(folder: Path, name: str, *, public: bool = False) -> str:
             commit_message="Upload by peft-scratch",
         )
     except HFValidationError:
-        raise UserError(f"{name!r} is no name of a repository: give OWNER/NAME.") from None
+        raise UserError(f"{name!r} is not the name of a repository: give OWNER/NAME.") from None
     except OfflineModeIsEnabled:
-        raise UserError("HF_HUB_OFFLINE keeps the Hub away: unset that environment variable.") from None
+        raise UserError("HF_HUB_OFFLINE forbids using the Hub: unset that environment variable.") from None
     except HfHubHTTPError as problem:
         status = problem.response.status_code if problem.response is not None else None
         raise UserError(_refused(name, status)) from None

@@ -42,7 +42,7 @@ NEITHER = "neither"
 #: Into how many parts a long text is cut for occlusion: each costs one more prediction.
 OCCLUDED_PARTS = 48
 
-#: Of a text, so many characters are looked at for each token that a model reads, or more if they have fewer.
+#: How many characters of a text are tokenised for each token that a model reads, unless they give too few.
 CHARACTERS_PER_TOKEN = 100
 
 
@@ -119,14 +119,14 @@ class Panel:
     def ask(self, texts: Sequence[str], batch_size: int = 64, *, bar: bool = False) -> list[list[Opinion]]:
         """The opinions of every model on each of `texts`, in their order.
 
-        Texts of like length go through a model together, as in an evaluation.
+        Texts of similar length go through a model together, as in an evaluation.
 
         Args:
             batch_size: how many texts go through a model at once.
             bar: whether to show a progress bar.
         """
         cleaned = [_clean(text) for text in texts]
-        # Once for the models that read equally much.
+        # Models that read the same number of tokens share their rows.
         rows = {room: self._tokenise(cleaned, room) for room in set(self._rooms.values())}
         lengths = [len(row) for row in rows[self._rooms[BASE]]]
         batches = sorted_batches(lengths, batch_size)
@@ -176,9 +176,9 @@ class Panel:
         return tokenise([self._head(text, room) for text in cleaned], self.session.tokenizer, room)
 
     def _head(self, cleaned: str, room: int) -> str:
-        """As much of the beginning of `cleaned` as has `room` tokens, or all of it.
+        """The beginning of `cleaned`, long enough for `room` tokens; or all of it.
 
-        Only texts that are far too long are cut here, since to tokenise a megabyte takes seconds.
+        It cuts only texts that are far too long, because tokenising a megabyte takes seconds.
         """
         size = CHARACTERS_PER_TOKEN * room
         while size < len(cleaned) and len(self.session.tokenizer(cleaned[:size])["input_ids"]) <= room:

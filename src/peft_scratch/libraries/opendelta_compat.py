@@ -1,7 +1,7 @@
 """Import OpenDelta 0.3.2 on today's transformers, without its web server and its cloud client.
 
-The library was last released in 2022. Five of its imports fail or do harm now; each is stood in for
-while `opendelta` is being imported, and only then, so nothing else ever sees a stand-in.
+The library was last released in 2022. Five of its imports now fail or do harm. Stand-ins replace them while
+`opendelta` is imported, and only then, so nothing else ever sees a stand-in.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def import_opendelta() -> ModuleType:
             names_added([(modeling_distilbert, "MultiHeadSelfAttention", renamed)]),
             warnings.catch_warnings(),
         ):
-            # Some of its docstrings hold formulas whose backslashes Python, from 3.12 on, warns of aloud.
+            # From Python 3.12 on, backslashes in formulas of its docstrings give a visible warning.
             warnings.filterwarnings("ignore", ".*invalid escape sequence")
             import opendelta
     except ImportError as error:

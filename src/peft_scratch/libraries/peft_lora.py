@@ -85,8 +85,8 @@ def _refuse_while_merged(layer: nn.Module, *_: object) -> None:
     """Refuse to save or load the state of PEFT's layer while W and the update are merged."""
     if layer.merged:
         raise UserError(
-            "PEFT's update is merged into the weights, and whoever loads their state would add it a second "
-            "time: call unmerge_adapter() first, or merge_and_unload() for a plain T5."
+            "PEFT's update is merged into the weights, and loading their state would add it a second time: "
+            "call unmerge_adapter() first, or merge_and_unload() for a plain T5."
         )
 
 

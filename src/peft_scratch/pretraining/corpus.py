@@ -149,8 +149,8 @@ class Corpus:
         """
         draw = {
             "sentences": self._sentence,
-            "phrases": partial(self._judged, self.phrases),
-            "windows": partial(self._judged, self.windows),
+            "phrases": partial(self._teachers, self.phrases),
+            "windows": partial(self._teachers, self.windows),
         }
         pools: dict[str, list[dict[str, Tensor]]] = {kind: [] for kind in shares}
         kinds = list(shares)
@@ -204,7 +204,7 @@ class Corpus:
         i = rng.integers(len(self.sentences))
         return self._thin(self.sentences[i], rng, 0.25), self.labels[i]
 
-    def _judged(
+    def _teachers(
         self, examples: list[tuple[np.ndarray, int]], rng: np.random.Generator
     ) -> tuple[np.ndarray, int]:
         text, label = examples[rng.integers(len(examples))]

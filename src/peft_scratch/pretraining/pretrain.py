@@ -268,12 +268,12 @@ def _prepare(recipe: Recipe, sources: Sources, work: Path) -> Corpus:
         draft.replace(folder)
     corpus = Corpus.from_sources(sources, T5TokenizerFast.from_pretrained(folder))
     if recipe.minilm:
-        judging = (recipe.seed, recipe.teacher_epochs, recipe.judged_windows, recipe.judged_phrases)
-        _judge(recipe, corpus, sources, work / f"judged-{key}-{'-'.join(map(str, judging))}.pt")
+        of_teacher = (recipe.seed, recipe.teacher_epochs, recipe.judged_windows, recipe.judged_phrases)
+        _label(recipe, corpus, sources, work / f"judged-{key}-{'-'.join(map(str, of_teacher))}.pt")
     return corpus
 
 
-def _judge(recipe: Recipe, corpus: Corpus, sources: Sources, kept: Path) -> None:
+def _label(recipe: Recipe, corpus: Corpus, sources: Sources, kept: Path) -> None:
     """Let the teacher label what the corpus draws; its scores are kept in `kept` for a resumed run."""
     rng = np.random.default_rng(recipe.seed)
     windows = corpus.draw_windows(rng, recipe.judged_windows)

@@ -1,7 +1,7 @@
 """The report as the template lays it out: a head, and the blocks of every section.
 
-A number is said if it is in a JSON, or follows from the runs' configuration; a run that is missing is
-said to be missing. `report.typ` lays this out and knows nothing of the runs.
+Every number comes from a JSON file or follows from the runs' configuration. A missing run is shown as
+missing. `report.typ` does the layout and knows nothing about the runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SECTIONS = (
 
 @dataclass(frozen=True)
 class Student:
-    """Who hands in; what is empty is asked for in the report itself."""
+    """Who hands in the report; the report itself asks for what is empty."""
 
     name: str = ""
     number: str = ""

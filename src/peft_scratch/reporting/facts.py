@@ -55,7 +55,7 @@ def is_assignments(run: RunResult) -> bool:
 
 
 def error_of(run: RunResult, share: float) -> float | None:
-    """The standard error of a run's accuracy `share`; `None` if nobody knows on how many reviews."""
+    """The standard error of a run's accuracy `share`; `None` if the number of test reviews is not known."""
     reviews = reviews_of(run, "test")
     return math.sqrt(share * (1 - share) / reviews) if reviews else None
 
@@ -74,7 +74,7 @@ def measured(runs: Mapping[str, RunResult], part: str) -> dict[str, Any]:
 
 
 def count_is_right(run: RunResult) -> bool | None:
-    """Whether the hand count is what was counted, added and trained; `None` without a hand count."""
+    """Whether the hand count equals the counted parameters, added and trained; `None` without one."""
     by_hand, counted = run.parameters.by_hand, run.parameters
     if by_hand is None:
         return None
@@ -124,8 +124,8 @@ def small_files(runs: Mapping[str, RunResult]) -> dict[str, int]:
 
 
 def disk_verdict(runs: Mapping[str, RunResult]) -> Literal["holds", "fits", "serves", "contradicted", "open"]:
-    """Claim 2: all the small files take less than one more base (it `fits`), which comes back to the bit
-    once a method is switched off (it `serves`)."""
+    """Claim 2 has two parts: all the small files together take less space than one more base (`fits`), and
+    the base is unchanged to the last bit once a method is switched off (`serves`)."""
     small, off = small_files(runs), off_distances(runs)
     if not small or not off:
         return "open"
@@ -188,8 +188,8 @@ def base_verdict(
 ) -> tuple[Verdict, Extremeness | None, Extremeness | None]:
     """Claim 3: full fine-tuning changes what the base knows most, and overfits most.
 
-    Overfitting shows on few reviews, so those runs decide it where they were made. Both parts have to be
-    right for the claim to hold, and one that the data contradict is enough against it.
+    Overfitting shows on few reviews, so those runs decide if they were made. The claim holds if both parts
+    hold, and is contradicted if one of them is.
 
     Returns:
         The verdict, and where full fine-tuning stands in knowledge moved and in overfitting.

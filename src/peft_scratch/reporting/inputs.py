@@ -80,7 +80,7 @@ def read(output: Path, exactness: Path = EXACTNESS, pretraining: Path = PRETRAIN
     folder = output / "report"
     results = read_results(folder / "results")
     if not results.keys() & (TEN | BASELINES).keys():
-        raise UserError(f"{folder / 'results'} holds no result: `make run` makes them.")
+        raise UserError(f"{folder / 'results'} has no results: run `make run` first.")
     base = _read(pretraining, "peft-scratch base")
     sizes = {
         (run.base_model.name, run.base_model.parameters)
@@ -88,7 +88,7 @@ def read(output: Path, exactness: Path = EXACTNESS, pretraining: Path = PRETRAIN
         if isinstance(run, RunResult)
     }
     if base is not None and sizes != {("weights/base", base["parameters"])}:
-        base = None  # these runs stand on another base
+        base = None  # these runs are on another base
     return Inputs(
         results,
         read_small_data(folder / "small_data"),
@@ -119,4 +119,6 @@ def _read(path: Path, command: str) -> Mapping[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{path} is not whole JSON: delete it, or make it again with `{command}`.") from None
+        raise UserError(
+            f"{path} is not complete JSON: delete it, or make it again with `{command}`."
+        ) from None
