@@ -119,6 +119,4 @@ def _read(path: Path, command: str) -> Mapping[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(
-            f"{path} is not complete JSON: delete it, or make it again with `{command}`."
-        ) from None
+        raise UserError(f"{path} is not complete JSON: delete it, or make it with `{command}`.") from None

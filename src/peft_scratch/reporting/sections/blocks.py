@@ -104,7 +104,7 @@ _FORMULA = re.compile(r'(?:[A-Za-z](?![A-Za-z])|[0-9 ·+()=,"])*')
 
 
 def maths(text: str) -> Block:
-    """A formula of single letters, digits and signs; anything else is set as plain text, as Typst would run it."""
+    """A formula of single letters, digits and signs; anything else is plain text: Typst would run it."""
     return {"style": "maths" if _FORMULA.fullmatch(text) else "plain", "text": text}
 
 
