@@ -103,7 +103,7 @@ def test_a_finished_run_is_not_repeated(bench, finished):
 def test_the_same_seed_gives_the_same_run(bench, finished, tmp_path):
     _, result = finished
     other = Session.open("smoke", seed=3, output=tmp_path)
-    again = other.train(other.prepare("lora_scratch_r8"))
+    again = other.prepare("lora_scratch_r8").train()
     assert again.curve == result.curve
     assert (tmp_path / "weights" / "lora.pt").read_bytes() == (
         bench.output / "weights" / "lora.pt"
