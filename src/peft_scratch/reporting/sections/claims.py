@@ -8,7 +8,7 @@ from typing import Any
 from peft_scratch.assignment import TEN
 from peft_scratch.reporting import facts
 from peft_scratch.reporting.sections.blocks import ABSENT, Block, Page
-from peft_scratch.results import SmallDataResult
+from peft_scratch.results import RunResult, SmallDataResult
 
 
 def section(page: Page) -> list[Block]:
@@ -22,15 +22,11 @@ def _memory(page: Page) -> list[Block]:
     held = facts.optimizer_bytes(page.runs)
     if not held:
         return [heading, page.not_measured()]
-    low, high = facts.ends(held)
-    bytes_each = [page.language.number(held[name], 1) for name in (low, high)]
+    ends = page.ends(held, lambda each: page.language.number(each, 1))
     verdict = page.verdict(
         f"memory_{facts.memory_verdict(page.runs)}",
-        bytes=page.language.range(*bytes_each),
-        low=bytes_each[0],
-        high=bytes_each[1],
-        low_run=page.language.run(low),
-        high_run=page.language.run(high),
+        bytes=page.language.range(ends["low"], ends["high"]),
+        **ends,
     )
     return [
         heading,
@@ -47,15 +43,8 @@ def _about_memory(page: Page) -> Iterable[str]:
     if "full" in measured and len(measured) > 1:
         full = measured["full"].optimizer
         shares = {name: of.optimizer / full for name, of in measured.items() if name != "full"}
-        low, high = facts.ends(shares)
-        yield page.say(
-            "optimizer_share" if len(shares) > 1 else "optimizer_one",
-            full=language.bytes(full),
-            low=language.share(shares[low]),
-            high=language.share(shares[high]),
-            low_run=language.run(low),
-            high_run=language.run(high),
-        )
+        key = "optimizer_share" if len(shares) > 1 else "optimizer_one"
+        yield page.say(key, full=language.bytes(full), **page.ends(shares, language.share))
         sums = {name: facts.all_of(of) for name, of in measured.items()}
         yield from _lower_than_full(page, "sum", sums)
         yield from _lower_than_full(page, "peak", facts.gpu_peaks(page.runs))
@@ -174,16 +163,12 @@ def _about_knowledge(page: Page) -> Iterable[str]:
         return
     language = page.language
     tuned = {name: of.tuned for name, of in knows.items()}
-    low, high = facts.ends(tuned)
     first = next(iter(knows.values()))
     yield page.say(
         "knows",
         reviews=language.number(first.reviews),
         base=language.number(first.base, 3),
-        low=language.number(tuned[low], 3),
-        high=language.number(tuned[high], 3),
-        low_run=language.run(low),
-        high_run=language.run(high),
+        **page.ends(tuned, lambda loss: language.number(loss, 3)),
     )
     if "full" in knows and len(knows) > 1:
         moves = facts.knowledge_moves(page.runs)
@@ -201,15 +186,7 @@ def _about_gaps(page: Page, key: str, gaps: dict[str, float], **values: str) -> 
     if not gaps:
         return
     language = page.language
-    low, high = facts.ends(gaps)
-    yield page.say(
-        key,
-        low=language.points(gaps[low]),
-        high=language.points(gaps[high]),
-        low_run=language.run(low),
-        high_run=language.run(high),
-        **values,
-    )
+    yield page.say(key, **page.ends(gaps, language.points), **values)
     if (full := facts.extremeness(gaps)) is not None:
         yield page.say(
             "gap_full_not_most" if full.exceed else "gap_full_most",
@@ -241,22 +218,18 @@ def _about_small_data(page: Page) -> Iterable[str]:
 
 
 def _disk_and_base_table(page: Page, gaps: dict[str, float]) -> Block:
-    language, rows = page.language, []
-    for name in TEN:
-        run = page.runs.get(name)
-        if run is None:
-            rows.append([language.run(name), page.missing("missing", span=5)])
-            continue
+    language = page.language
+
+    def cells(name: str, run: RunResult) -> list[Any]:
         disk, knows = run.disk, run.knowledge
         off = knows.off if knows else None
-        rows.append(
-            [
-                language.run(name),
-                language.bytes(disk.delta) if disk else ABSENT,
-                language.share(disk.delta / disk.base) if disk else ABSENT,
-                language.number(knows.tuned, 3) if knows else ABSENT,
-                language.number(off, 3) if off is not None else ABSENT,
-                language.points(gaps[name]) if name in gaps else ABSENT,
-            ]
-        )
-    return page.table(["run", "delta", "share_of_base", "tuned_loss", "off_loss", "gap_points"], rows)
+        return [
+            language.bytes(disk.delta) if disk else ABSENT,
+            language.share(disk.delta / disk.base) if disk else ABSENT,
+            language.number(knows.tuned, 3) if knows else ABSENT,
+            language.number(off, 3) if off is not None else ABSENT,
+            language.points(gaps[name]) if name in gaps else ABSENT,
+        ]
+
+    head = ["run", "delta", "share_of_base", "tuned_loss", "off_loss", "gap_points"]
+    return page.table(head, page.rows(cells, span=5))

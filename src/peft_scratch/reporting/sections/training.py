@@ -33,18 +33,10 @@ def clock(page: Page) -> list[Block]:
         return []
     language, spent = page.language, {name: run.seconds for name, run in page.runs.items()}
     shares = {name: of.evaluation / of.total for name, of in spent.items()}
-    low, high = ends(shares)
     total = sum(of.total for of in spent.values())
-    findings = [
-        page.say(
-            "clock_text",
-            share=language.percent(sum(of.evaluation for of in spent.values()) / total, 0),
-            low=language.percent(shares[low], 0),
-            high=language.percent(shares[high], 0),
-            low_run=language.run(low),
-            high_run=language.run(high),
-        )
-    ]
+    share = language.percent(sum(of.evaluation for of in spent.values()) / total, 0)
+    rounded = page.ends(shares, lambda of: language.percent(of, 0))
+    findings = [page.say("clock_text", share=share, **rounded)]
     others = {name: of.training for name, of in spent.items() if name != "full"}
     if "full" in spent and others:
         full = spent["full"].training
