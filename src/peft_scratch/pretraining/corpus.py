@@ -175,7 +175,7 @@ class Corpus:
         return [self._batch(batches[i]) for i in rng.permutation(len(batches))]
 
     def draw_windows(self, rng: np.random.Generator, count: int) -> list[np.ndarray]:
-        """Pieces of random reviews, each from the start of a sentence on, of lengths of all scales."""
+        """Pieces of random reviews, each from the start of a sentence; the lengths are log-uniform."""
         stops = set(self.tokenizer.convert_tokens_to_ids([".", "!", "?"]))
         shortest, longest = WINDOW
         lengths = np.exp(rng.uniform(np.log(shortest), np.log(longest), count)).round().astype(int)
@@ -188,7 +188,7 @@ class Corpus:
         return windows
 
     def draw_phrases(self, rng: np.random.Generator, count: int) -> list[np.ndarray]:
-        """Runs of tokens from the labelled sentences, such as SST-2 has."""
+        """Runs of tokens from the labelled sentences, like the phrases of SST-2."""
         phrases = []
         for row in rng.integers(len(self.sentences), size=count):
             sentence = self.sentences[row]
