@@ -197,7 +197,7 @@ def _data(subject: Subject) -> ModelCardData:
         ]
     return ModelCardData(
         language="en",
-        license=_licence_name(subject),
+        license=subject.licence or ("apache-2.0" if _is_released(subject) else "other"),
         library_name=_ON_THE_HUB[subject.library],
         base_model=subject.base_on_the_hub,
         datasets=[HUB_REVIEWS] if result is not None and result.config.reviews == HUB_REVIEWS else None,
@@ -247,10 +247,6 @@ def _numbers(result: RunResult | None) -> str:
     ]
     lines += [f"| {what} | {100 * share:.1f} % | {note} |" for what, share, note in rows if share is not None]
     return "\n".join(lines)
-
-
-def _licence_name(subject: Subject) -> str:
-    return subject.licence or ("apache-2.0" if _is_released(subject) else "other")
 
 
 def _is_released(subject: Subject) -> bool:

@@ -59,17 +59,13 @@ def t5_config(model: str | Path) -> T5Config:
     if Path(name).exists():
         return _read(Path(name))
     short = name.rpartition("/")[2]
-    sizes, more = (
-        (_FLAN_T5, {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False})
-        if short in _FLAN_T5
-        else (_T5, {})
-    )
-    if short not in sizes:
+    if short not in KNOWN:
         raise UserError(
             f"There is no T5 called {name!r} here: give one of {', '.join((*KNOWN, OFFLINE))}, "
             "or the path of a config.json."
         )
-    layers, d_model, d_ff, heads, d_kv = sizes[short]
+    layers, d_model, d_ff, heads, d_kv = (_T5 | _FLAN_T5)[short]
+    gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     return T5Config(
         vocab_size=_VOCABULARY,
         num_layers=layers,
@@ -77,7 +73,7 @@ def t5_config(model: str | Path) -> T5Config:
         d_ff=d_ff,
         num_heads=heads,
         d_kv=d_kv,
-        **more,
+        **(gated if short in _FLAN_T5 else {}),
     )
 
 

@@ -92,13 +92,11 @@ def numbers(results: Results) -> pd.DataFrame:
             row |= {"epochs": len(result.epochs), "seconds": result.seconds.total}
         rows.append(row)
     columns = [
-        *("id", "run", "best", "best_epoch", "last", "validation_chosen", "validation_epoch"),
-        *("published_low", "published_high", "malformed", "epochs", "seconds", "profile"),
+        *("best", "best_epoch", "last", "validation_chosen", "validation_epoch", "published_low"),
+        *("published_high", "malformed", "epochs", "seconds", "profile"),
     ]
-    whole = dict.fromkeys(("best_epoch", "validation_epoch", "epochs"), "Int64")
     # In one step: 105.46 is 105, not 105.5 and then 106.
-    table = pd.DataFrame(rows, columns=columns).astype(whole).round({"seconds": 0}).round(1)
-    return table.set_index("id")
+    return _table(rows, columns, "best_epoch", "validation_epoch", "epochs").round({"seconds": 0}).round(1)
 
 
 def parameters(results: Results) -> pd.DataFrame:
@@ -125,9 +123,8 @@ def parameters(results: Results) -> pd.DataFrame:
                     "difference": abs(counted.whole - base - by_hand.value) + abs(counted.trainable - trains),
                 }
         rows.append(row)
-    columns = ["id", "run", "formula", "with_numbers", "added", "trainable", "whole", "base", "difference"]
-    whole = dict.fromkeys(("added", "trainable", "whole", "base", "difference"), "Int64")
-    return pd.DataFrame(rows, columns=columns).astype(whole).set_index("id")
+    counts = ("added", "trainable", "whole", "base", "difference")
+    return _table(rows, ["formula", "with_numbers", *counts], *counts)
 
 
 def seed_table(seeds: Seeds) -> pd.DataFrame:
@@ -138,8 +135,7 @@ def seed_table(seeds: Seeds) -> pd.DataFrame:
         for name, title in TEN.items()
         if (of := found.get(name))
     ]
-    columns = ["id", "run", "seeds", "mean", "deviation", "low", "high"]
-    return pd.DataFrame(rows, columns=columns).set_index("id")
+    return _table(rows, ["seeds", "mean", "deviation", "low", "high"])
 
 
 def difference_table(seeds: Seeds) -> pd.DataFrame:
@@ -151,6 +147,12 @@ def difference_table(seeds: Seeds) -> pd.DataFrame:
         for pair, of in seed_differences(seeds).items()
     ]
     return pd.DataFrame(rows, columns=["first", "second", "seeds", "gap", "low", "high", "p", "findable"])
+
+
+def _table(rows: list[dict[str, Any]], columns: list[str], *whole: str) -> pd.DataFrame:
+    """The rows by id, each with its `run`; numbers in the columns `whole` have no decimals."""
+    table = pd.DataFrame(rows, columns=["id", "run", *columns])
+    return table.astype(dict.fromkeys(whole, "Int64")).set_index("id")
 
 
 # Pages
