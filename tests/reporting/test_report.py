@@ -371,7 +371,7 @@ def test_a_result_that_lacks_something_is_one_sentence(folder):
 
 
 def test_no_result_at_all_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="has no results: `make run`"):
+    with pytest.raises(UserError, match="has no results: run `make run` first"):
         _read(tmp_path)
 
 
