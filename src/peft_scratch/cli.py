@@ -21,6 +21,8 @@ from peft_scratch.edition import commands as edition
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
 from peft_scratch.experiments import cli_settings, cli_sweep
+from peft_scratch.experiments.tuned import NAME as TUNED
+from peft_scratch.experiments.tuned import planned
 from peft_scratch.files import REFUSED
 from peft_scratch.home import do_without_home
 from peft_scratch.paths import shown
@@ -105,7 +107,9 @@ def runs() -> None:
 def run(
     run_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN_ID", help="Names from `runs`, or `all` for the ten."),
+        typer.Argument(
+            metavar="RUN_ID", help="Names from `runs`; `all` for the ten, `tuned` for better constants."
+        ),
     ] = None,
     profile: Profile = "auto",
     seed: Seed = 0,
@@ -135,11 +139,12 @@ def run(
     Without RUN_IDs: execute the five notebooks, which train the ten runs, then make tables and report.
     """
     if cli_settings.asks_for_help(settings or ()):
-        typer.echo(cli_settings.listing([] if run_ids == ["all"] else run_ids or [], profile))
+        typer.echo(cli_settings.listing([] if run_ids in (["all"], [TUNED]) else run_ids or [], profile))
         return
     changes = dict(map(cli_settings.setting, settings or ()))
     chosen = list(RUNS) if run_ids == ["all"] else run_ids or []
-    for run_id in chosen:
+    plan = planned(chosen, changes, profile)
+    for run_id, _ in plan:
         find_run(run_id)
     if changes and not chosen:
         raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
@@ -153,7 +158,7 @@ def run(
     if where:
         cli_sweep.train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
     elif chosen:
-        _train(chosen, changes, profile, seed, output, recipe)
+        _train(plan, profile, seed, output, recipe)
     if not chosen:
         tables(profile, output)
         report(profile, output, name, number)
@@ -169,8 +174,7 @@ def _all_notebooks(profile: str, seed: int, output: Path | None, recipe: str) ->
 
 
 def _train(
-    chosen: list[str],
-    changes: dict[str, int | float | str],
+    plan: list[tuple[str, dict[str, Any]]],
     profile: str,
     seed: int,
     output: Path | None,
@@ -180,10 +184,13 @@ def _train(
     from peft_scratch.experiments.session import Session
 
     session = Session.open(profile, seed, output, recipe)
-    for run_id in chosen:  # so that a mistake in the last run is found before hours are spent on the first
+    for (
+        run_id,
+        changes,
+    ) in plan:  # so that a mistake in the last run is found before hours are spent on the first
         change(find_run(run_id), session.profile, changes)
     _say(str(session))
-    for run_id in chosen:
+    for run_id, changes in plan:
         prepared = session.prepare(run_id, changes)
         _say(f"\n{prepared.run.id}: {prepared.run.title}")
         if changes:

@@ -10,6 +10,7 @@ import typer
 
 from peft_scratch.assignment import find_run
 from peft_scratch.errors import UserError
+from peft_scratch.experiments.tuned import planned
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.jobs import Engine
@@ -79,7 +80,14 @@ def train_many(
     """Train every run with every seed; what is finished already is found on disk."""
     from peft_scratch.experiments.jobs import jobs_of
 
-    for job, result in engine.train(jobs_of(run_ids, seeds, profile, output, recipe, [changes])):
+    plan = planned(run_ids, changes, profile)
+    jobs = [
+        job
+        for run_id, changed in plan
+        for job in jobs_of([run_id], seeds, profile, output, recipe, [changed])
+    ]
+    jobs.sort(key=lambda job: seeds.index(job.seed))  # runs of a seed share the tokenised reviews
+    for job, result in engine.train(jobs):
         best, last = (100 * share for share in (result.accuracy.best, result.accuracy.last))
         typer.echo(f"{job}: best epoch {best:.1f} %, last {last:.1f} %")
 
