@@ -14,10 +14,10 @@ from peft_scratch.data.tokens import label_ids
 from peft_scratch.errors import UserError
 from peft_scratch.experiments import jobs
 from peft_scratch.experiments.jobs import Engine, Job, jobs_of, seeds_of
+from peft_scratch.experiments.planned import ALL, BETTER, TUNED, planned
 from peft_scratch.experiments.session import Session
 from peft_scratch.experiments.settings import change
 from peft_scratch.experiments.sweep import combinations, sweep
-from peft_scratch.experiments.tuned import NAME, TUNED, planned
 from peft_scratch.reporting.sweeps import advice, finding, read_sweep, sweep_markdown, sweep_plot
 
 QUICK = {"epochs": 1, "train_reviews": 32, "test_reviews": 20}
@@ -255,21 +255,22 @@ def test_a_job_that_fails_for_a_users_reason_does_not_stop_the_others(tmp_path, 
     assert finished == ["lora_scratch_r8"]
 
 
-# Better constants
+# Which runs are asked for
 
 
-def test_tuned_stands_for_every_run_that_better_constants_are_known_for():
-    *plan, last = planned([NAME, "full"], {"epochs": 3}, "offline")
+def test_all_and_tuned_stand_for_runs():
+    assert planned([ALL], {}, "course") == [(run_id, {}) for run_id in RUNS]
+    *plan, last = planned([TUNED, "full"], {"epochs": 3}, "offline")
     assert last == ("full", {"epochs": 3})  # named by itself, so as it is
-    assert plan and all(settings == {**TUNED[RUNS[name].kind], "epochs": 3} for name, settings in plan)
+    assert plan and all(settings == {**BETTER[RUNS[name].kind], "epochs": 3} for name, settings in plan)
 
 
 def test_every_tuned_constant_is_one_that_its_runs_have():
-    for run_id, settings in planned([NAME], {}, "smoke"):
+    for run_id, settings in planned([TUNED], {}, "smoke"):
         run, _ = change(RUNS[run_id], find_profile("smoke"), settings)
         assert run.changes == tuple(settings.items())
 
 
 def test_tuned_is_refused_on_another_base():
     with pytest.raises(UserError, match="add --profile offline"):
-        planned([NAME], {}, "course")
+        planned([TUNED], {}, "course")
