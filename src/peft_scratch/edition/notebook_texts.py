@@ -56,8 +56,8 @@ REPLACED = {
         "`model.named_parameters()`, then write the sum for any `config`."
     ),
     (2, "count"): _COUNT.format("What does a soft prompt of $N$ rows add to a model of width $d$?"),
-    (3, "injection"): "## Into the model\n\nA fresh base model, with your bottleneck in the places that "
-    "`adapter_places` names:",
+    (3, "injection"): "## Into the model\n\nWe take a fresh base and put your bottleneck in the places "
+    "that `adapter_places` names:",
     (3, "count"): _COUNT.format(
         "What does one bottleneck of width $b$ add to a model of width $d$, and how many bottlenecks are there?"
     ),
@@ -76,16 +76,16 @@ freezes everything else; its page on adapter methods explains the calls. Two of 
     **{
         (number, "hand-in"): f"""## Hand in
 
-From this notebook: the notebook itself, {what}. This cell keeps the executed notebook beside its results and shows
+From this notebook: the notebook itself{what}. This cell keeps the executed notebook beside its results and shows
 what is still missing. In JupyterLab and VS Code, save the notebook before you run it. The report is yours to write:
 put it into the folder that the cell names, as `report/report.pdf`. When all is there, the cell checks everything and
 packs the three files to hand in; it then asks once for your name and student number."""
         for number, what in {
-            1: "and one number",
-            2: "three numbers and `prompts.pt`",
-            3: "one number and `adapter.pt`",
-            4: "and two numbers",
-            5: "three numbers and `lora.pt`",
+            1: " and one number",
+            2: ", three numbers and `prompts.pt`",
+            3: ", one number and `adapter.pt`",
+            4: " and two numbers",
+            5: ", three numbers and `lora.pt`",
         }.items()
     },
 }
