@@ -111,8 +111,7 @@ def parameters(
     """Show how many parameters each method adds to a T5: by hand, here, and in the libraries."""
     from rich.console import Console
 
-    from peft_scratch.exactness.ledger import ledger
-    from peft_scratch.exactness.ledger_tables import tables
+    from peft_scratch.exactness.ledger import ledger, tables
     from peft_scratch.results import write_json
 
     result = ledger(model, method=method, size=size)

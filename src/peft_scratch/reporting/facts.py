@@ -6,10 +6,11 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from statistics import fmean
 from typing import Any, Literal
 
-from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, PROFILES, RUNS
+from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, PROFILES, RUNS, SIZES, Run
 from peft_scratch.comparison import (
     Difference,
     SeedDifference,
@@ -38,10 +39,10 @@ CONDITIONS: dict[str, Callable[[RunResult], Any]] = {
 }
 
 
-def differing_conditions(runs: Iterable[RunResult]) -> list[str]:
-    """The `CONDITIONS` in which the runs are not alike."""
-    runs = list(runs)
-    return [word for word, of in CONDITIONS.items() if len({json.dumps(of(run)) for run in runs}) > 1]
+def differing(things: Iterable[Any], conditions: Mapping[str, Callable[[Any], Any]]) -> list[str]:
+    """The words of the conditions in which `things` are not alike."""
+    things = list(things)
+    return [word for word, of in conditions.items() if len({json.dumps(of(one)) for one in things}) > 1]
 
 
 def is_assignments(run: RunResult) -> bool:
@@ -219,27 +220,27 @@ class Pair:
     about: Literal["library", "size", "best"]
 
 
-def _pairs() -> list[Pair]:
-    runs = list(RUNS.values())
-    pairs = []
-    for first in runs:
-        for second in runs:
-            same = (first.kind, first.hyperparameters) == (second.kind, second.hyperparameters)
-            if first.library == "scratch" and second.library != "scratch" and same:
-                pairs.append(Pair(first.id, second.id, "library"))
-    for place, first in enumerate(runs):
-        for second in runs[place + 1 :]:
-            if (first.kind, first.library) == (second.kind, second.library):
-                larger, smaller = sorted((first, second), key=_size, reverse=True)
-                pairs.append(Pair(larger.id, smaller.id, "size"))
-    return pairs
+def _pairs() -> tuple[Pair, ...]:
+    two = list(combinations(RUNS.values(), 2))  # in their order, so that scratch comes before its libraries
+    implementations = [
+        Pair(first.id, second.id, "library")
+        for first, second in two
+        if first.library == "scratch"
+        and (first.kind, first.hyperparameters) == (second.kind, second.hyperparameters)
+    ]
+    sizes = [
+        Pair(*(run.id for run in sorted(pair, key=_size, reverse=True)), "size")
+        for pair in two
+        if (pair[0].kind, pair[0].library) == (pair[1].kind, pair[1].library)
+    ]
+    return *implementations, *sizes
 
 
-def _size(run: Any) -> float:
-    return max(value for value in run.hyperparameters.values() if isinstance(value, int))
+def _size(run: Run) -> float:
+    return run.hyperparameters[SIZES[run.kind][0]]
 
 
-PAIRS = tuple(_pairs())
+PAIRS = _pairs()
 
 
 def differences(results: Mapping[str, Result], pairs: Sequence[Pair] = PAIRS) -> dict[Pair, Difference]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -15,6 +14,7 @@ from peft_scratch.reporting.facts import (
     Pair,
     compared_over_seeds,
     differences,
+    differing,
     error_of,
     is_assignments,
     reviews_of,
@@ -210,15 +210,10 @@ def _unlike(page: Page) -> Iterable[str]:
     for runs in page.inputs.seeds.values():
         for run in runs:
             by_seed.setdefault(run.seed, []).append(run.conditions.environment)
-    differ = [word for word, of in _ENVIRONMENT.items() if _values(of, chain(*by_seed.values())) > 1]
-    if differ:
+    if differ := differing(chain(*by_seed.values()), _ENVIRONMENT):
         yield page.say("seeds_differ", what=page.language.join(map(page.say, differ)))
-        if all(_values(_ENVIRONMENT[word], runs) == 1 for word in differ for runs in by_seed.values()):
+        if not any(set(differ) & set(differing(runs, _ENVIRONMENT)) for runs in by_seed.values()):
             yield page.say("seeds_differ_in_pairs")
-
-
-def _values(of: Callable[[Environment], Any], environments: Iterable[Environment]) -> int:
-    return len({json.dumps(of(environment)) for environment in environments})
 
 
 _ENVIRONMENT: dict[str, Callable[[Environment], Any]] = {

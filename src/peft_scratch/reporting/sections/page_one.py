@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, HUB_REVIEWS, TEN
-from peft_scratch.reporting.facts import differing_conditions, is_assignments, reviews_of
+from peft_scratch.reporting.facts import CONDITIONS, differing, is_assignments, reviews_of
 from peft_scratch.reporting.sections.blocks import Block, Page
 from peft_scratch.results import RunResult
 
@@ -24,7 +24,7 @@ def warnings(page: Page) -> list[Block]:
         found.append({"title": page.say("rehearsal"), "text": text})
     if missing := [page.language.run(name) for name in TEN | BASELINES if name not in page.inputs.results]:
         found.append({"title": "", "text": page.say("incomplete", runs=page.language.join_longer(missing))})
-    if differ := [page.say(word) for word in differing_conditions(page.runs.values())]:
+    if differ := [page.say(word) for word in differing(page.runs.values(), CONDITIONS)]:
         found.append({"title": "", "text": page.say("mixed", what=page.language.join(differ))})
     return found
 
