@@ -84,7 +84,7 @@ Profile = Annotated[
         callback=_known_profile,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, data order and dropout.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of initialisation, data order and dropout.")]
 Seeds = Annotated[str, typer.Option(help="Several seeds, such as 0-4; the ten numbers are the first seed's.")]
 Recipe = Annotated[
     str, typer.Option(help="fast; or reference, which trains and evaluates as the course's notebooks do.")
@@ -294,7 +294,7 @@ def base(
         Path | None, typer.Option(help="Folder for the model; weights/base by default.")
     ] = None,
 ) -> None:
-    """Pre-train the offline base model, or resume doing so."""
+    """Pre-train the offline base model, or continue its pre-training."""
     seconds = _seconds(budget)
     from peft_scratch.paths import OFFLINE_BASE
     from peft_scratch.pretraining.pretrain import pretrain
@@ -379,7 +379,7 @@ for command, line in {
     exactness.convert: "Convert weight files to library folders and back.",
     exactness.export: "Write a LoRA merged into its base: an ordinary T5.",
     exactness.push: "Upload a converted or merged folder to the Hub.",
-    base: "Pre-train the offline base model, or resume doing so.",
+    base: "Pre-train the offline base model, or continue its pre-training.",
     publish: "Put a finished offline run into the repository.",
 }.items():
     app.command(short_help=line)(command)

@@ -42,7 +42,8 @@ ResultFile = Annotated[
     typer.Option(help="JSON of the run that trained it, for the card; found beside the kit's own weights."),
 ]
 Licence = Annotated[
-    str | None, typer.Option(help="Of the weights, for the card, such as apache-2.0; the base's by default.")
+    str | None,
+    typer.Option(help="Licence of the weights for the card, such as apache-2.0; by default the base's."),
 ]
 
 
