@@ -43,7 +43,7 @@ ResultFile = Annotated[
 ]
 Licence = Annotated[
     str | None,
-    typer.Option(help="Licence of the weights for the card, such as apache-2.0; by default the base's."),
+    typer.Option(help="Licence of the weights, for the card: apache-2.0 or another; by default the base's."),
 ]
 
 
