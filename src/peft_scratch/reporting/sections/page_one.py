@@ -43,13 +43,11 @@ def facts(page: Page) -> list[list[str]]:
         ("training", distinct(lambda run: _training(page, run), raw=True)),
         ("seed", _seeds(page)),
         ("device", distinct(lambda run: _device(page, run), raw=True)),
-        ("time", page.say("time_value", **time, runs=number(len(page.runs)))),
+        ("time", page.say("time_value", **time, runs=len(page.runs))),
         ("versions", distinct(lambda run: _versions(page, run), raw=True)),
     ]
     if made := page.inputs.pretraining:
-        value = page.say(
-            "base_made_value", tokens=number(made["tokens"]), minutes=number(made["seconds"] / 60)
-        )
+        value = page.say("base_made_value", tokens=made["tokens"], minutes=number(made["seconds"] / 60))
         found.insert(2, ("base_made", value))
     return [[page.say(word), value] for word, value in found]
 
@@ -58,32 +56,27 @@ _KINDS = ("training", "evaluation")
 
 
 def _base(page: Page, run: RunResult) -> str:
-    number, base = page.language.number, run.base_model
+    base = run.base_model
     return page.say(
         "base_value",
         name=page.language.ltr(base.name),
-        parameters=number(base.parameters),
-        encoder=number(base.num_layers),
-        decoder=number(base.num_decoder_layers),
-        width=number(base.d_model),
+        parameters=base.parameters,
+        encoder=base.num_layers,
+        decoder=base.num_decoder_layers,
+        width=base.d_model,
         sha=page.language.ltr(f"SHA-256 {run.config.base_sha256[:8]}…") if run.config.base_sha256 else "",
     )
 
 
 def _reviews(page: Page, run: RunResult) -> str:
-    number = page.language.number
-    train, test = (
-        number(count) if (count := reviews_of(run, split)) else page.say("all") for split in ("train", "test")
-    )
-    tokens = number(run.config.max_tokens) if run.config.max_tokens else page.say("all")
-    return page.say(
-        "reviews_value", name=page.language.ltr(run.config.reviews), tokens=tokens, train=train, test=test
-    )
+    name, everything = page.language.ltr(run.config.reviews), page.say("all")
+    train, test = (reviews_of(run, split) or everything for split in ("train", "test"))
+    tokens = run.config.max_tokens or everything
+    return page.say("reviews_value", name=name, tokens=tokens, train=train, test=test)
 
 
 def _training(page: Page, run: RunResult) -> str:
-    number = page.language.number
-    return page.say("training_value", epochs=number(run.config.epochs), batch=number(run.config.batch_size))
+    return page.say("training_value", epochs=run.config.epochs, batch=run.config.batch_size)
 
 
 def _seeds(page: Page) -> str:

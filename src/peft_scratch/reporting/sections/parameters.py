@@ -10,16 +10,15 @@ from peft_scratch.results import RunResult
 
 
 def section(page: Page) -> list[Block]:
-    number = page.language.number
     right = [count_is_right(run) for run in page.runs.values()]
     counted = [one for one in right if one is not None]
     findings = []
     if counted:
         key = "counts_yes" if all(counted) else "counts_no"
-        findings.append(page.say(key, runs=number(len(counted)), wrong=number(counted.count(False))))
+        findings.append(page.say(key, runs=len(counted), wrong=counted.count(False)))
     if absent := right.count(None):
-        findings.append(page.say("counts_absent", runs=number(absent)))
-    base = page.distinct(lambda run: number(run.base_model.parameters), raw=True)
+        findings.append(page.say("counts_absent", runs=absent))
+    base = page.distinct(lambda run: run.base_model.parameters)
     head = ["run", "with_numbers", "trainable", "whole", "equal"]
     return [
         page.heading("parameters"),
@@ -50,5 +49,4 @@ def _cells(page: Page, run: RunResult) -> list[Any]:
         derivation = page.missing("no_hand_count", span=1)
     else:
         derivation = maths(f'{by_hand.with_numbers} = "{by_hand.value:,}"' if by_hand.value else "0")
-    whole = [page.language.number(count) for count in (counted.trainable, counted.whole)]
-    return [derivation, *whole, ABSENT if right is None else check(right)]
+    return [derivation, counted.trainable, counted.whole, ABSENT if right is None else check(right)]
