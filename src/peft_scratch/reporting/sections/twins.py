@@ -20,11 +20,8 @@ def section(page: Page) -> list[Block]:
 
 def _exactness(page: Page, exactness: Mapping[str, Any]) -> list[Block]:
     def counts(compared: list[Mapping[str, Any]]) -> tuple[int, int, int]:
-        exact, detected = (
-            sum(largest(row) == 0 for row in compared),
-            sum(row["control_detected"] for row in compared),
-        )
-        return len(compared), exact, detected
+        exact = sum(largest(row) == 0 for row in compared)
+        return len(compared), exact, sum(row["control_detected"] for row in compared)
 
     rows = []
     for base in exactness["bases"]:
