@@ -74,13 +74,17 @@ def measured(runs: Mapping[str, RunResult], part: str) -> dict[str, Any]:
 # Parameters
 
 
-def count_is_right(run: RunResult) -> bool | None:
-    """Whether the hand count equals the counted parameters, added and trained; `None` without one."""
-    by_hand, counted = run.parameters.by_hand, run.parameters
+def count_error(run: RunResult) -> int | None:
+    """How far the hand count is from what was counted, of the added parameters and of those that train.
+
+    It must be 0; `None` without a hand count.
+    """
+    counted, by_hand = run.parameters, run.parameters.by_hand
     if by_hand is None:
         return None
     trains = counted.whole if run.config.kind == "full" else by_hand.value
-    return counted.whole - run.base_model.parameters == by_hand.value and counted.trainable == trains
+    added = counted.whole - run.base_model.parameters
+    return abs(added - by_hand.value) + abs(counted.trainable - trains)
 
 
 # The three claims
