@@ -161,7 +161,7 @@ def run(
 
 
 def _all_notebooks(profile: str, seed: int, output: Path | None, recipe: str) -> None:
-    """Execute the notebooks, after a look at the packages that they and the report need."""
+    """Execute the notebooks, if the packages that they and the report need are there."""
     from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.experiments.ready import check_packages
 
@@ -180,10 +180,8 @@ def _train(
     from peft_scratch.experiments.session import Session
 
     session = Session.open(profile, seed, output, recipe)
-    for (
-        run_id,
-        changes,
-    ) in plan:  # so that a mistake in the last run is found before hours are spent on the first
+    # First of all, so that a mistake in the last run is found before hours are spent on the first.
+    for run_id, changes in plan:
         change(find_run(run_id), session.profile, changes)
     _say(str(session))
     for run_id, changes in plan:
