@@ -380,7 +380,7 @@ for command, line in {
     exactness.convert: "Convert weight files to library folders and back.",
     exactness.export: "Write a LoRA merged into its base: an ordinary T5.",
     exactness.push: "Upload a converted or merged folder to the Hub.",
-    base: "Pre-train the offline base model, or continue its pre-training.",
+    base: "Pre-train the offline base model, or continue.",
     publish: "Put a finished offline run into the repository.",
 }.items():
     app.command(short_help=line)(command)
