@@ -20,7 +20,7 @@ from peft_scratch.console import make_printable
 from peft_scratch.edition import commands as edition
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
-from peft_scratch.experiments import cli_settings, cli_sweep
+from peft_scratch.experiments import commands as experiments
 from peft_scratch.files import REFUSED
 from peft_scratch.home import do_without_home
 from peft_scratch.paths import shown
@@ -120,10 +120,10 @@ def run(
         ),
     ] = None,
     seeds: Seeds = "",
-    engine: cli_sweep.EngineName = "here",
-    address: cli_sweep.Address = None,
-    gpus_per_run: cli_sweep.GpusPerRun = 0,
-    cpus_per_run: cli_sweep.CpusPerRun = 1,
+    engine: experiments.EngineName = "here",
+    address: experiments.Address = None,
+    gpus_per_run: experiments.GpusPerRun = 0,
+    cpus_per_run: experiments.CpusPerRun = 1,
     name: Name = "",
     number: Number = "",
 ) -> None:
@@ -134,10 +134,10 @@ def run(
 
     Without RUN_IDs: execute the five notebooks, which train the ten runs, then make tables and report.
     """
-    if cli_settings.asks_for_help(settings or ()):
-        typer.echo(cli_settings.listing([] if run_ids == ["all"] else run_ids or [], profile))
+    if experiments.asks_for_help(settings or ()):
+        typer.echo(experiments.listing([] if run_ids == ["all"] else run_ids or [], profile))
         return
-    changes = dict(map(cli_settings.setting, settings or ()))
+    changes = dict(map(experiments.setting, settings or ()))
     chosen = list(RUNS) if run_ids == ["all"] else run_ids or []
     for run_id in chosen:
         find_run(run_id)
@@ -151,7 +151,7 @@ def run(
     if not chosen:  # the notebooks train the first seed's ten; the other seeds follow
         _all_notebooks(profile, numbers[0], output, recipe)
     if where:
-        cli_sweep.train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
+        experiments.train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
     elif chosen:
         _train(chosen, changes, profile, seed, output, recipe)
     if not chosen:
@@ -187,7 +187,7 @@ def _train(
         prepared = session.prepare(run_id, changes)
         _say(f"\n{prepared.run.id}: {prepared.run.title}")
         if changes:
-            _say(cli_settings.changed(run_id, session.profile, changes))
+            _say(experiments.changed(run_id, session.profile, changes))
         accuracy = prepared.train().accuracy
         _say(
             f"best epoch {_percent(accuracy.best)}, last {_percent(accuracy.last)}, "
@@ -218,7 +218,7 @@ def notebooks(
     for path in execute_all(profile, numbers[0], output, recipe):
         typer.echo(path)
     if len(numbers) > 1:
-        cli_sweep.train_many(list(RUNS), {}, profile, numbers, output, recipe, Engine())
+        experiments.train_many(list(RUNS), {}, profile, numbers, output, recipe, Engine())
 
 
 def baselines(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
@@ -256,10 +256,9 @@ def tables(profile: Profile = "auto", output: Output = None) -> None:
 
     They show the ten numbers and the parameters, as Markdown and as CSV.
     """
-    from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.reporting.tables import write
 
-    typer.echo(write(output or choose_profile(profile).profile.output))
+    typer.echo(write(_output(profile, output)))
 
 
 def report(
@@ -276,12 +275,17 @@ def report(
 
     It is a PDF in English and one in Persian, with their figures.
     """
-    from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.reporting.content import Student
     from peft_scratch.reporting.report import write
 
-    for file in write(output or choose_profile(profile).profile.output, Student(name, number), language):
+    for file in write(_output(profile, output), Student(name, number), language):
         typer.echo(file)
+
+
+def _output(profile: str, output: Path | None) -> Path:
+    from peft_scratch.experiments.profile_choice import choose_profile
+
+    return output or choose_profile(profile).profile.output
 
 
 def base(
@@ -359,7 +363,7 @@ for command, line in {
     run: "Train the runs named; without a name, all of it.",
     notebooks: "Execute the five notebooks, which train the ten runs.",
     baselines: "Measure what the ten numbers are compared with.",
-    cli_sweep.sweep: "Train a run with every combination of some settings.",
+    experiments.sweep: "Train a run with every combination of some settings.",
     claims: "Train on 256 reviews with three seeds, to see overfitting.",
     tables: "Make the tables from the results that are there.",
     report: "Make the report from the results that are there.",

@@ -1,10 +1,11 @@
-"""Files that are written whole or not at all, and folders that one process works in at a time."""
+"""Files that are written whole or not at all, JSON, and folders that one process works in at a time."""
 
 from __future__ import annotations
 
 import errno
 import glob
 import hashlib
+import json
 import os
 import tempfile
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from peft_scratch.errors import UserError
 
@@ -70,6 +72,21 @@ def _write(path: Path, data: bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in the JSON file at `path`, empty if it holds something else; `None` if there is no file.
+
+    Raises:
+        UserError: it cannot be read as JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{path} cannot be read as JSON ({problem}).") from None
+    return content if isinstance(content, dict) else {}
 
 
 @contextmanager

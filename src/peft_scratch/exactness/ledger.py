@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
+from peft_scratch.assignment import SIZES
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.t5_configs import empty_t5, t5_config
 from peft_scratch.libraries.catalogue import OPENDELTA, Call, calls
@@ -30,7 +31,6 @@ METHODS: dict[str, Callable[..., Method]] = {
     "adapter": Adapter,
     "lora": LoRA,
 }
-_SIZE = {"soft_prompt": ("N", "virtual_tokens"), "adapter": ("b", "bottleneck"), "lora": ("r", "rank")}
 
 _FLOAT32 = 4
 # AdamW keeps two running means per parameter (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2).
@@ -105,10 +105,6 @@ class Ledger:
     parameters: int
     accounts: list[Account] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """As plain data, for JSON."""
-        return asdict(self)
-
 
 def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: int | None = None) -> Ledger:
     """The ledger of a model.
@@ -124,8 +120,8 @@ def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: i
     """
     if method is not None and method not in METHODS:
         raise UserError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
-    if size is not None and method not in _SIZE:
-        raise UserError(f"A size belongs to one method: give --method with one of {', '.join(_SIZE)}.")
+    if size is not None and method not in SIZES:
+        raise UserError(f"A size belongs to one method: give --method with one of {', '.join(SIZES)}.")
     methods = [
         make() if size is None else make(size) for kind, make in METHODS.items() if method in (None, kind)
     ]
@@ -160,7 +156,7 @@ def account(method: Method, base: T5ForConditionalGeneration) -> Account:
     steps = list(method.derivation(base.config).steps)
     added = whole - count_parameters(base)
     assert added == steps[-1].value, f"{method!r}: {added:,} counted, {steps[-1].value:,} by hand"
-    letter, field_name = _SIZE.get(method.kind, ("", ""))
+    field_name, letter = SIZES.get(method.kind, ("", ""))
     return Account(
         kind=method.kind,
         size=f"{letter} = {getattr(method, field_name)}" if letter else "",

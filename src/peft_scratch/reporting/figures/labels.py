@@ -42,7 +42,7 @@ def place_labels(
         points: (x, y, text, colour).
         markers: (x, y) of every marker, those without a label too.
         bars: error bars, which a label should not cover.
-        lines: other lines, likewise, if it can be helped.
+        lines: other lines, which a label should not cover either.
 
     Returns:
         The texts, in the order of `points`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import fmean
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -81,7 +82,7 @@ def small(small_data: Mapping[str, SmallDataResult], language: Language) -> Figu
             epochs = [epoch.epoch for epoch in runs[0]]
             for one in shares:
                 ax.plot(epochs, one, color=colour, lw=0.5, alpha=0.6)
-            mean = [sum(values) / len(values) for values in zip(*shares, strict=True)]
+            mean = [fmean(values) for values in zip(*shares, strict=True)]
             ax.plot(epochs, mean, color=colour, ls=dashes, lw=1.8)
             ax.plot(epochs[-1:], mean[-1:], marker, color=colour, ms=4)
         title = filter(None, (language.method_of(name), language.source_and_size_of(name)))

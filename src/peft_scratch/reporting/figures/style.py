@@ -102,11 +102,3 @@ def line(colour: str, label: str, **style: Any) -> Artist:
 def patch(colour: str, hatch: str, label: str) -> Artist:
     """A filled part of the legend."""
     return mpl.patches.Patch(fc=colour, hatch=hatch, ec="black", lw=0.4, label=label)
-
-
-def not_measured(ax: Axes, row: int, language: Language) -> None:
-    """Say in a run's row that there is nothing to draw."""
-    ax.annotate(
-        language.label("not_measured"), (0, row), (4, 0), xycoords=ax.get_yaxis_transform(),
-        textcoords="offset points", va="center", fontsize=7, color=GREY,
-    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where the assignment's constants make two numbers differ in more than they seem to."""
+"""Pairs of numbers that differ in more than they seem to, because of the assignment's constants."""
 
 from __future__ import annotations
 

@@ -6,20 +6,21 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from itertools import chain
+from statistics import fmean
 from typing import Any
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, HUB_REVIEWS, RUNS, TEN
-from peft_scratch.comparison import CONFIDENCE, SIGNIFICANT, holm, outside_published, paired
+from peft_scratch.comparison import CONFIDENCE, SIGNIFICANT, outside_published
 from peft_scratch.reporting.facts import (
     Pair,
     compared_over_seeds,
+    differences,
     error_of,
     is_assignments,
-    mean,
     reviews_of,
 )
 from peft_scratch.reporting.sections.blocks import Block, Page, aside, strong
-from peft_scratch.results import Environment, Result, RunResult
+from peft_scratch.results import Environment, RunResult
 
 
 def section(page: Page) -> list[Block]:
@@ -118,7 +119,7 @@ def _about_numbers(page: Page) -> Iterable[str]:
     ):
         if None in others:
             continue
-        above = mean(accuracy.best - other for accuracy, other in zip(accuracies, others, strict=True))
+        above = fmean(accuracy.best - other for accuracy, other in zip(accuracies, others, strict=True))
         points = page.language.number(abs(100 * above), 1)
         if round(100 * above, 1) == 0:
             yield page.say(f"selection_{key}_none", runs=number(len(best)))
@@ -177,18 +178,13 @@ def _about_noise(page: Page, first: str, best: dict[str, float]) -> Iterable[str
         "others": number(len(best) - 1),
     }
     others = [name for name in best if name != first]
-    found = [_paired(page.runs[first], page.runs[name]) for name in others]
-    if None not in found:
-        close = sum(p >= SIGNIFICANT for p in holm([of.p for of in found]))
+    found = differences(page.runs, [Pair(first, name, "best") for name in others])
+    if len(found) == len(others):
+        close = sum(of.p >= SIGNIFICANT for of in found.values())
         yield page.say("noise_paired", **values, close=number(close), level=number(100 * SIGNIFICANT))
         return
     close = sum(best[first] - best[name] <= 2 * math.hypot(errors[first], errors[name]) for name in others)
     yield page.say("noise", **values, close=number(close))
-
-
-def _paired(first: RunResult, second: Result) -> Any:
-    reviews = reviews_of(first, "test")
-    return paired(first, second, reviews) if reviews and reviews == reviews_of(second, "test") else None
 
 
 def _seeds(page: Page) -> list[Block]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from peft_scratch.assignment import TEN
 from peft_scratch.reporting.facts import count_is_right
 from peft_scratch.reporting.sections.blocks import ABSENT, Block, Page, check, maths
+from peft_scratch.results import RunResult
 
 
 def section(page: Page) -> list[Block]:
@@ -25,7 +25,7 @@ def section(page: Page) -> list[Block]:
         page.heading("parameters"),
         page.text(page.say("parameters_text", base=base)),
         {"kind": "list", "items": _formulas(page)},
-        page.table(head, [_row(page, name) for name in TEN]),
+        page.table(head, page.rows(lambda _, run: _cells(page, run), span=4)),
         *page.findings(findings),
     ]
 
@@ -44,14 +44,11 @@ def _formulas(page: Page) -> list[Block]:
     return list(items.values())
 
 
-def _row(page: Page, name: str) -> list[Any]:
-    label, run = page.language.run(name), page.runs.get(name)
-    if run is None:
-        return [label, page.missing("missing", span=4)]
+def _cells(page: Page, run: RunResult) -> list[Any]:
     counted, by_hand, right = run.parameters, run.parameters.by_hand, count_is_right(run)
     if by_hand is None:
         derivation = page.missing("no_hand_count", span=1)
     else:
         derivation = maths(f'{by_hand.with_numbers} = "{by_hand.value:,}"' if by_hand.value else "0")
     whole = [page.language.number(count) for count in (counted.trainable, counted.whole)]
-    return [label, derivation, *whole, ABSENT if right is None else check(right)]
+    return [derivation, *whole, ABSENT if right is None else check(right)]

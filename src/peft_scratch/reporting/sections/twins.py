@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from peft_scratch.comparison import POWER, SIGNIFICANT, seeds_needed, two_figures
+from peft_scratch.exactness.page import largest
 from peft_scratch.reporting.facts import PAIRS, Pair, differences
 from peft_scratch.reporting.sections.blocks import Block, Page
 
@@ -20,12 +21,12 @@ def section(page: Page) -> list[Block]:
 def _exactness(page: Page, exactness: Mapping[str, Any]) -> list[Block]:
     number, rows = page.language.number, []
     for base in exactness["bases"]:
-        most = max(map(_largest, base["rows"]))
+        most = max(map(largest, base["rows"]))
         rows.append(
             [
                 page.language.words.get(f"base_{base['name']}", base["title"]),
                 number(len(base["rows"])),
-                number(sum(_largest(row) == 0 for row in base["rows"])),
+                number(sum(largest(row) == 0 for row in base["rows"])),
                 page.language.ltr(f"{most:.1e}") if most else number(0),
                 number(sum(row["control_detected"] for row in base["rows"])),
             ]
@@ -33,7 +34,7 @@ def _exactness(page: Page, exactness: Mapping[str, Any]) -> list[Block]:
     every = [row for base in exactness["bases"] for row in base["rows"]]
     said = page.say(
         "exact",
-        equal=number(sum(_largest(row) == 0 for row in every)),
+        equal=number(sum(largest(row) == 0 for row in every)),
         rows=number(len(every)),
         within=number(sum(row["equal"] for row in every)),
         controls=number(sum(row["control_detected"] for row in every)),
@@ -43,10 +44,6 @@ def _exactness(page: Page, exactness: Mapping[str, Any]) -> list[Block]:
         page.table(["on_base", "comparisons", "to_the_bit", "largest", "controls"], rows),
         *page.findings([said, places]),
     ]
-
-
-def _largest(row: Mapping[str, Any]) -> float:
-    return max(row[part] for part in ("logits", "loss", "gradients", "weights_after_steps"))
 
 
 def _title(page: Page, pair: Pair) -> str:
@@ -89,14 +86,14 @@ def _apart(page: Page) -> list[Block]:
     ]
 
 
-def _about_pairs(page: Page, kinds: dict[Pair, str], suffix: str = "") -> Iterable[str]:
+def _about_pairs(page: Page, kinds: dict[Pair, str]) -> Iterable[str]:
     """What can be said of the pairs; those of which the same is said in one sentence."""
     for about in ("library", "size"):
         for kind in ("none", "chance", "clear"):
             titles = [_title(page, pair) for pair, of in kinds.items() if (pair.about, of) == (about, kind)]
             if titles:
                 pairs = page.language.join_longer(titles)
-                yield page.say(f"{about}_{kind}{suffix}", pairs=pairs)
+                yield page.say(f"{about}_{kind}", pairs=pairs)
 
 
 def _over_seeds(page: Page) -> list[Block]:
@@ -116,7 +113,8 @@ def _over_seeds(page: Page) -> list[Block]:
         )
     if not rows:
         return []
-    findings = list(_about_pairs(page, {pair: of.kind for pair, of in found.items()}, "_seeds"))
+    said = _about_pairs(page, {pair: of.kind for pair, of in found.items()})
+    findings = [page.say("over_the_seeds", sentence=sentence) for sentence in said]
     seeds, needed = min(of.seeds for of in found.values()), seeds_needed(len(found))
     findable = [of.findable for of in found.values()]
     findings.append(
