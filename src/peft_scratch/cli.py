@@ -21,6 +21,7 @@ from peft_scratch.edition import commands as edition
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
 from peft_scratch.experiments import commands as experiments
+from peft_scratch.experiments.planned import planned
 from peft_scratch.files import REFUSED
 from peft_scratch.home import do_without_home
 from peft_scratch.paths import shown
@@ -105,7 +106,9 @@ def runs() -> None:
 def run(
     run_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN_ID", help="Names from `runs`, or `all` for the ten."),
+        typer.Argument(
+            metavar="RUN_ID", help="Names from `runs`; `all` for the ten, `tuned` for better constants."
+        ),
     ] = None,
     profile: Profile = "auto",
     seed: Seed = 0,
@@ -135,26 +138,24 @@ def run(
     Without RUN_IDs: execute the five notebooks, which train the ten runs, then make tables and report.
     """
     if experiments.asks_for_help(settings or ()):
-        typer.echo(experiments.listing([] if run_ids == ["all"] else run_ids or [], profile))
+        typer.echo(experiments.listing(run_ids or (), profile))
         return
     changes = dict(map(experiments.setting, settings or ()))
-    chosen = list(RUNS) if run_ids == ["all"] else run_ids or []
-    for run_id in chosen:
-        find_run(run_id)
-    if changes and not chosen:
+    plan = planned(run_ids or (), changes, profile)
+    if changes and not plan:
         raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
     where, numbers = None, [seed]
     if seeds or engine != "here":
         from peft_scratch.experiments.jobs import Engine, seeds_of
 
         where, numbers = Engine(engine, address, gpus_per_run, cpus_per_run), seeds_of(seeds or str(seed))
-    if not chosen:  # the notebooks train the first seed's ten; the other seeds follow
+    if not plan:  # the notebooks train the first seed's ten; the other seeds follow
         _all_notebooks(profile, numbers[0], output, recipe)
     if where:
-        experiments.train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
-    elif chosen:
-        _train(chosen, changes, profile, seed, output, recipe)
-    if not chosen:
+        experiments.train_many(run_ids or list(RUNS), changes, profile, numbers, output, recipe, where)
+    elif plan:
+        _train(plan, profile, seed, output, recipe)
+    if not plan:
         tables(profile, output)
         report(profile, output, name, number)
 
@@ -169,8 +170,7 @@ def _all_notebooks(profile: str, seed: int, output: Path | None, recipe: str) ->
 
 
 def _train(
-    chosen: list[str],
-    changes: dict[str, int | float | str],
+    plan: list[tuple[str, dict[str, Any]]],
     profile: str,
     seed: int,
     output: Path | None,
@@ -180,10 +180,13 @@ def _train(
     from peft_scratch.experiments.session import Session
 
     session = Session.open(profile, seed, output, recipe)
-    for run_id in chosen:  # so that a mistake in the last run is found before hours are spent on the first
+    for (
+        run_id,
+        changes,
+    ) in plan:  # so that a mistake in the last run is found before hours are spent on the first
         change(find_run(run_id), session.profile, changes)
     _say(str(session))
-    for run_id in chosen:
+    for run_id, changes in plan:
         prepared = session.prepare(run_id, changes)
         _say(f"\n{prepared.run.id}: {prepared.run.title}")
         if changes:

@@ -12,6 +12,7 @@ import typer
 
 from peft_scratch.assignment import FROM_SCRATCH, Profile, find_run
 from peft_scratch.errors import UserError
+from peft_scratch.experiments.planned import ALL, TUNED, planned
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.jobs import Engine
@@ -86,7 +87,14 @@ def train_many(
     """Train every run with every seed; what is finished already is found on disk."""
     from peft_scratch.experiments.jobs import jobs_of
 
-    for job, result in engine.train(jobs_of(run_ids, seeds, profile, output, recipe, [changes])):
+    plan = planned(run_ids, changes, profile)
+    jobs = [
+        job
+        for run_id, changed in plan
+        for job in jobs_of([run_id], seeds, profile, output, recipe, [changed])
+    ]
+    jobs.sort(key=lambda job: seeds.index(job.seed))  # runs of a seed share the tokenised reviews
+    for job, result in engine.train(jobs):
         best, last = (100 * share for share in (result.accuracy.best, result.accuracy.last))
         typer.echo(f"{job}: best epoch {best:.1f} %, last {last:.1f} %")
 
@@ -107,7 +115,8 @@ def listing(run_ids: Sequence[str], profile_name: str) -> str:
 
     profile = choose_profile(profile_name).profile
     blocks = []
-    for run in map(find_run, run_ids or FROM_SCRATCH):
+    named = [run_id for run_id in run_ids if run_id not in (ALL, TUNED)]
+    for run in map(find_run, named or FROM_SCRATCH):
         lines = (f"  {name:16}{value}" for name, value in settings_of(run, profile).items())
         blocks.append("\n".join([f"{run.id}, in the {profile.name} profile:", *lines]))
     return "\n\n".join([*blocks, "Change one with --set NAME=NUMBER, such as --set learning_rate=0.001."])
