@@ -85,7 +85,7 @@ Profile = Annotated[
         callback=_known_profile,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, data order and dropout.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of initialisation, data order and dropout.")]
 Seeds = Annotated[str, typer.Option(help="Several seeds, such as 0-4; the ten numbers are the first seed's.")]
 Recipe = Annotated[
     str, typer.Option(help="fast; or reference, which trains and evaluates as the course's notebooks do.")
@@ -161,7 +161,7 @@ def run(
 
 
 def _all_notebooks(profile: str, seed: int, output: Path | None, recipe: str) -> None:
-    """Execute the notebooks, after a look at the packages that they and the report need."""
+    """Execute the notebooks, if the packages that they and the report need are there."""
     from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.experiments.ready import check_packages
 
@@ -180,10 +180,8 @@ def _train(
     from peft_scratch.experiments.session import Session
 
     session = Session.open(profile, seed, output, recipe)
-    for (
-        run_id,
-        changes,
-    ) in plan:  # so that a mistake in the last run is found before hours are spent on the first
+    # First of all, so that a mistake in the last run is found before hours are spent on the first.
+    for run_id, changes in plan:
         change(find_run(run_id), session.profile, changes)
     _say(str(session))
     for run_id, changes in plan:
@@ -297,7 +295,7 @@ def base(
         Path | None, typer.Option(help="Folder for the model; weights/base by default.")
     ] = None,
 ) -> None:
-    """Pre-train the offline base model, or resume doing so."""
+    """Pre-train the offline base model, or continue its pre-training."""
     seconds = _seconds(budget)
     from peft_scratch.paths import OFFLINE_BASE
     from peft_scratch.pretraining.pretrain import pretrain
@@ -382,7 +380,7 @@ for command, line in {
     exactness.convert: "Convert weight files to library folders and back.",
     exactness.export: "Write a LoRA merged into its base: an ordinary T5.",
     exactness.push: "Upload a converted or merged folder to the Hub.",
-    base: "Pre-train the offline base model, or resume doing so.",
+    base: "Pre-train the offline base model, or continue.",
     publish: "Put a finished offline run into the repository.",
 }.items():
     app.command(short_help=line)(command)

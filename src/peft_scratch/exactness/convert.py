@@ -29,7 +29,7 @@ from peft_scratch.exactness.folders import Entries, folder_of, read_folder, requ
 from peft_scratch.exactness.push import CARD_FILE
 from peft_scratch.exactness.t5_configs import empty_t5, loadable_name, t5_config
 from peft_scratch.files import write_atomically
-from peft_scratch.libraries.catalogue import PEFT, PROMPT
+from peft_scratch.libraries.catalogue import ADAPTERHUB, PEFT, PROMPT
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt, apply, read_delta
 from peft_scratch.methods.checkpoint import serialised
 from peft_scratch.methods.parameters import is_own
@@ -86,51 +86,32 @@ def convert(
     source, target = Path(source), Path(target)
     if target.exists():
         raise UserError(f"{target} is there already; give another name, or remove it first.")
-    if source.is_dir():
-        return _to_file(source, target, base, alpha)
-    return _to_folder(source, target, base, alpha, result, licence)
-
-
-def _to_file(source: Path, target: Path, base: str | Path | None, alpha: float) -> Conversion:
-    if target.suffix != ".pt":
+    becomes_file = source.is_dir()
+    if becomes_file and target.suffix != ".pt":
         raise UserError(f"{source} is a folder and becomes a file, so {target} has to end in .pt.")
-    method, entries = recognise(source, base, alpha)
-    write_atomically(target, serialised(entries))
-    next_step = f"Load it with load_delta(apply({method!r}, base).model, '{target}')."
-    return _conversion(method, source, target, ".pt file", entries, next_step)
-
-
-def _to_folder(
-    source: Path,
-    target: Path,
-    base: str | Path | None,
-    alpha: float,
-    result: Path | None,
-    licence: str | None,
-) -> Conversion:
-    if target.suffix == ".pt":
+    if not becomes_file and target.suffix == ".pt":
         raise UserError(f"{source} is a file and becomes a folder, so {target} must not end in .pt.")
     method, entries = recognise(source, base, alpha)
-    name = base and loadable_name(base)
-    folder = folder_of(method, entries, name)
-    count = sum(tensor.numel() for tensor in entries.values())
-    found = find_result(source, method, count, result)
-    card = model_card(Subject(method, folder.library, target, count, name, found, licence))
-    with placed(target) as unfinished:
-        folder.write(unfinished)
-        card.save(unfinished / CARD_FILE)
-    if folder.library == PEFT:
-        next_step = f"Load it with PeftModel.from_pretrained(base, '{target}')."
-    else:
-        next_step = f"Load it with adapters.init(base) and base.load_adapter('{target}', set_active=True)."
-    return _conversion(method, source, target, f"{folder.library} folder", entries, next_step)
-
-
-def _conversion(
-    method: Method, source: Path, target: Path, form: str, entries: Entries, next_step: str
-) -> Conversion:
     parameters = sum(tensor.numel() for tensor in entries.values())
-    return Conversion(method, source, target, form, len(entries), parameters, next_step)
+    if becomes_file:
+        write_atomically(target, serialised(entries))
+        form, how = ".pt file", f"load_delta(apply({method!r}, base).model, '{target}')"
+    else:
+        name = base and loadable_name(base)
+        folder = folder_of(method, entries, name)
+        found = find_result(source, method, parameters, result)
+        card = model_card(Subject(method, folder.library, target, parameters, name, found, licence))
+        with placed(target) as unfinished:
+            folder.write(unfinished)
+            card.save(unfinished / CARD_FILE)
+        form, how = f"{folder.library} folder", _LOADED[folder.library].format(target)
+    return Conversion(method, source, target, form, len(entries), parameters, f"Load it with {how}.")
+
+
+_LOADED = {
+    PEFT: "PeftModel.from_pretrained(base, '{}')",
+    ADAPTERHUB: "adapters.init(base) and base.load_adapter('{}', set_active=True)",
+}
 
 
 def recognise(

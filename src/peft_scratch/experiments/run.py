@@ -278,11 +278,7 @@ class PreparedRun:
             "environment": environment(self.session.accelerator.device, self.session.precision),
             "parameters": {
                 "added": by_hand.value,
-                "by_hand": {
-                    "symbols": by_hand.symbols,
-                    "with_numbers": by_hand.with_numbers,
-                    "value": by_hand.value,
-                },
+                "by_hand": {name: getattr(by_hand, name) for name in ("symbols", "with_numbers", "value")},
                 "trainable": sum(tensor.numel() for tensor in history.best_state.values()),
                 "whole": whole,
                 "trainable_tensors": len(history.best_state),

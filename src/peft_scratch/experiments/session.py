@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from peft_scratch.assignment import BASELINES, SST2_PREFIX, Profile, Run
+from peft_scratch.assignment import BASELINES, PROFILES, RUNS, SST2_PREFIX, Profile, Run
 from peft_scratch.data.batches import Collator, evenly_spaced
 from peft_scratch.data.reviews import Reviews, load_reviews
 from peft_scratch.data.tokens import label_ids, tokenise_cached
@@ -32,12 +32,13 @@ from peft_scratch.experiments.measurements import KNOWLEDGE_REVIEWS, masked_revi
 from peft_scratch.experiments.profile_choice import ProfileChoice, choose_profile
 from peft_scratch.experiments.ready import check_folders
 from peft_scratch.experiments.run import PreparedRun
-from peft_scratch.experiments.summary import summary
 from peft_scratch.files import alone_in
-from peft_scratch.paths import DRIVE
+from peft_scratch.paths import DRIVE, shown
 from peft_scratch.results import Origin, Origins, Result, read_results, write_result
+from peft_scratch.training.device import memory_of
 from peft_scratch.training.evaluation import Predictions, predict
 from peft_scratch.training.recipe import Recipe, find_recipe
+from peft_scratch.wording import counted, duration
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.ask import Opinion, Panel
@@ -118,7 +119,7 @@ class Session:
 
     def summary(self, notebook: int | None = None) -> str:
         """What a notebook shows at its top; if `notebook` is given, with the time that its runs take."""
-        return summary(self, notebook)
+        return _summary(self, notebook)
 
     # What every run starts from
 
@@ -294,6 +295,37 @@ class Session:
         """
         found = read_results(self.results_folder)
         return {name: result for name, result in found.items() if result.profile == self.profile.name}
+
+
+def _summary(session: Session, notebook: int | None = None) -> str:
+    """What a notebook shows at its top; if `notebook` is given, with the time that its runs take."""
+    profile, reviews = session.profile, session.reviews
+    machine = environment(session.accelerator.device, session.precision)
+    memory = memory_of(session.accelerator.device) / 2**30
+    own = [run for run in RUNS.values() if run.notebook == notebook]
+    here = f"about {duration(session.seconds_of(own))} for this notebook's runs, " if own else ""
+    lines = [
+        f"profile    {profile.name}, because {session.choice.reason}",
+        f"base       {shown(profile.base)}",
+        f"reviews    {len(reviews.train):,} to train on, {len(reviews.test):,} to test on, "
+        f"from {profile.reviews}; inputs of {profile.max_tokens} tokens",
+        f"training   {counted(profile.epochs, 'epoch')} in batches of {profile.batch_size}, "
+        f"seed {session.seed}",
+        f"recipe     {session.recipe.name}: {session.recipe.summary}",
+        f"device     {machine.device_name}, {memory:.0f} GiB of memory; {session.recipe.precision[1]}",
+        f"time       {here}about {duration(session.seconds_of(RUNS.values()))} for all ten, estimated by "
+        "timing a few steps of each method",
+        f"output     {shown(session.output)}",
+    ]
+    if session.choice.automatic and profile.is_assignment:
+        quick = PROFILES["quick"]
+        sizes = (quick, quick.train_reviews, quick.test_reviews)
+        seconds = session.rates.seconds_of_all(RUNS.values(), *sizes)
+        lines.append(
+            f'first      PROFILE = "quick" shows that everything works: about {duration(seconds)} for '
+            "all ten, on fewer reviews; its numbers are not the assignment's"
+        )
+    return "\n".join(lines)
 
 
 def bag_of_words(reviews: Reviews) -> list[int]:

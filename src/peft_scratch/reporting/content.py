@@ -51,21 +51,16 @@ def content(inputs: Inputs, student: Student, language: Language, drawings: Mapp
         drawings: the figures as SVG, by name, from `figures.draw`.
     """
     say, page = language.say, Page(inputs, language, drawings)
-    author = say(
-        "by",
-        name=student.name or f"[{say('no_name')}]",
-        number=language.ltr(student.number) or f"[{say('no_number')}]",
-    )
+    name = student.name or f"[{say('no_name')}]"
+    number = language.ltr(student.number) or f"[{say('no_number')}]"
     return {
         "language": language.code,
         "direction": language.direction,
-        "title": say("title"),
-        "author": author,
+        "author": say("by", name=name, number=number),
         "anonymous": not (student.name and student.number),
-        "page": say("page"),
-        "figure": say("figure"),
         "warnings": page_one.warnings(page),
         "facts": page_one.facts(page),
         "facts_title": say("what_ran"),
         "blocks": [block for section in _SECTIONS for block in section(page)],
+        **{word: say(word) for word in ("title", "page", "figure")},
     }

@@ -6,10 +6,11 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from statistics import fmean
 from typing import Any, Literal
 
-from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, PROFILES, RUNS
+from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, PROFILES, RUNS, SIZES, Run
 from peft_scratch.comparison import (
     Difference,
     SeedDifference,
@@ -38,10 +39,10 @@ CONDITIONS: dict[str, Callable[[RunResult], Any]] = {
 }
 
 
-def differing_conditions(runs: Iterable[RunResult]) -> list[str]:
-    """The `CONDITIONS` in which the runs are not alike."""
-    runs = list(runs)
-    return [word for word, of in CONDITIONS.items() if len({json.dumps(of(run)) for run in runs}) > 1]
+def differing(things: Iterable[Any], conditions: Mapping[str, Callable[[Any], Any]]) -> list[str]:
+    """The words of the conditions in which `things` are not alike."""
+    things = list(things)
+    return [word for word, of in conditions.items() if len({json.dumps(of(one)) for one in things}) > 1]
 
 
 def is_assignments(run: RunResult) -> bool:
@@ -73,13 +74,17 @@ def measured(runs: Mapping[str, RunResult], part: str) -> dict[str, Any]:
 # Parameters
 
 
-def count_is_right(run: RunResult) -> bool | None:
-    """Whether the hand count equals the counted parameters, added and trained; `None` without one."""
-    by_hand, counted = run.parameters.by_hand, run.parameters
+def count_error(run: RunResult) -> int | None:
+    """How far the hand count is from what was counted, of the added parameters and of those that train.
+
+    It must be 0; `None` without a hand count.
+    """
+    counted, by_hand = run.parameters, run.parameters.by_hand
     if by_hand is None:
         return None
     trains = counted.whole if run.config.kind == "full" else by_hand.value
-    return counted.whole - run.base_model.parameters == by_hand.value and counted.trainable == trains
+    added = counted.whole - run.base_model.parameters
+    return abs(added - by_hand.value) + abs(counted.trainable - trains)
 
 
 # The three claims
@@ -219,27 +224,27 @@ class Pair:
     about: Literal["library", "size", "best"]
 
 
-def _pairs() -> list[Pair]:
-    runs = list(RUNS.values())
-    pairs = []
-    for first in runs:
-        for second in runs:
-            same = (first.kind, first.hyperparameters) == (second.kind, second.hyperparameters)
-            if first.library == "scratch" and second.library != "scratch" and same:
-                pairs.append(Pair(first.id, second.id, "library"))
-    for place, first in enumerate(runs):
-        for second in runs[place + 1 :]:
-            if (first.kind, first.library) == (second.kind, second.library):
-                larger, smaller = sorted((first, second), key=_size, reverse=True)
-                pairs.append(Pair(larger.id, smaller.id, "size"))
-    return pairs
+def _pairs() -> tuple[Pair, ...]:
+    two = list(combinations(RUNS.values(), 2))  # in their order, so that scratch comes before its libraries
+    implementations = [
+        Pair(first.id, second.id, "library")
+        for first, second in two
+        if first.library == "scratch"
+        and (first.kind, first.hyperparameters) == (second.kind, second.hyperparameters)
+    ]
+    sizes = [
+        Pair(*(run.id for run in sorted(pair, key=_size, reverse=True)), "size")
+        for pair in two
+        if (pair[0].kind, pair[0].library) == (pair[1].kind, pair[1].library)
+    ]
+    return *implementations, *sizes
 
 
-def _size(run: Any) -> float:
-    return max(value for value in run.hyperparameters.values() if isinstance(value, int))
+def _size(run: Run) -> float:
+    return run.hyperparameters[SIZES[run.kind][0]]
 
 
-PAIRS = tuple(_pairs())
+PAIRS = _pairs()
 
 
 def differences(results: Mapping[str, Result], pairs: Sequence[Pair] = PAIRS) -> dict[Pair, Difference]:

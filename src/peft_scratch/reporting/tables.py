@@ -15,7 +15,7 @@ import pandas as pd
 from peft_scratch.assignment import BASELINES, PROFILES, RUNS, TEN
 from peft_scratch.comparison import SeedDifference, SeedSummary
 from peft_scratch.files import write_atomically
-from peft_scratch.reporting.facts import is_assignments, seed_differences, summaries
+from peft_scratch.reporting.facts import count_error, is_assignments, seed_differences, summaries
 from peft_scratch.reporting.sweeps import advice
 from peft_scratch.results import Result, RunResult, read_results
 from peft_scratch.seeds import Seeds, read_seeds, with_further
@@ -115,13 +115,8 @@ def parameters(results: Results) -> pd.DataFrame:
             counted, base = result.parameters, result.base_model.parameters
             row |= {"trainable": counted.trainable, "whole": counted.whole, "base": base}
             if (by_hand := counted.by_hand) is not None:
-                trains = counted.whole if result.config.kind == "full" else by_hand.value
-                row |= {
-                    "formula": by_hand.symbols,
-                    "with_numbers": by_hand.with_numbers,
-                    "added": by_hand.value,
-                    "difference": abs(counted.whole - base - by_hand.value) + abs(counted.trainable - trains),
-                }
+                row |= {"formula": by_hand.symbols, "with_numbers": by_hand.with_numbers}
+                row |= {"added": by_hand.value, "difference": count_error(result)}
         rows.append(row)
     counts = ("added", "trainable", "whole", "base", "difference")
     return _table(rows, ["formula", "with_numbers", *counts], *counts)

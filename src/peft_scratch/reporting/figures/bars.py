@@ -42,7 +42,7 @@ def memory(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
         handles.append(style.dot("black", "D", language.label("peak"), ms=4))
     letters = language.bytes(unit).replace(language.number(1, 1), "").strip()
     ax.set_xlabel(language.drawn(f"{language.say('memory')}{language.join(['', letters])}"))
-    style.legend(figure, handles, columns=len(handles))
+    style.legend(figure, handles)
     return figure
 
 
@@ -54,15 +54,10 @@ def seconds(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
     for row, name in _drawn(ax, runs, language):
         _stack(ax, row, {kind: getattr(runs[name].seconds, kind) for kind in _KINDS}, _KINDS)
         total = runs[name].seconds.total
-        ax.annotate(
-            *(language.number(total), (total, row), (3, 0)),
-            textcoords="offset points",
-            va="center",
-            fontsize=7,
-        )
+        style.note(ax, language.number(total), (total, row), 3)
     ax.set_xlabel(language.label("seconds"))
     handles = [style.patch(*_KINDS[kind], language.label(f"in_{kind}")) for kind in _KINDS]
-    style.legend(figure, handles, columns=2)
+    style.legend(figure, handles)
     return figure
 
 
@@ -80,14 +75,8 @@ def knowledge(runs: Mapping[str, RunResult], language: Language) -> Figure | Non
         if off is not None:
             ax.plot(off, row, "o", color=BLUE, mfc="white", ms=6.5, mew=1.3, zorder=3)
         ax.plot(tuned, row, "D", color=RED, ms=5, zorder=4)
-        side = 1 if tuned >= before else -1
-        ax.annotate(
-            *(language.number(tuned, 2), (tuned, row), (6 * side, 0)),
-            textcoords="offset points",
-            va="center",
-            ha="left" if side > 0 else "right",
-            fontsize=7,
-        )
+        right, ha = (6, "left") if tuned >= before else (-6, "right")
+        style.note(ax, language.number(tuned, 2), (tuned, row), right, ha=ha)
     ax.margins(x=0.15)
     ax.set_xlabel(language.label("pretraining_loss"))
     handles = [
@@ -95,7 +84,7 @@ def knowledge(runs: Mapping[str, RunResult], language: Language) -> Figure | Non
         style.dot(RED, "D", language.label("delta_on"), ms=5),
         style.dot(BLUE, "o", language.label("delta_off"), mfc="white"),
     ]
-    style.legend(figure, handles, columns=3)
+    style.legend(figure, handles)
     return figure
 
 
@@ -117,10 +106,8 @@ def _drawn(ax: Axes, measured: Mapping[str, object], language: Language) -> Iter
         if name in measured:
             yield row, name
         else:
-            ax.annotate(
-                language.label("not_measured"), (0, row), (4, 0), xycoords=ax.get_yaxis_transform(),
-                textcoords="offset points", va="center", fontsize=7, color=GREY,
-            )  # fmt: skip
+            where = {"xycoords": ax.get_yaxis_transform(), "color": GREY}
+            style.note(ax, language.label("not_measured"), (0, row), 4, **where)
 
 
 def _stack(ax: Axes, row: int, sizes: Mapping[str, float], colours: Mapping[str, tuple[str, str]]) -> None:

@@ -35,15 +35,8 @@ def curves(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
             shares = [100 * epoch.accuracy for epoch in runs[name].epochs]
             errors = [100 * (error_of(runs[name], share / 100) or 0) for share in shares]
             label = language.drawn(language.source_and_size_of(name))
-            lower.errorbar(
-                *(epochs, shares, errors),
-                color=colour,
-                ls=dashes,
-                marker=marker,
-                ms=4,
-                elinewidth=0.6,
-                label=label,
-            )
+            style = {"color": colour, "ls": dashes, "marker": marker, "ms": 4, "elinewidth": 0.6}
+            lower.errorbar(epochs, shares, errors, **style, label=label)
         upper.set_title(language.label(kind), fontsize=8.5, fontweight="bold")
         lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         lower.set_xlim(left=0)
@@ -99,5 +92,5 @@ def small(small_data: Mapping[str, SmallDataResult], language: Language) -> Figu
         line(colour, language.label(word), marker=marker, ls=dashes, ms=4)
         for _, colour, marker, dashes, word in kinds
     ]
-    legend(figure, handles, columns=2)
+    legend(figure, handles)
     return figure

@@ -91,4 +91,4 @@ def _axes_and_legend(figure: Figure, ax: Axes, inputs: Inputs, language: Languag
     handles = [style.dot(*style.METHODS[kind], language.label(kind)) for kind in kinds]
     handles.append(style.dot(style.GREY, "o", language.label("from_scratch")))
     handles.append(style.dot(style.GREY, "o", language.label("through_library"), mfc="white"))
-    style.legend(figure, handles, columns=len(handles))
+    style.legend(figure, handles)

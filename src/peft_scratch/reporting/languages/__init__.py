@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from peft_scratch.assignment import LIBRARY_NAMES, RUNS, SIZES
 from peft_scratch.reporting.languages import english, persian
@@ -53,8 +54,12 @@ class Language:
         return f"notes{self.suffix}.md"
 
     def say(self, key: str, **values: object) -> str:
-        """The words `key` with `values` put in."""
-        return self.words[key].format(**values)
+        """The words `key` with `values` put in, whole numbers as the language sets them."""
+        return self.words[key].format(**{name: self.cell(value) for name, value in values.items()})
+
+    def cell(self, value: Any) -> Any:
+        """`value` for a sentence or a table: a whole number as the language sets it, all else as it is."""
+        return self.number(value) if isinstance(value, int) else value
 
     def join(self, parts: Iterable[str]) -> str:
         """The parts of a list."""
@@ -140,9 +145,13 @@ class Language:
             return self.numeral(f"{Decimal(f'{value:g}'):f}")
         return f"{value:g}".replace("e-0", "e-")
 
+    def in_percent(self, share: float | None, digits: int = 1) -> str:
+        """A share of 1 in percent, where the sign stands elsewhere; nothing for `None`."""
+        return "" if share is None else self.number(100 * share, digits)
+
     def percent(self, share: float, digits: int = 1) -> str:
         """A share of 1 in percent."""
-        return self._unit("percent", self.number(100 * share, digits))
+        return self._unit("percent", self.in_percent(share, digits))
 
     def share(self, share: float) -> str:
         """A share in percent with two figures that count, for shares that may be tiny."""

@@ -72,7 +72,7 @@ class Page:
         return {
             "kind": "table",
             "head": [self.say(word) for word in head],
-            "rows": rows,
+            "rows": [list(map(self.language.cell, row)) for row in rows],
             "text_columns": text_columns,
             "rules": list(rules),
         }
@@ -95,12 +95,13 @@ class Page:
         runs = {"low_run": self.language.run(low), "high_run": self.language.run(high)}
         return {"low": shown(values[low]), "high": shown(values[high]), **runs}
 
-    def distinct(
-        self, of: Callable[[RunResult], str], runs: Iterable[RunResult] | None = None, raw: bool = False
-    ) -> str:
-        """What `of` says of the runs, each different answer once; `raw` if it has a direction already."""
+    def distinct(self, of: Callable[[Any], Any], runs: Iterable[Any] | None = None, raw: bool = False) -> str:
+        """What `of` says of the runs, each different answer once; `raw` if a text has a direction already."""
         answers = dict.fromkeys(of(run) for run in (self.runs.values() if runs is None else runs))
-        return self.language.join_longer(answer if raw else self.language.ltr(answer) for answer in answers)
+        return self.language.join_longer(
+            self.language.cell(answer) if raw or isinstance(answer, int) else self.language.ltr(answer)
+            for answer in answers
+        )
 
 
 def capital(sentence: str) -> str:

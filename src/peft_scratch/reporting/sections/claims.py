@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from peft_scratch.assignment import TEN
 from peft_scratch.reporting import facts
 from peft_scratch.reporting.sections.blocks import ABSENT, Block, Page
-from peft_scratch.results import RunResult, SmallDataResult
+from peft_scratch.results import RunResult
 
 
 def section(page: Page) -> list[Block]:
@@ -49,34 +49,23 @@ def _about_memory(page: Page) -> Iterable[str]:
         yield from _lower_than_full(page, "sum", sums)
         yield from _lower_than_full(page, "peak", facts.gpu_peaks(page.runs))
     shares = {name: of.activations / facts.all_of(of) for name, of in measured.items()}
-    ends = [language.percent(shares[name], 0) for name in facts.ends(shares)]
-    yield page.say("activations", shares=language.range(*ends))
+    ends = page.ends(shares, lambda share: language.percent(share, 0))
+    yield page.say("activations", shares=language.range(ends["low"], ends["high"]))
 
 
 def _lower_than_full(page: Page, what: str, sizes: dict[str, int]) -> Iterable[str]:
     others = {name: size for name, size in sizes.items() if name != "full"}
     if "full" not in sizes or not others:
         return
-    lowest, _ = facts.ends(others)
-    below = sum(size < sizes["full"] for size in others.values())
-    yield page.say(
-        f"{what}_lower" if below else f"{what}_none",
-        full=page.language.bytes(sizes["full"]),
-        below=page.language.number(below),
-        runs=page.language.number(len(others)),
-        low=page.language.bytes(others[lowest]),
-        low_run=page.language.run(lowest),
-        ratio=page.language.percent(others[lowest] / sizes["full"], 0),
-    )
+    full, below = sizes["full"], sum(size < sizes["full"] for size in others.values())
+    ends, ratio = page.ends(others, page.language.bytes), min(others.values()) / full
+    values = {"full": page.language.bytes(full), "ratio": page.language.percent(ratio, 0)}
+    yield page.say(f"{what}_{'lower' if below else 'none'}", below=below, runs=len(others), **values, **ends)
 
 
 def _memory_table(page: Page) -> Block:
     peaks = facts.gpu_peaks(page.runs)
-    words = [
-        *(f"memory_{part}" for part in facts.PARTS_OF_MEMORY),
-        "memory_sum",
-        *(["peak"] if peaks else []),
-    ]
+    words = [*(f"memory_{part}" for part in (*facts.PARTS_OF_MEMORY, "sum")), *(["peak"] if peaks else [])]
     rows: list[list[Any]] = []
     for name in TEN:
         of = page.runs[name].memory if name in page.runs else None
@@ -93,40 +82,32 @@ def _memory_table(page: Page) -> Block:
 
 def _disk(page: Page) -> list[Block]:
     """Claim 2: one small file for each task is enough."""
-    heading, language = page.subheading("claim_disk"), page.language
-    measured = facts.measured(page.runs, "disk")
-    if not measured:
+    heading = page.subheading("claim_disk")
+    if not facts.measured(page.runs, "disk"):
         return [heading, page.not_measured()]
+    verdict = page.verdict(f"disk_{facts.disk_verdict(page.runs)}")
+    return [heading, verdict, *page.findings(_about_disk(page))]
+
+
+def _about_disk(page: Page) -> Iterable[str]:
+    measured = facts.measured(page.runs, "disk")
     small, off = facts.small_files(page.runs), facts.off_distances(page.runs)
-    base = next(iter(measured.values())).base
-    findings = []
+    size, base, together = page.language.bytes, next(iter(measured.values())).base, sum(small.values())
     if small:
-        together = sum(small.values())
-        findings.append(
-            page.say(
-                "disk_together",
-                runs=language.number(len(small)),
-                together=language.bytes(together),
-                share=language.share(together / base),
-                base=language.bytes(base),
-                with_base=language.bytes(base + together),
-                copies=language.bytes(len(small) * base),
-            )
+        yield page.say(
+            "disk_together",
+            runs=len(small),
+            together=size(together),
+            share=page.language.share(together / base),
+            base=size(base),
+            with_base=size(base + together),
+            copies=size(len(small) * base),
         )
     if "full" in measured:
-        findings.append(page.say("disk_full", size=language.bytes(measured["full"].delta)))
+        yield page.say("disk_full", size=size(measured["full"].delta))
     if off:
-        wrong = sum(distance != 0 for distance in off.values())
-        findings.append(
-            page.say(
-                "serves_no" if wrong else "serves_yes",
-                runs=language.number(len(off)),
-                wrong=language.number(wrong),
-                most=language.ltr(f"{max(off.values()):.1e}"),
-            )
-        )
-    verdict = page.verdict(f"disk_{facts.disk_verdict(page.runs)}")
-    return [heading, verdict, *page.findings(findings)]
+        wrong, most = sum(map(bool, off.values())), page.language.ltr(f"{max(off.values()):.1e}")
+        yield page.say("serves_no" if wrong else "serves_yes", runs=len(off), wrong=wrong, most=most)
 
 
 def _base(page: Page) -> list[Block]:
@@ -144,40 +125,31 @@ def _base(page: Page) -> list[Block]:
 
 def _base_verdict(page: Page) -> Block:
     verdict, moved, overfit = facts.base_verdict(page.runs, page.inputs.small_data)
-    number = page.language.number
     if moved is None or overfit is None:
         return page.verdict("base_open")
-    return page.verdict(
-        f"base_{verdict}",
-        moved=number(moved.exceed),
-        moved_of=number(moved.others),
-        overfit=number(overfit.exceed),
-        overfit_of=number(overfit.others),
-        where=page.say("on_few" if facts.small_data_gaps(page.inputs.small_data) else "in_the_ten"),
-    )
+    where = page.say("on_few" if facts.small_data_gaps(page.inputs.small_data) else "in_the_ten")
+    gaps = {"overfit": overfit.exceed, "overfit_of": overfit.others, "where": where}
+    return page.verdict(f"base_{verdict}", moved=moved.exceed, moved_of=moved.others, **gaps)
 
 
 def _about_knowledge(page: Page) -> Iterable[str]:
     knows = facts.measured(page.runs, "knowledge")
     if not knows:
         return
-    language = page.language
-    tuned = {name: of.tuned for name, of in knows.items()}
-    first = next(iter(knows.values()))
-    yield page.say(
-        "knows",
-        reviews=language.number(first.reviews),
-        base=language.number(first.base, 3),
-        **page.ends(tuned, lambda loss: language.number(loss, 3)),
-    )
+
+    def shown(loss: float) -> str:
+        return page.language.number(loss, 3)
+
+    tuned, first = {name: of.tuned for name, of in knows.items()}, next(iter(knows.values()))
+    yield page.say("knows", reviews=first.reviews, base=shown(first.base), **page.ends(tuned, shown))
     if "full" in knows and len(knows) > 1:
         moves = facts.knowledge_moves(page.runs)
         most = max(moves, key=lambda name: abs(moves[name]))
         yield page.say(
             "knows_full_most" if most == "full" else "knows_full_not_most",
-            change=language.number(moves["full"], 3),
-            run=language.run(most),
-            most=language.number(moves[most], 3),
+            change=shown(moves["full"]),
+            run=page.language.run(most),
+            most=shown(moves[most]),
         )
 
 
@@ -185,15 +157,10 @@ def _about_gaps(page: Page, key: str, gaps: dict[str, float], **values: str) -> 
     """The smallest and the largest gap, and where full fine-tuning's stands."""
     if not gaps:
         return
-    language = page.language
-    yield page.say(key, **page.ends(gaps, language.points), **values)
+    yield page.say(key, **page.ends(gaps, page.language.points), **values)
     if (full := facts.extremeness(gaps)) is not None:
-        yield page.say(
-            "gap_full_not_most" if full.exceed else "gap_full_most",
-            full=language.points(full.full),
-            exceed=language.number(full.exceed),
-            others=language.number(full.others),
-        )
+        key, value = "gap_full_not_most" if full.exceed else "gap_full_most", page.language.points(full.full)
+        yield page.say(key, full=value, exceed=full.exceed, others=full.others)
 
 
 def _about_small_data(page: Page) -> Iterable[str]:
@@ -201,20 +168,13 @@ def _about_small_data(page: Page) -> Iterable[str]:
     if not small:
         yield page.say("small_missing")
         return
-
-    def distinct(of: Callable[[SmallDataResult], int]) -> str:
-        return page.language.join(
-            page.language.number(value) for value in dict.fromkeys(map(of, small.values()))
-        )
-
-    yield from _about_gaps(
-        page,
-        "small",
-        facts.small_data_gaps(small),
-        reviews=distinct(lambda result: result.reviews),
-        epochs=distinct(lambda result: len(result.runs[0].epochs)),
-        seeds=distinct(lambda result: len(result.runs)),
-    )
+    of = {
+        "reviews": lambda result: result.reviews,
+        "epochs": lambda result: len(result.runs[0].epochs),
+        "seeds": lambda result: len(result.runs),
+    }
+    values = {word: page.distinct(value, small.values()) for word, value in of.items()}
+    yield from _about_gaps(page, "small", facts.small_data_gaps(small), **values)
 
 
 def _disk_and_base_table(page: Page, gaps: dict[str, float]) -> Block:

@@ -10,19 +10,16 @@ def curves(page: Page) -> list[Block]:
     """How loss and accuracy went from epoch to epoch."""
     if not page.runs:
         return []
-    number = page.language.number
     rising = sum(run.accuracy.best_epoch == len(run.epochs) for run in page.runs.values())
     drops = {
         name: run.accuracy.best - run.accuracy.last
         for name, run in page.runs.items()
         if run.accuracy.last is not None
     }
-    findings = [
-        page.say("rising_some" if rising else "rising_none", runs=number(rising), all=number(len(page.runs)))
-    ]
+    findings = [page.say("rising_some" if rising else "rising_none", runs=rising, all=len(page.runs))]
     worst = max(drops, key=drops.__getitem__, default=None)
     if worst is not None and round(100 * drops[worst], 1) > 0:
-        points = number(100 * drops[worst], 1)
+        points = page.language.in_percent(drops[worst])
         findings.append(page.say("largest_drop", run=page.language.run(worst), points=points))
     return [page.heading("curves"), *page.findings(findings), *page.figure("curves")]
 
@@ -42,13 +39,7 @@ def clock(page: Page) -> list[Block]:
         full = spent["full"].training
         fastest, _ = ends(others)
         faster = sum(seconds < full for seconds in others.values())
-        findings.append(
-            page.say(
-                "faster_yes" if faster else "faster_no",
-                faster=language.number(faster),
-                runs=language.number(len(others)),
-                run=language.run(fastest),
-                share=language.percent(others[fastest] / full, 0),
-            )
-        )
+        values = {"run": language.run(fastest), "share": language.percent(others[fastest] / full, 0)}
+        key = "faster_yes" if faster else "faster_no"
+        findings.append(page.say(key, faster=faster, runs=len(others), **values))
     return [page.heading("clock"), *page.findings(findings), *page.figure("time")]
