@@ -177,7 +177,7 @@ def _lora(method: LoRA, config: T5Config) -> list[Call]:
     r, alpha = method.rank, method.alpha
     everywhere, self_attention = method.derivation(config).symbols, "(E + D)·2·(d·r + r·i)"
     default = _compared("r", 8, r)
-    transposed = "none; A and B are stored as the transposes of ours"
+    transposed = "nothing; A and B are stored as the transposes of ours"
     named = [f"{attention}.{target}" for attention in _ATTENTIONS for target in method.targets]
     peft, adapterhub = {"r": r, "lora_alpha": alpha}, {"r": r, "alpha": alpha}
     opendelta = {"lora_r": r, "lora_alpha": alpha, "modified_modules": named}
@@ -213,7 +213,7 @@ def _adapter(method: Adapter, config: T5Config) -> list[Call]:
     before = (
         f"{doubled}, and before the residual connection; {_compared('b', 24, b)}; gelu_new where ours is ReLU"
     )
-    in_full = "none; the feed-forward layers have to be named in full"
+    in_full = "nothing; the feed-forward layers have to be named in full"
     adapterhub = {"reduction_factor": reduction_factor(d, b)}
     opendelta = {"bottleneck_dim": b, "non_linearity": "relu", "modified_modules": _FEED_FORWARD}
     return [
