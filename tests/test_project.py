@@ -68,9 +68,8 @@ def test_make_address_changes_every_place(tmp_path):
     assert script.address((tmp_path / "pyproject.toml").read_text()) == "some-one/a.fork"
     readme = (tmp_path / "README.md").read_text()
     assert "git clone https://github.com/some-one/a.fork\ncd a.fork\n" in readme
-    assert readme.count("[![Colab]](https://colab.research.google.com/github/some-one/a.fork/") == len(
-        NOTEBOOKS
-    )
+    colab = "https://colab.research.google.com"
+    assert readme.count(f"[![Colab]]({colab}/github/some-one/a.fork/") == len(NOTEBOOKS)
     assert readme.count(f"\n\n[Colab]: {colab}/assets/colab-badge.svg\n") == 1
     for path in (tmp_path / "README.md", *(tmp_path / "notebooks").glob("*.ipynb")):
         assert _addresses(path.read_text()) == {"some-one/a.fork"}, path.name

@@ -218,7 +218,7 @@ def _adapter(method: Adapter, config: T5Config) -> list[Call]:
     opendelta = {"bottleneck_dim": b, "non_linearity": "relu", "modified_modules": _FEED_FORWARD}
     return [
         Call(ADAPTERHUB, DEFAULTS, "SeqBnConfig", {}, f"the same layers; {default}", once, sixteenth),
-        Call(ADAPTERHUB, AS_OURS, "SeqBnConfig", adapterhub, "none", once, {"b": b}),
+        Call(ADAPTERHUB, AS_OURS, "SeqBnConfig", adapterhub, "nothing", once, {"b": b}),
         Call(ADAPTERHUB, "double_seq_bn", "DoubleSeqBnConfig", {}, f"{doubled}; {default}", twice, sixteenth),
         Call(OPENDELTA, DEFAULTS, "AdapterModel", {}, before, twice, {"b": 24}),
         Call(OPENDELTA, AS_OURS, "AdapterModel", opendelta, in_full, once, {"b": b}),
@@ -234,9 +234,9 @@ def _soft_prompt(method: SoftPrompt, config: T5Config) -> list[Call]:
     once = {**peft, "num_transformer_submodules": 1}
     return [
         Call(PEFT, DEFAULTS, "PromptTuningConfig", peft, twice, f"2·{rows}", {"N": n}),
-        Call(PEFT, AS_OURS, "PromptTuningConfig", once, "none", rows, {"N": n}),
+        Call(PEFT, AS_OURS, "PromptTuningConfig", once, "nothing", rows, {"N": n}),
         Call(OPENDELTA, DEFAULTS, "SoftPromptModel", {}, _compared("N", 100, n), rows, {"N": 100}),
-        Call(OPENDELTA, AS_OURS, "SoftPromptModel", {"soft_token_num": n}, "none", rows, {"N": n}),
+        Call(OPENDELTA, AS_OURS, "SoftPromptModel", {"soft_token_num": n}, "nothing", rows, {"N": n}),
         Call(ADAPTERHUB, "", "PromptTuningConfig", {}, "its T5 does not take prompt tuning"),
     ]
 
