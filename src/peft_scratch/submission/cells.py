@@ -60,6 +60,11 @@ class Cell:
         """A cell with outputs was executed, whether or not a count is left."""
         return self.count is not None or bool(self.outputs)
 
+    @property
+    def printed(self) -> str:
+        """The text of its outputs."""
+        return "\n".join(output.text for output in self.outputs)
+
 
 def read_cells(data: bytes) -> list[Cell]:
     """The cells of a notebook with something in them.
