@@ -1,4 +1,8 @@
-"""The opcodes of a pickle that torch.save writes, followed over plain values: nothing is called."""
+"""A pickle of torch.save, followed opcode by opcode over plain values: nothing is called.
+
+`pickletools` only lists the opcodes. The few that torch.save writes for a dictionary of tensors are followed;
+anything else is refused.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +34,11 @@ TYPES = {
 
 
 class Damaged(Exception):
-    """No file of torch.save, or a broken one; the message says why, in plain words."""
+    """The file is not one of torch.save, or broken; the message says why, in plain words."""
 
 
 class Foreign(Exception):
-    """A file that asks for more than tensors; the message says for what."""
+    """The file asks for more than tensors; the message says for what."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +127,10 @@ class Pickle:
             stack.append(self._global(f"{module} {name}"))
         elif opcode in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
             count = len(self._since_mark()) if opcode == "TUPLE" else int(opcode[5:])
-            values = tuple(stack[len(stack) - count :])
-            del stack[len(stack) - count :]
+            values = self._popped(count)
             if opcode == "TUPLE":
                 stack.pop()  # the mark
-            stack.append(values)
+            stack.append(tuple(values))
         elif opcode in ("SETITEM", "SETITEMS", "APPEND", "APPENDS"):
             self._fill(opcode)
         elif opcode == "REDUCE":
@@ -146,16 +149,19 @@ class Pickle:
                 return self._stack[at + 1 :]
         raise IndexError("no mark")
 
+    def _popped(self, count: int) -> list[Any]:
+        start = len(self._stack) - count
+        values = self._stack[start:]
+        del self._stack[start:]
+        return values
+
     def _fill(self, opcode: str) -> None:
-        stack = self._stack
         if opcode.endswith("S"):
-            values = self._since_mark()
-            del stack[len(stack) - len(values) - 1 :]
+            values = self._popped(len(self._since_mark()))
+            self._stack.pop()  # the mark
         else:
-            count = 2 if opcode == "SETITEM" else 1
-            values = stack[-count:]
-            del stack[-count:]
-        target = stack[-1]
+            values = self._popped(2 if opcode == "SETITEM" else 1)
+        target = self._stack[-1]
         if opcode.startswith("APPEND"):
             if not isinstance(target, list):
                 raise Damaged("its pickle adds to something that is no list")
@@ -179,12 +185,8 @@ class Pickle:
         if made == _Global("torch._utils _rebuild_tensor_v2"):
             storage, offset, shape, strides = arguments[:4]
             whole = all(isinstance(n, int) for n in (offset, *shape, *strides))
-            if (
-                not isinstance(storage, Storage)
-                or not whole
-                or len(shape) != len(strides)
-                or min(shape, default=0) < 0
-            ):
+            right = whole and len(shape) == len(strides) and min(shape, default=0) >= 0
+            if not isinstance(storage, Storage) or not right:
                 raise Damaged("a tensor in its pickle is damaged")
             return Tensor(storage, offset, tuple(shape), tuple(strides))
         raise Foreign("it calls something that is no tensor,")
@@ -211,16 +213,6 @@ _PUSHES: dict[str, Callable[[], Any]] = {
     "NEWFALSE": lambda: False,
 }
 _CONSTANTS = {
-    *(
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG1",
-        "LONG4",
-        "BINFLOAT",
-    ),
-    *("BINSTRING", "SHORT_BINSTRING"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
 }
