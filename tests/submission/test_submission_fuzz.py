@@ -146,7 +146,7 @@ def test_damaged_weights(name, changes):
 def test_damaged_reports(name, changes):
     data = edited(right()[name], changes)
     with in_time():
-        said = report.examine([File("a.pdf", "a.pdf", data)], NUMBERS, "course", "")
+        said = list(report.examine([File("a.pdf", "a.pdf", data)], NUMBERS, "course", ""))
     said_of(said)
     if name == "a.pdf" and any(one.code == "report-numbers" and one.mark == OK for one in said):
         assert all(f"{number:.1f}".encode() in data for number in NUMBERS.values())

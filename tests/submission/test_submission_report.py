@@ -25,9 +25,8 @@ def made(source: str) -> bytes:
 
 
 def examine(data: bytes, numbers: dict[str, float] | None = None) -> list:
-    return report.examine(
-        [File("r.pdf", "r.pdf", data)], NUMBERS if numbers is None else numbers, "course", ""
-    )
+    files = [File("r.pdf", "r.pdf", data)]
+    return list(report.examine(files, NUMBERS if numbers is None else numbers, "course", ""))
 
 
 def codes(found: list, mark: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from peft_scratch.assignment import LABEL_WORDS
 from peft_scratch.errors import UserError
-from peft_scratch.files import write_atomically
+from peft_scratch.files import encoding_of, write_atomically
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.ask import Opinion
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 TEXT = "text"
 
 _SEPARATORS = ",;\t|"
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def _content(path: Path) -> str:
         data = path.read_bytes()
     except OSError as problem:
         raise UserError(f"{path} cannot be read as a CSV file ({problem.strerror}).") from None
-    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    encoding = encoding_of(data)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as problem:

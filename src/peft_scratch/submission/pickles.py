@@ -56,9 +56,6 @@ class Tensor:
     strides: tuple[int, ...]
 
 
-_MARK = object()
-
-
 @dataclass(frozen=True)
 class _Global:
     name: str
@@ -70,6 +67,7 @@ class Pickle:
     def __init__(self, stream: io.BytesIO) -> None:
         self._stream = stream
         self._stack: list[Any] = []
+        self._below: list[list[Any]] = []  # the stacks below each open mark
         self._memory: dict[int, Any] = {}
         self.devices: set[str] = set()
         self.storages: list[Storage] = []
@@ -106,7 +104,10 @@ class Pickle:
         stack = self._stack
         if opcode in ("PROTO", "FRAME"):
             return
-        if opcode in _PUSHES:
+        if opcode == "MARK":
+            self._below.append(stack)
+            self._stack = []
+        elif opcode in _PUSHES:
             stack.append(_PUSHES[opcode]())
         elif opcode in _CONSTANTS:
             if isinstance(argument, str) and _DEVICE.fullmatch(argument):
@@ -126,11 +127,8 @@ class Pickle:
             name, module = stack.pop(), stack.pop()
             stack.append(self._global(f"{module} {name}"))
         elif opcode in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
-            count = len(self._since_mark()) if opcode == "TUPLE" else int(opcode[5:])
-            values = self._popped(count)
-            if opcode == "TUPLE":
-                stack.pop()  # the mark
-            stack.append(tuple(values))
+            values = self._since_mark() if opcode == "TUPLE" else self._popped(int(opcode[5:]))
+            self._stack.append(tuple(values))
         elif opcode in ("SETITEM", "SETITEMS", "APPEND", "APPENDS"):
             self._fill(opcode)
         elif opcode == "REDUCE":
@@ -144,10 +142,8 @@ class Pickle:
             raise Foreign(f"it uses pickle's {opcode}, which torch.save does not write for tensors,")
 
     def _since_mark(self) -> list[Any]:
-        for at in range(len(self._stack) - 1, -1, -1):
-            if self._stack[at] is _MARK:
-                return self._stack[at + 1 :]
-        raise IndexError("no mark")
+        values, self._stack = self._stack, self._below.pop()
+        return values
 
     def _popped(self, count: int) -> list[Any]:
         start = len(self._stack) - count
@@ -156,11 +152,8 @@ class Pickle:
         return values
 
     def _fill(self, opcode: str) -> None:
-        if opcode.endswith("S"):
-            values = self._popped(len(self._since_mark()))
-            self._stack.pop()  # the mark
-        else:
-            values = self._popped(2 if opcode == "SETITEM" else 1)
+        one = 2 if opcode == "SETITEM" else 1
+        values = self._since_mark() if opcode.endswith("S") else self._popped(one)
         target = self._stack[-1]
         if opcode.startswith("APPEND"):
             if not isinstance(target, list):
@@ -204,7 +197,6 @@ class Pickle:
 
 
 _PUSHES: dict[str, Callable[[], Any]] = {
-    "MARK": lambda: _MARK,
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple,

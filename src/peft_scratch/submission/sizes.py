@@ -1,13 +1,14 @@
-"""The sizes that a right submission has: entries, their shapes, and counts, from the formulas alone.
+"""The sizes that a right submission has: entries, their shapes, and counts, calculated without a model.
 
-No torch: the check reads foreign files in many short processes, and torch takes seconds and hundreds of
-megabytes to start. A test compares every size with the layers that are really trained.
+This needs no torch, which takes seconds and hundreds of megabytes to start: the check runs in many short
+processes. A test compares every size with the layers that are really trained.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import math
 from dataclasses import dataclass
 
 from peft_scratch.assignment import HUB_BASE, PROFILES, RUNS, SIZES, Run
@@ -72,7 +73,7 @@ class Sizes:
     """A run on a base, in sizes alone.
 
     Attributes:
-        entries: the shapes of the trained entries by name, for a run with a weight file; else empty.
+        entries: the shapes of the trained entries, by the names that this kit's layers give them.
         added, whole: parameters that the method adds, and of the whole model.
     """
 
@@ -86,8 +87,7 @@ def sizes_of(run_id: str, profile: str) -> Sizes:
     """The sizes of a run on the base of `profile`."""
     run, base = RUNS[run_id], base_of_profile(profile)
     added = added_by(run.kind, size_of(run), base)
-    entries = _entries(run, base) if run.weight_file else {}
-    return Sizes(entries, added, base.parameters + added)
+    return Sizes(_entries(run.kind, size_of(run), base), added, base.parameters + added)
 
 
 def size_of(run: Run) -> int:
@@ -95,26 +95,24 @@ def size_of(run: Run) -> int:
     return run.hyperparameters[SIZES[run.kind][0]] if run.kind in SIZES else 0
 
 
+@functools.cache
 def added_by(kind: str, size: int, base: Base) -> int:
-    """Parameters that a method of this size adds to `base`: N rows, 12 bottlenecks, 18 times q and v."""
+    """Parameters that a method of this size adds to `base`."""
+    return sum(map(math.prod, _entries(kind, size, base).values()))
+
+
+def _entries(kind: str, size: int, base: Base) -> dict[str, tuple[int, ...]]:
+    """Soft prompt: N rows. Adapter: one per block. LoRA: A and B for q and v of every attention."""
     d = base.d
-    return {
-        "full": 0,
-        "soft_prompt": size * d,
-        "adapter": (base.encoder + base.decoder) * (d * size + size + size * d + d),
-        "lora": (base.encoder + 2 * base.decoder) * 2 * size * (d + base.inner),
-    }[kind]
-
-
-def _entries(run: Run, base: Base) -> dict[str, tuple[int, ...]]:
-    d, size = base.d, size_of(run)
-    if run.kind == "soft_prompt":
+    if kind == "full":
+        return {}
+    if kind == "soft_prompt":
         return {"encoder.embed_tokens.sharif_llm_soft_prompts.prompt_emb": (size, d)}
     entries: dict[str, tuple[int, ...]] = {}
     for part, layers in (("encoder", base.encoder), ("decoder", base.decoder)):
         for block in range(layers):
             place = f"{part}.block.{block}.layer"
-            if run.kind == "adapter":
+            if kind == "adapter":
                 inside = f"{place}.{1 if part == 'encoder' else 2}.adapter.sharif_llm_adapter"
                 entries |= {f"{inside}.0.weight": (size, d), f"{inside}.0.bias": (size,)}
                 entries |= {f"{inside}.2.weight": (d, size), f"{inside}.2.bias": (d,)}

@@ -28,7 +28,7 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class NotTensors(Exception):
-    """A file of torch.save that is no dictionary of tensors; the message says what it is."""
+    """The file is one of torch.save, but no dictionary of tensors; the message says what it holds."""
 
 
 @dataclass
@@ -52,8 +52,8 @@ def read(data: bytes) -> Tensors:
     """The tensors of a weight file.
 
     Raises:
-        Damaged: it is no file of torch.save, or a broken one.
-        Foreign: it asks for something that is no tensor, or is put together as torch never does.
+        Damaged: it is not a file of torch.save, or a broken one.
+        Foreign: it asks for something that is no tensor, or has a form that torch never writes.
         NotTensors: it is no dictionary of tensors.
     """
     if data[:4] == b"PK\x03\x04":
