@@ -34,7 +34,7 @@ def test_packing_says_that_the_report_is_anonymous(right, tmp_path):
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0
     assert (
-        "report.pdf does not have the student number 400123456: put number and name into its head"
+        "report.pdf does not have the student number 400123456: put number and name at its beginning"
         in done.output
     )
 
@@ -76,7 +76,9 @@ def test_the_bytes_depend_on_the_contents_alone(right, tmp_path):
 def test_what_has_an_error_is_not_packed(right, tmp_path):
     lora_not_trained(right)
     folder = right.write_unpacked(tmp_path / "kit")
-    with pytest.raises(UserError, match=r"Nothing was packed, for 1 error; the first: .*36 of 36 places"):
+    with pytest.raises(
+        UserError, match=r"Nothing was packed, because of 1 error; the first: .*36 of 36 places"
+    ):
         pack.pack(folder, "400123456", "Ada")
     assert not (folder / "submission").exists()
 
@@ -86,8 +88,8 @@ def test_what_has_an_error_is_not_packed(right, tmp_path):
     [
         ("40012345", "Ada", "run `make report` first"),
         ("4001", "Ada", "has 4 digits, where 8 to 10 are usual"),
-        ("", "Ada", "A student number is 4 to 12 digits, not ''"),
-        ("../40012", "Ada", "A student number is 4 to 12 digits"),
+        ("", "Ada", "A student number has 4 to 12 digits, not ''"),
+        ("../40012", "Ada", "A student number has 4 to 12 digits"),
         ("400123456", "", "A name is made of letters, not ''"),
         ("400123456", "../Ada", "A name is made of letters"),
         ("400123456", "Ada/Lovelace", "A name is made of letters"),

@@ -7,6 +7,7 @@ Every byte counts towards a limit while it is read, because an archive can lie a
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import stat
 import zipfile
@@ -139,7 +140,7 @@ class Reader:
                 self._seen += 1
                 if self._seen > MOST:
                     text = f"{top} holds more than {MOST} files"
-                    raise _Refused("too-many", text, "hand in what is asked for")
+                    raise _Refused("too-many", text, "hand in only what is asked for")
                 if path.is_dir() and not path.is_symlink():
                     if not _JUNK.search(where) and where.count("/") < _DEEPEST:
                         self.folder(path, top)
@@ -159,11 +160,11 @@ class Reader:
             try:
                 status = path.stat()
                 if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
-                    text = f"{where} is no regular file and is not read"
+                    text = f"{where} is not a regular file and was not read"
                     raise _Refused("no-file", text, "put the file itself there")
                 if status.st_size > self._limit(path.suffix.lower()):
-                    text = f"{where} has {status.st_size:,} bytes and is not read"
-                    fix = "hand in only what is asked for, of weights the trained entries alone"
+                    text = f"{where} has {status.st_size:,} bytes and was not read"
+                    fix = "hand in only what is asked for; a weight file holds only the trained entries"
                     raise _Refused("too-large", text, fix)
                 self._gathered.newest = max(self._gathered.newest, status.st_mtime)
                 self.take(path.name, where, path.read_bytes())
@@ -185,7 +186,7 @@ class Reader:
     def _archive(self, where: str, data: bytes, depth: int) -> None:
         kinds = self._gathered.archives.setdefault(where, set())
         if other := next((kind for start, kind in _OTHER_ARCHIVES if data.startswith(start)), None):
-            text = f"{where} is a {other} archive by another name"
+            text = f"{where} is a {other} archive, not a zip"
             raise _Refused("zip-corrupt", text, "pack the files as zip")
         try:
             archive = zipfile.ZipFile(io.BytesIO(data))
@@ -194,7 +195,7 @@ class Reader:
             raise _Refused("zip-corrupt", f"{where} cannot be opened as a zip", "pack it again") from problem
         unpacked = sum(member.file_size for member in members)
         if self._bytes + unpacked > LARGEST or len(members) > MOST:
-            text = f"{where} would unpack to {unpacked:,} bytes in {len(members):,} files and is not read"
+            text = f"{where} would unpack to {unpacked:,} bytes in {len(members):,} files and was not read"
             raise _Refused("zip-bomb", text, "pack only the files that are asked for")
         files: set[str] = set()
         for member in members:
@@ -204,7 +205,7 @@ class Reader:
             with self._refusals():
                 if _leads_elsewhere(original):
                     text = f"{path} has a path that leads out of the archive"
-                    raise _Refused("zip-path", text, "pack the files by their plain names")
+                    raise _Refused("zip-path", text, "pack the files under their plain names")
                 if stat.S_ISLNK(member.external_attr >> 16):
                     raise _Refused(
                         "zip-link", f"{path} is a symbolic link, not a file", "pack the file itself"
@@ -228,14 +229,14 @@ class Reader:
         if PurePosixPath(where.lower()).suffix not in _ARCHIVE_ENDINGS:
             found = look(FILES, "stray", f"{where} is not part of the submission", "leave it out")
         else:
-            text = f"{where} is an archive that is no zip and cannot be opened here"
+            text = f"{where} is an archive other than zip and cannot be opened here"
             text += "; what is missing may be in it"
             found = error(FILES, "archive-not-zip", text, "pack its files as zip")
         self._gathered.findings.append(found)
 
 
 def _unreadable(where: str, problem: OSError) -> _Refused:
-    return _Refused("unreadable", f"{where} cannot be read ({problem.strerror})", "see to its permissions")
+    return _Refused("unreadable", f"{where} cannot be read ({problem.strerror})", "check its permissions")
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str, limit: int) -> bytes:
@@ -248,7 +249,7 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str, limi
     except Exception as problem:  # wrong checksum, unknown compression, cut short, overlapping
         raise _Refused("zip-corrupt", f"{path} cannot be unpacked", "pack it again") from problem
     if len(data) > limit:
-        text = f"{path} unpacks to more than {limit:,} bytes and is not read"
+        text = f"{path} unpacks to more than {limit:,} bytes and was not read"
         raise _Refused("zip-bomb", text, "pack only the files that are asked for")
     return bytes(data)
 
@@ -279,5 +280,6 @@ def _leads_elsewhere(name: str) -> bool:
 def _common(paths: list[Path]) -> str:
     """What the names of several files begin with."""
     names = [path.name for path in paths]
-    length = next((i for i, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1), None)
-    return names[0][:length].rstrip("_-. ") or f"{names[0]} and {counted(len(names) - 1, 'other file')}"
+    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    start = "".join(letters[0] for letters in alike).rstrip("_-. ")
+    return start or f"{names[0]} and {counted(len(names) - 1, 'other file')}"

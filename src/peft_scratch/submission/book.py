@@ -62,7 +62,7 @@ class Notebook:
             return ok(run.notebook, "number", f"{said}; published runs gave {low} to {high}")
         text = f"{said}; published runs of the course's constants gave {low} to {high}"
         if outside <= FAR_OUTSIDE:
-            fix = "another seed moves it by some 0.3: look for the reason"
+            fix = "another seed changes it by about 0.3: look for the reason"
             return look(run.notebook, "number-unusual", text, fix)
-        fix = "see which constant, base or split was another one"
+        fix = "check which constant, base or split was different"
         return look(run.notebook, "number-out-of-band", text, fix)

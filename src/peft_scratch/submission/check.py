@@ -81,15 +81,15 @@ def _enough_memory(what: str, item: int, findings: list[Finding]) -> Iterator[No
     try:
         yield
     except (MemoryError, RecursionError):
-        text = f"{what} need more memory than a submission is given and were not read"
+        text = f"reading {what} takes more memory than one submission may use"
         findings.append(look(item, "too-much", text, "look by hand"))
 
 
 def _names(gathered: Gathered, checked: Checked) -> list[Finding]:
     """Whether the files are named after number and name, and the zips hold what they should."""
     if not gathered.packed:
-        text = "a working folder, not packed yet"
-        return [look(FILES, "not-packed", text, "`make submission` makes the files that are handed in")]
+        text = "this is a working folder and is not packed yet"
+        return [look(FILES, "not-packed", text, "`make submission` makes the files to hand in")]
     # The name that counts is that of the zip, not of what was in it.
     outer = [where for where in gathered.archives if not gathered.archives[where] >= {".zip"}]
     outer += [file.where for file in _reports(gathered)[:1]]
@@ -113,7 +113,7 @@ def _zips(gathered: Gathered) -> Iterator[Finding]:
     loose = sorted({file.kind for file in gathered.of(".ipynb", ".pt") if ".zip/" not in file.where.lower()})
     if not gathered.archives:
         text = "notebooks and weights are not in zip files"
-        yield error(FILES, "zips-missing", text, "pack them into one each")
+        yield error(FILES, "zips-missing", text, "pack them into one zip each")
     elif loose:
         text = f"there are {' and '.join(loose)} files outside of the zip files"
         yield look(FILES, "zips-loose", text, "pack notebooks and weights into one zip each")
@@ -136,7 +136,7 @@ def _different_names(known: dict[str, Name]) -> Finding:
     """Another student's files, or one student whose name is spelt in two ways."""
     names = [name.name for name in known.values()]
     if len({name.number for name in known.values()}) == 1 and _one_person(names):
-        text = f"one number, two spellings: {', '.join(known)}"
+        text = f"one student number, two spellings of the name: {', '.join(known)}"
         return look(FILES, "names-spelt", text, "use one spelling")
     text = f"the files are named after different students: {', '.join(known)}"
     return error(FILES, "names-differ", text, "use one number and one name")
@@ -178,10 +178,10 @@ def _profile(
         text = f"the profiles are mixed: {', '.join(f'{where} is {name}' for where, name in said.items())}"
         yield error(FILES, "profiles-mixed", text, "run all notebooks in the course profile")
     if checked.profile not in PROFILES:
-        text = f"{where} is from a profile {checked.profile!r}, which there is not"
+        text = f"{where} is from a profile {checked.profile!r}, which does not exist"
         checked.profile = "offline"
         yield error(FILES, "profile-unknown", text, "run all notebooks in the course profile")
         return
     text = f"{run_of(checked.profile)} is a rehearsal and not a submission ({where})"
-    fix = "run the notebooks in the course profile, which takes a GPU and the Hugging Face Hub"
+    fix = "run the notebooks in the course profile, which needs a GPU and the Hugging Face Hub"
     yield look(FILES, "rehearsal", text, fix)

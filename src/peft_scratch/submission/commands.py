@@ -56,7 +56,7 @@ def check(
     listed = read_class_list(class_list) if class_list else None
     groups, others = submissions(paths)
     for path in others[:20]:
-        typer.echo(f"{printable(str(path))} is no file of a submission and is passed over.", err=True)
+        typer.echo(f"{printable(str(path))} does not belong to a submission and is not read.", err=True)
     if not groups:
         raise UserError("There is no submission among these paths: give folders, or zip files and PDFs.")
     table = marking.Table(csv) if csv else None

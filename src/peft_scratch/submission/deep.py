@@ -39,12 +39,12 @@ def reproduce(
                 copy_delta(prepared.tuned.model, tensors, str(run.weight_file))
                 percent = 100 * prepared.score()["accuracy"]
             except UserError as problem:
-                text = f"{run.weight_file} was not tried: {str(problem).rstrip('.')}"
+                text = f"{run.weight_file} was not measured again: {str(problem).rstrip('.')}"
                 yield look(run.notebook, "not-reproduced", text)
                 continue
-            said = f"{run.weight_file} on its base gives {percent:.1f} %, reported are {numbers[name]:.1f} %"
+            said = f"{run.weight_file} on its base gives {percent:.1f} %; reported: {numbers[name]:.1f} %"
             if abs(percent - numbers[name]) > RELOAD:
-                fix = "hand in the weights of that very run, from its best epoch"
+                fix = "hand in the weights of the same run, from its best epoch"
                 yield error(run.notebook, "not-reproducible", said, fix)
             else:
                 yield ok(run.notebook, "reproduced", said)

@@ -122,9 +122,8 @@ class _Walk:
 
     def _show(self, operator: bytes, operands: list[Any]) -> None:
         if operator in (b"'", b'"'):
-            if operator == b'"':
-                self._state.set_state_param(b"Tw", operands[0])
-                self._state.set_state_param(b"Tc", operands[1])
+            for name, value in zip((b"Tw", b"Tc"), operands[:-1], strict=False):
+                self._state.set_state_param(name, value)
             self._state_of(b"T*", [])
         shown = operands[-1] if operands else []
         run = self._state.text_state_params(b"")

@@ -59,11 +59,11 @@ def _differences(notebook: Notebook, run: Run, chosen: Accuracy, mine: list[Accu
     best = sorted({round(one.value, 1) for one in mine if one.strength == BEST})
     if len(best) > 1:
         values = ", ".join(f"{one:.1f}" for one in best)
-        text = f"{said} more than once, {values} %; the last, {value}, was taken"
-        yield look(run.notebook, "number-twice", text, "see which one the report should have")
+        text = f"{said} more than once, {values} %; the last, {value}, was used"
+        yield look(run.notebook, "number-twice", text, "check which one the report should have")
     elif curve and abs(max(curve) - chosen.value) > 0.1001:
         text = f"{said} as {value}, but the best epoch of its table is {max(curve):.1f} %"
-        yield look(run.notebook, "number-differs", text, "see which run each is of")
+        yield look(run.notebook, "number-differs", text, "check which run each belongs to")
 
 
 def _typed(
@@ -88,7 +88,7 @@ def _no_number(notebook: Notebook, run: Run, reading: Reading) -> Finding:
     if unsettled := [one for one in reading.accuracies if one.run is None]:
         values = ", ".join(f"{one.value:.1f}" for one in unsettled[:6])
         why = next((f" ({one.contradiction})" for one in unsettled if one.contradiction), "")
-        text = f"{where}: which accuracy is that of {run.title} was not understood; there are {values} %{why}"
+        text = f"{where}: it is not clear which accuracy is that of {run.title}; there are {values} %{why}"
         return look(run.notebook, "number-not-assigned", text, "look by hand")
     library = [cells[at] for at in reading.library_cells]
     by_library = run.library not in ("none", "scratch")
@@ -98,12 +98,10 @@ def _no_number(notebook: Notebook, run: Run, reading: Reading) -> Finding:
     called = library or reading.imports & LIBRARY_MODULES
     called = called or any(ADAPTER_HUB.search(cell.source) for cell in notebook.code)
     if by_library and not called and reading.accuracies:
-        text = (
-            f"{where}: no library is called, and every accuracy is of another run, so none is of {run.title}"
-        )
-        return look(run.notebook, "number-not-found", text, "see whether another module calls the library")
+        text = f"{where}: no library is called, and no accuracy belongs to {run.title}"
+        return look(run.notebook, "number-not-found", text, "check whether another module calls the library")
     if not shows_any_number(cells):
-        return missing("no output holds an accuracy, so there is none")
+        return missing("no output shows an accuracy, so there is none")
     rest = _library_part(cells, reading) if by_library else []
     if rest and not shows_any_number(rest):
         ended = next((output.error for cell in rest for output in cell.outputs if output.error), "")
@@ -111,7 +109,7 @@ def _no_number(notebook: Notebook, run: Run, reading: Reading) -> Finding:
             f"the library part ended with {ended}" if ended else "no output of the library part has a number"
         )
         return missing(f"{why}, so there is no accuracy")
-    text = f"{where}: the accuracy of {run.title} was not found in the outputs by this reader"
+    text = f"{where}: this program did not find the accuracy of {run.title} in the outputs"
     return look(run.notebook, "number-not-found", text, "look by hand")
 
 
@@ -133,17 +131,17 @@ def _counts(notebook: Notebook, reading: Reading) -> Iterator[Finding]:
         yield ok(number, "count", f"{where}: {sizes.added:,} parameters, the trained part of {sizes.whole:,}")
     elif number in PRINT_A_COUNT and not counts:
         text = f"{where}: no `Number of parameters: {sizes.whole:,}` was found"
-        yield look(number, "count-missing", text, "look by hand for the whole model's count")
+        yield look(number, "count-missing", text, "look for the whole model's count by hand")
     elif number in PRINT_A_COUNT:
         known = [sizes_of(run.id, "course") for run in notebook.runs]
         others = [count for count in counts if all(count not in (one.whole, one.added) for one in known)]
         text = f"{where} prints {others[0]:,} parameters; {first.title} has {sizes.whole:,}" if others else ""
         size = size_by_count(others[0], first.kind) if others and number != 1 else None
         if size is not None:
-            text += f": it is the count of size {size:g}"
-            yield error(number, "count-wrong", text, "train it at the size asked for")
+            text += f", which is the count of size {size:g}"
+            yield error(number, "count-wrong", text, "train it with the size that is asked for")
         elif others:
-            yield look(number, "count-unknown", text, "see what is counted")
+            yield look(number, "count-unknown", text, "check what is counted")
 
 
 def _libraries(notebook: Notebook, reading: Reading) -> Iterator[Finding]:
@@ -152,10 +150,12 @@ def _libraries(notebook: Notebook, reading: Reading) -> Iterator[Finding]:
     imported = sorted(reading.imports & LIBRARY_MODULES)
     library_part = any(run.notebook == 4 and run.id in notebook.numbers for run in RUNS.values())
     if number == 3 and imported and not library_part:
-        text = f"{where} imports {', '.join(imported)}, though its adapter is to be from scratch"
-        yield look(number, "scratch-imports", text, "see that the library does not train the number")
+        text = f"{where} imports {', '.join(imported)}, although its adapter has to be from scratch"
+        yield look(number, "scratch-imports", text, "check that the number does not come from the library")
     if number in (2, 5) and reading.library_cells:
         scratch = [one.cell for one in reading.accuracies if one.run and one.run.library == "scratch"]
         if scratch and min(reading.library_cells) < min(scratch):
             text = f"{where}: a library is called above the number from scratch"
-            yield look(number, "scratch-imports", text, "see that the library does not train that number")
+            yield look(
+                number, "scratch-imports", text, "check that the number does not come from the library"
+            )

@@ -256,7 +256,7 @@ def feedback(student: Student) -> str:
     said = [student.title, ""]
     heads = {
         ERROR: "To be corrected",
-        LOOK: "Not understood by the reader, or to be looked at by a person",
+        LOOK: "Not understood by the program, or for a person to decide",
         OK: "Right",
     }
     for part, item in PARTS.items():

@@ -28,12 +28,12 @@ def examine(files: list[File]) -> tuple[dict[int, Notebook], list[Finding]]:
         try:
             parts = parts_of(read_cells(file.data), file.name)
         except NotANotebook as problem:
-            text = f"{file.where} is not a notebook that can be read: {problem}"
+            text = f"{file.where} cannot be read as a notebook: {problem}"
             fix = "open it where it was made, run it and save it again"
             findings.append(error(named_number(file.name) or FILES, "notebook-damaged", text, fix))
             continue
         if not parts:
-            text = f"{file.where} is about something else than the five notebooks and was not read"
+            text = f"{file.where} is not about any of the five notebooks and was not read"
             findings.append(look(FILES, "notebook-other", text, "leave it out"))
         read += [Notebook(number, file, cells, is_part=len(parts) > 1) for number, cells in parts]
     for notebook in read:
@@ -60,8 +60,8 @@ def _absent(number: int, notebooks: dict[int, Notebook]) -> Finding:
 def _name(notebook: Notebook) -> Iterator[Finding]:
     named, number = named_number(notebook.file.name), notebook.number
     if named not in (None, number) and not notebook.is_part:
-        text = f"{notebook.where} is named as notebook {named}, but its code is that of notebook {number}"
-        yield look(number, "notebook-name", text, "see whether two were mixed up")
+        text = f"{notebook.where} has the name of notebook {named}, but the code of notebook {number}"
+        yield look(number, "notebook-name", text, "check whether two were mixed up")
 
 
 def _choose(notebooks: dict[int, Notebook], notebook: Notebook) -> Iterator[Finding]:
@@ -78,7 +78,7 @@ def _choose(notebooks: dict[int, Notebook], notebook: Notebook) -> Iterator[Find
     if same and names[0] == names[1]:
         yield look(number, "notebook-same", f"{text} and are the same", "hand in one")
     elif same or named_number(second.file.name) not in (None, number):
-        yield error(number, "notebook-twice", f"{text}, by what their code is about", "hand in one of each")
+        yield error(number, "notebook-twice", f"{text}, by their code", "hand in one of each")
     else:
         text += f"; {first.where} has more outputs and was read"
         yield look(number, "notebook-more", text, "hand in one of each")
@@ -95,7 +95,7 @@ def _execution(notebook: Notebook, has_error: bool) -> Iterator[Finding]:
     number, where, cells = notebook.number, notebook.where, notebook.code
     idle = [cell for cell in cells if not cell.executed]
     if not cells:
-        yield error(number, "notebook-empty", f"{where} has no code in it", "hand in the executed notebook")
+        yield error(number, "notebook-empty", f"{where} contains no code", "hand in the executed notebook")
         return
     if len(idle) == len(cells):
         text = f"{where} was not executed: no code cell has a count or an output"
@@ -105,7 +105,7 @@ def _execution(notebook: Notebook, has_error: bool) -> Iterator[Finding]:
     say = error if has_error else look
     # If counts are missing beside outputs, the notebook was put together from two, and they say nothing.
     if idle and all(cell.count is not None for cell in cells if cell.outputs):
-        text = f"{where}: {len(idle)} of {len(cells)} code cells were not executed, the first is "
+        text = f"{where}: {len(idle)} of {len(cells)} code cells were not executed; the first is "
         fix = "run these cells, or delete them if they are not needed"
         found.insert(0, say(number, "not-executed", f"{text}`{idle[0].first_line}`", fix))
     failed = ((cell, output.error) for cell in cells for output in cell.outputs if output.error)
@@ -120,7 +120,7 @@ def _execution(notebook: Notebook, has_error: bool) -> Iterator[Finding]:
 def _order(notebook: Notebook) -> Iterator[Finding]:
     number, where = notebook.number, notebook.where
     counts = [(cell.count, cell) for cell in notebook.code if cell.count is not None]
-    fix = "see whether the numbers are of the code that is shown"
+    fix = "check that the numbers come from the code that is shown"
     if back := [(n, cell) for (last, _), (n, cell) in itertools.pairwise(counts) if n <= last]:
         named = ", ".join(f"`{cell.first_line}` (as number {n})" for n, cell in back[:3])
         text = f"{where}: {counted(len(back), 'cell')} ran out of order: {named}"
@@ -134,5 +134,5 @@ def _order(notebook: Notebook) -> Iterator[Finding]:
         if n != last + 1 and not cell.first_line.startswith("hand_in(")
     ]
     if gaps:
-        text = f"{where} was executed from top to bottom, some cells more than once or since deleted: "
+        text = f"{where} was executed from top to bottom, but some cells were run again or deleted: "
         yield look(number, "run-again", text + ", ".join(gaps[:3]), fix)

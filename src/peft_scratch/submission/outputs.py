@@ -29,6 +29,9 @@ _METRIC = re.compile(
 )
 _IS_BEST = re.compile(r"best|highest|\bmax|final_?best|بهترین|بیشترین", re.IGNORECASE)
 _OF_TRAINING = re.compile(r"train(?:ing)?[\s_/:.'\"-]*$|آموزش[\s:]*$", re.IGNORECASE)
+#: `88.8 % accuracy`; and `Best: %88.8`, `r = 1: 88.8 %`, where the per-cent sign stands for the word.
+_BEFORE_METRIC = re.compile(r"(\d{1,3})[.,](\d{1,6})\s*%?\s+(?:\w+\s+)?(?:acc|دقت)", re.IGNORECASE)
+_PER_CENT = re.compile(r"(?:%\s?(\d\d)[.,](\d{1,6})|(?<![\d.,])(\d\d)[.,](\d{1,6})\s?%)")
 _OTHER_METRIC = re.compile(
     r"loss|time|lr\b|learning|seconds|perplexity|f1|precision|recall|epochs?\b", re.IGNORECASE
 )
@@ -40,7 +43,7 @@ _SIZE_IN_LINE = re.compile(
 )
 _LIBRARY_IN_LINE = re.compile(r"library|\bpeft\b|opendelta|adapter_?hub|کتابخانه", re.IGNORECASE)
 _SCRATCH_IN_LINE = re.compile(r"scratch|از صفر|from zero|manual|custom", re.IGNORECASE)
-#: A classifier of two classes is above chance, and never right on everything.
+#: An accuracy lies between chance, for two classes, and a value that no classifier reaches.
 _CHANCE, _PERFECT = 50.0, 99.5
 
 
@@ -115,7 +118,7 @@ def _table(output: Output) -> Accuracy | None:
 
 
 def _column(header: list[str]) -> int | None:
-    """The column of the test accuracy: what says so, else the only accuracy that is not of training."""
+    """The column of the test accuracy: the one named so, or else the first that is not of training."""
     measured = [n for n, name in enumerate(header) if _METRIC.search(name) and "train" not in name.lower()]
     for word in ("test", "valid", "val", "eval", "dev"):
         for n in measured:
@@ -174,14 +177,15 @@ def _accuracies(line: str, kind: str) -> Iterator[Accuracy]:
         curve = [] if best else [value]
         yield Accuracy(value, strength, curve, size, library, text, int(epoch[1]) if epoch else 0)
         return
-    before = re.search(r"(\d{1,3})[.,](\d{1,6})\s*(%?)\s+(?:\w+\s+)?(?:acc|دقت)", bare, re.IGNORECASE)
-    # `Best: %88.8`, `r = 1: 88.8 %`: the per-cent sign stands for the word.
-    alone = re.search(r"(?:%\s?(\d\d)[.,](\d{1,6})|(?<![\d.,])(\d\d)[.,](\d{1,6})\s?%)", bare)
-    if before or (alone and (best or size is not None) and not _OTHER_METRIC.search(bare)):
-        parts = [part for part in (before or alone).groups() if part and part != "%"]  # type: ignore[union-attr]
-        value = percent_of(parts[0], ".", parts[1], alone is not None or before[3] == "%")  # type: ignore[index]
+    found = _BEFORE_METRIC.search(bare)
+    alone = _PER_CENT.search(bare)
+    if not found and (best or size is not None) and not _OTHER_METRIC.search(bare):
+        found = alone
+    if found:
+        whole, fraction = (part for part in found.groups() if part)
+        value = percent_of(whole, ".", fraction, alone is not None or "%" in found[0])
         if value is not None and _plausible(value):
-            yield Accuracy(value, strength, [], size, library, ".".join(parts))
+            yield Accuracy(value, strength, [], size, library, f"{whole}.{fraction}")
 
 
 def _number_after(after: str, best: bool) -> tuple[float, str] | None:

@@ -133,12 +133,12 @@ def _counts(notebook: Notebook) -> Iterator[Finding]:
     printed = [int(re.sub(r"\D", "", count)) for count in _COUNT.findall(_printed(notebook))]
     if wrong := [count for count in printed if count not in titles]:
         right = " or ".join(f"{count:,} ({title})" for count, title in titles.items())
-        text = f"{where} prints {wrong[0]:,} parameters; it should be {right}"
+        text = f"{where} prints {wrong[0]:,} parameters; it should print {right}"
         # A library may count in another way than the assignment does; code from scratch may not.
         say = look if first in printed else error
-        yield say(number, "count-wrong", text, "count the whole model, and see what the method was put into")
+        yield say(number, "count-wrong", text, "count the whole model, and check where the method was put")
     elif number in PRINT_A_COUNT and first not in printed:
         text = f"{where} does not print `Number of parameters: {first:,}`"
-        yield error(number, "count-missing", text, "print the whole model's count with the method in it")
+        yield error(number, "count-missing", text, "print the count of the whole model with the method in it")
     elif printed:
         yield ok(number, "count", f"{where}: {first:,} parameters")

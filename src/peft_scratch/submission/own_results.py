@@ -24,13 +24,15 @@ def read(files: list[File]) -> tuple[dict[str, RunResult], list[Finding]]:
             best = 100 * max(epoch.accuracy for epoch in result.epochs)
         except (ValueError, KeyError, TypeError, RecursionError):  # whatever the JSON holds instead
             text = f"{file.where} is not the JSON of a result"
-            findings.append(error(FILES, "json-damaged", text, "run again what it should hold"))
+            findings.append(error(FILES, "json-damaged", text, "run it again"))
             continue
         run = RUNS[result.id]
         constants = _changed(run, result.config) if result.profile == "course" else None
         if result.percent != best:
-            text = f"{file.where} says {result.percent:.1f} %, its best epoch {best:.1f} %"
-            findings.append(error(run.notebook, "json-differs", text, "run again; a result is not edited"))
+            text = f"{file.where} says {result.percent:.1f} %, but its best epoch has {best:.1f} %"
+            findings.append(
+                error(run.notebook, "json-differs", text, "run it again; results must not be edited")
+            )
         if constants:
             fix = "run it with the constants of the assignment"
             findings.append(error(run.notebook, "constants", f"{file.where}: {constants}", fix))
@@ -57,8 +59,8 @@ def agreement(found: dict[int, Notebook], results: dict[str, RunResult]) -> Iter
         number = found[run.notebook].numbers.get(name) if run.notebook in found else None
         if number is not None and number != round(result.percent, 1):
             text = f"{run.title} is {number} % in its notebook, {result.percent:.1f} % in {name}.json"
-            fix = "hand in the notebook of that very run"
+            fix = "hand in the notebook of the same run"
             yield error(run.notebook, "number-not-json", text, fix)
         if result.profile in PROFILES and whole != (right := sizes_of(name, result.profile).whole):
             text = f"{name}.json counts {whole:,} parameters in all; it should be {right:,}"
-            yield error(run.notebook, "json-count", text, "run it again on the right base")
+            yield error(run.notebook, "json-count", text, "run it again with the right base")

@@ -57,7 +57,7 @@ def pack(output: Path | None, number: str, name: str, any_number: bool = False) 
     checked = inspect(gathered, student=(number, name))
     if errors := checked.marked(ERROR):
         raise UserError(
-            f"Nothing was packed, for {counted(len(errors), 'error')}; the first: "
+            f"Nothing was packed, because of {counted(len(errors), 'error')}; the first: "
             f"{errors[0].text}. `peft-scratch check {shown(folder)}` lists all and how to fix them."
         )
     prefix = REHEARSAL if checked.profile != "course" else ""
@@ -112,9 +112,8 @@ def checked_number(number: str, any_number: bool = False) -> str:
     """
     number = western_digits(number.strip())
     if not re.fullmatch(rf"\d{{{SHORTEST},{LONGEST}}}", number, re.ASCII):
-        raise UserError(
-            f"A student number is {SHORTEST} to {LONGEST} digits, not {number[:40]!r}: say --number 40012345."
-        )
+        text = f"A student number has {SHORTEST} to {LONGEST} digits, not {number[:40]!r}"
+        raise UserError(f"{text}: give --number 400123456, for example.")
     if len(number) not in _USUAL and not any_number:
         raise UserError(
             f"The student number {number} has {len(number)} digits, where 8 to 10 are usual: correct it, or "
@@ -131,7 +130,9 @@ def checked_name(name: str) -> str:
     """
     name = re.sub(r"\s+", "_", unicodedata.normalize("NFC", name).strip())
     if not re.fullmatch(r"[^\W\d_][\w\u200c.'()-]*", name):
-        raise UserError(f"A name is made of letters, not {name[:80]!r}: give --name 'Ada Lovelace', say.")
+        raise UserError(
+            f"A name is made of letters, not {name[:80]!r}: give --name 'Ada Lovelace', for example."
+        )
     if len(name) > 80 or len(name.encode()) > _LONGEST_NAME:
         raise UserError(
             f"The name {name[:30]!r}… is too long for a file's name: give at most 80 letters, or fewer."

@@ -124,7 +124,7 @@ class Pickle:
         elif opcode == "GLOBAL":
             stack.append(self._global(argument))
         elif opcode == "STACK_GLOBAL":
-            name, module = stack.pop(), stack.pop()
+            module, name = self._popped(2)
             stack.append(self._global(f"{module} {name}"))
         elif opcode in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
             values = self._since_mark() if opcode == "TUPLE" else self._popped(int(opcode[5:]))
@@ -132,7 +132,7 @@ class Pickle:
         elif opcode in ("SETITEM", "SETITEMS", "APPEND", "APPENDS"):
             self._fill(opcode)
         elif opcode == "REDUCE":
-            arguments, made = stack.pop(), stack.pop()
+            made, arguments = self._popped(2)
             stack.append(self._made(made, arguments))
         elif opcode == "BUILD":
             stack.pop()  # the metadata of a state dict

@@ -47,7 +47,7 @@ def examine(
     try:
         document = pdf.read(file.data)
     except pdf.Locked:
-        text = f"{where} opens with a password alone"
+        text = f"{where} opens only with a password"
         yield error(REPORT, "report-locked", text, "export it without one")
         return
     except pdf.Damaged as problem:
@@ -65,7 +65,7 @@ def examine(
     elif document.partly:
         yield look(REPORT, "report-partly", f"{where} was not read: {document.partly}", "look by hand")
     else:
-        why = "as a scan has none" if document.pictures else "and no picture either"
+        why = "like a scan" if document.pictures else "and no picture either"
         text = f"{where} has no text that can be read, {why}"
         yield look(REPORT, "report-no-text", text, "look by hand")
 
@@ -78,17 +78,17 @@ def _content(
     whole |= whole_numbers("\n".join(line[::-1] for line in document.plain.splitlines()))
     if student_number and int(student_number) not in whole:
         said = f"{where} does not have the student number {student_number}"
-        yield look(REPORT, "report-anonymous", said, "put number and name into its head")
+        yield look(REPORT, "report-anonymous", said, "put number and name at its beginning")
     places = place(document)
     in_part = bool(document.pictures or document.partly)
     others = [*_counts(where, whole, profile), _calculation(where, f"{text}\n{document.plain}")]
     if not in_part and _is_another_document(places, others):
-        said = f"{where} holds no accuracy, no parameter count and no calculation, and no picture either"
+        said = f"{where} contains no accuracy, no parameter count, no calculation and no picture"
         yield error(REPORT, "report-nothing", said, "hand in the report, not another document")
     elif numbers:
         yield from _numbers(where, places, numbers, in_part)
     else:
-        said = f"{where}: its numbers could not be compared, since none was read in the notebooks"
+        said = f"{where}: its numbers could not be compared, because none was found in the notebooks"
         yield look(REPORT, "report-not-compared", said, "compare by hand")
     yield from others
 
@@ -139,7 +139,7 @@ def _numbers(where: str, places: Places, numbers: dict[str, float], in_part: boo
     for run, other in swapped.items():
         if run < other or swapped.get(other) != run:
             text = f"{where} gives {RUNS[run].title} the {numbers[other]:.1f} % of {RUNS[other].title}"
-            fix = "put each number to its run"
+            fix = "give each run its own number"
             yield error(REPORT, "report-swapped", f"{text}, and the other way round", fix)
     # If hardly any number is found, this program cannot read them, or they are in a picture.
     readable = len(right) * 2 >= len(numbers) and not in_part
@@ -154,10 +154,10 @@ def _all_right(where: str, said: dict[str, _Said]) -> Finding:
     """All numbers are there; whether the report says whose each is."""
     text = f"{where} has the notebooks' {counted(len(said), 'number')}"
     if sum(one.unlabelled for one in said.values()) * 2 >= len(said):
-        text += ", but does not say for which run each stands"
-        return look(REPORT, "report-unlabelled", text, "see whether each stands for its run")
+        text += ", but does not say which run each belongs to"
+        return look(REPORT, "report-unlabelled", text, "check whether each belongs to its run")
     unsettled = sum(not one.own_right for one in said.values())
-    text += f"; {unsettled} of them could stand for another run too" if unsettled else ", each for its run"
+    text += f"; {unsettled} of them could also belong to another run" if unsettled else ", each for its run"
     if len(said) < len(RUNS):
         text += f"; {counted(len(RUNS) - len(said), 'other')} could not be compared"
     return ok(REPORT, "report-numbers", text)
@@ -180,7 +180,7 @@ def _wrong(where: str, run: str, one: _Said, places: Places, readable: bool) -> 
         text = f"{where} has {one.instead.written} for {title}, its notebook has {value} %"
         if one.possibly:  # the right number is there too, but it is not clear whose it is
             text += f"; {value} stands elsewhere"
-            return look(REPORT, "report-number", text, "see which is meant")
+            return look(REPORT, "report-number", text, "check which one is meant")
         fix = "put the number of the notebook that is handed in"
         return error(REPORT, "report-number", text, fix)
     found = one.elsewhere or one.in_some_reading
@@ -189,12 +189,12 @@ def _wrong(where: str, run: str, one: _Said, places: Places, readable: bool) -> 
         text = f"{where} leaves the cell of {title} empty; its notebook has {value} %"
         return error(REPORT, "report-number-empty", text, "put the number of the notebook")
     if found:
-        text = f"{where} has the {value} % of {title}, but it seems to stand for another run"
-        return look(REPORT, "report-number-elsewhere", text, "see for which run it stands")
+        text = f"{where} has the {value} % of {title}, but it seems to belong to another run"
+        return look(REPORT, "report-number-elsewhere", text, "check which run it belongs to")
     if readable:
         text = f"{where} does not have the {value} % of {title} that its notebook has"
         return error(REPORT, "report-number", text, "put the number of the notebook that is handed in")
-    text = f"{where}: the {value} % of {title} was not found by this reader"
+    text = f"{where}: this program did not find the {value} % of {title}"
     return look(REPORT, "report-number-not-found", text, "look by hand")
 
 

@@ -39,7 +39,7 @@ def submissions(paths: Iterable[Path]) -> tuple[list[Group], list[Path]]:
     others: list[Path] = []
     for path in paths:
         if not path.exists() and not path.is_symlink():
-            raise UserError(f"{path} is not there: give a folder, or the files that are handed in.")
+            raise UserError(f"{path} does not exist: give a folder, or the files that are handed in.")
         if path.is_dir() and not path.is_symlink():
             if (inside := _of_a_class(path)) is None:
                 groups.append(Group([path], _number_of_folder(path)))

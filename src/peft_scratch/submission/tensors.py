@@ -64,7 +64,7 @@ def read(data: bytes) -> Tensors:
         raise Damaged("it is a pointer of Git LFS, not the file itself")
     if not data:
         raise Damaged("it is empty")
-    raise Damaged("it begins as no file of torch.save does")
+    raise Damaged("it does not begin like a file of torch.save")
 
 
 # The zip

@@ -64,7 +64,7 @@ def examine(files: list[File], profile: str) -> tuple[dict[str, Entries], list[F
         if entries is not None:
             fitting[run.id] = entries
     for file in left:
-        text = f"{file.where} is one weight file more than the three that are asked for"
+        text = f"{file.where} is a weight file beyond the three that are asked for"
         findings.append(look(FILES, "weights-more", text, "leave it out"))
     return fitting, findings
 
@@ -80,18 +80,18 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], Entries
     except tensors.Foreign as problem:
         return wrong("pickled-code", f"was not read: {str(problem).rstrip(',')}", _SAVE)
     except tensors.Damaged as problem:
-        return wrong("weights-damaged", f"is no file of torch.save: {problem}", _SAVE)
+        return wrong("weights-damaged", f"is not a file of torch.save: {problem}", _SAVE)
     except tensors.NotTensors as problem:
         return wrong("weights-unreadable", str(problem), _SAVE)
     expected = sizes_of(run.id, profile)
     entries = {name: entry for name, entry in read.entries.items() if _MARKER in name}
     kinds = [name for name, part in _KINDS.items() if any(part in entry for entry in entries)]
     if len(kinds) == 1 and kinds[0] != run.weight_file:
-        fix = "see whether two files were mixed up"
+        fix = "check whether two files were mixed up"
         return wrong("weights-swapped", f"holds the entries of {kinds[0]}", fix)
     if difference := first_difference(read.entries, entries, expected.entries):
         takes = counted(len(expected.entries), "entry", "entries")
-        fix = f"it takes the {takes} of {run.title} on {base_name_of(profile)}"
+        fix = f"it has to have the {takes} of {run.title} on {base_name_of(profile)}"
         return wrong("weights-differ", f"does not fit: {difference}", fix)
     if bad := [name for name, entry in entries.items() if not np.isfinite(entry).all()]:
         fix = "the training went wrong: train again, in float32"
@@ -116,13 +116,13 @@ def _remarks(
         yield error(item, "weights-type", f"{where} holds {', '.join(sorted(types))}, not float32", _SAVE)
     if more := [name for name in read.entries if name not in entries]:
         surplus = counted(len(more), "entry", "entries")
-        text = f"{where} holds {surplus} besides the trained ones, {more[0]} the first"
+        text = f"{where} holds {surplus} besides the trained ones; the first is {more[0]}"
         yield error(item, "weights-surplus", text, _SAVE)
     if read.devices:
-        text = f"{where} was saved on {read.devices[0]}, so that loading it wants that device"
+        text = f"{where} was saved on {read.devices[0]}, so loading it needs that device"
         yield look(item, "weights-device", text, _SAVE)
     if run.kind == "soft_prompt" and _vocabulary(profile, 1) is None:
-        text = f"{where} could not be compared with the rows it started from"
+        text = f"{where} could not be compared with the rows that training starts from"
         yield look(item, "start-unknown", text, f"{base_name_of(profile)} is not on this machine")
 
 
@@ -174,12 +174,12 @@ def untrained(entries: Mapping[str, np.ndarray], run: Run, profile: str) -> str 
         start = _vocabulary(profile, len(rows))
         if start is not None and np.allclose(rows, start, rtol=1e-5, atol=1e-6):
             return "holds the rows that the prompt starts from"
-        return "holds one number in all places" if np.ptp(rows) < _IDLE else None
+        return "holds the same number everywhere" if np.ptp(rows) < _IDLE else None
     idle, places = zero("_B" if run.kind == "lora" else ".2.weight")
     if idle:
         return f"was not trained in {len(idle)} of {places} places: {idle[0]} is zero, as at the start"
     dead, _ = zero(("_A", ".0.weight"))
-    return f"holds only zeros in {dead[0]}, which no training leaves" if dead else None
+    return f"holds only zeros in {dead[0]}, which training does not give" if dead else None
 
 
 @functools.cache
