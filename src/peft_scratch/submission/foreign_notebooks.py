@@ -79,7 +79,7 @@ def _typed(
 
 
 def _no_number(notebook: Notebook, run: Run, reading: Reading) -> Finding:
-    """Why there is no number: nobody could find one, or only this reader could not."""
+    """Why there is no number: because there is none, or because this program did not find it."""
     where, cells = notebook.where, notebook.cells
 
     def missing(why: str) -> Finding:

@@ -161,7 +161,7 @@ def runs_of(hints: Hints) -> frozenset[str]:
 
 
 def possible(known: Hints, more: Hints) -> Hints:
-    """`known` with what `more` adds, as far as there is such a run."""
+    """`known` with what `more` adds, as long as some run fits."""
     for added in (more, more.without_size, Hints(more.kind, None, more.size), Hints(more.kind)):
         if runs_of(known.over(added)):
             return known.over(added)

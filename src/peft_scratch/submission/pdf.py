@@ -18,7 +18,7 @@ from pypdf.generic import DictionaryObject, StreamObject
 from peft_scratch.submission.layout import Block, laid_out, line_block
 from peft_scratch.submission.numerals import western
 
-#: Limits: pages; bytes of drawing on a page and in all, unpacked; letters in all; seconds of processor time.
+#: Limits: pages; bytes of drawing on a page and in all, unpacked; letters in all; seconds in all.
 _MOST_PAGES, _LARGEST_PAGE, _LARGEST, _LONGEST, _SECONDS = 60, 1_500_000, 12_000_000, 400_000, 6.0
 #: Pictures with numbers are wider and higher than this, in points.
 _PICTURE = (140.0, 40.0)
@@ -60,7 +60,7 @@ def read(data: bytes) -> Document:
         Damaged: it cannot be read as a PDF.
     """
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # its remarks on damage become findings
-    end = time.process_time() + _SECONDS
+    end = time.monotonic() + _SECONDS
     try:
         reader = PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
@@ -86,7 +86,7 @@ def read(data: bytes) -> Document:
             continue
         left -= size
         _read_page(document, page)
-        if time.process_time() > end or len(document.plain) > _LONGEST:
+        if time.monotonic() > end or len(document.plain) > _LONGEST:
             document.partly = f"it was read to page {number + 1} of {document.pages}"
             break
     if document.pages > _MOST_PAGES:

@@ -127,7 +127,7 @@ class _Flow:
     before: str = ""
 
     def line(self, text: str) -> None:
-        """Read one line."""
+        """Read one line or sentence."""
         row = hints_of(text)
         if not _accuracies(text):
             self._heading(text, row)
@@ -147,7 +147,7 @@ class _Flow:
         if row.kind is not None and row.kind != self.section.kind:
             self.section, self.counted = row, Hints()
         elif row != Hints() and len(text) < 160:
-            # Of the same method: what is said later takes the place of what was said.
+            # The same method: what is said now replaces what was said before.
             kept = self.section.without_size
             self.section = row.over(kept) if runs_of(row.over(kept)) else row.without_size.over(kept)
         counts = hints_of_counts(text)
@@ -169,7 +169,7 @@ def _agree(one: Hints, other: Hints) -> bool:
 def _in_text(
     text: str, section: Hints, beside: Hints | None = None, context: str = "", table: int = 0
 ) -> list[Placed]:
-    """The numbers of a line of text, or of a cell: each inherits what was said before."""
+    """The numbers of a line of text, or of a cell. What is said before one also counts for the next."""
     placed = []
     carried, before = Hints(), 0
     found_here = _accuracies(text)
@@ -183,7 +183,7 @@ def _in_text(
         before = found.end()
         behind = Hints()
         if own.size is None and (after := _BEHIND.match(text[found.end() :])):
-            behind = hints_of(after[0])  # `89.1 % for r = 1`: of this number alone
+            behind = hints_of(after[0])  # `89.1 % for r = 1`: only of this number
             before += after.end()
             carried.size = None if behind.size is not None else carried.size
             said += after[0]
@@ -202,7 +202,7 @@ def _in_text(
 
 
 def _respectively(text: str, found: list[re.Match[str]]) -> list[int]:
-    """`ranks 1 and 8 give 88.5 and 88.7`: the sizes of the numbers, where there are as many before them."""
+    """`ranks 1 and 8 give 88.5 and 88.7`: the sizes of the numbers, if there are as many before them."""
     if len(found) < 2:
         return []
     sizes = sizes_in(text[: found[0].start()])
