@@ -25,7 +25,8 @@ LARGEST, MOST = 320 * 2**20, 1000
 #: Limits of one file in bytes, by kind, where a parser reads it as a whole.
 LARGEST_OF = {".ipynb": 96 * 2**20, ".pdf": 96 * 2**20, ".json": 16 * 2**20}
 _DEEPEST = 6
-_READ = (".ipynb", ".pt", ".pth", ".pdf", ".zip")
+#: What a submission consists of, by the ends of names.
+HANDED_IN = (".ipynb", ".pt", ".pth", ".pdf", ".zip")
 #: Other archives by their first bytes. They cannot be opened here, and may hold what is missing.
 _OTHER_ARCHIVES = ((b"Rar!", "RAR"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"))
 _ARCHIVE_ENDINGS = (".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
@@ -146,7 +147,7 @@ class Reader:
                         self.folder(path, top)
                 elif _JUNK.search(where):
                     continue
-                elif path.suffix.lower() in _READ:
+                elif path.suffix.lower() in HANDED_IN:
                     self.file(path, where)
                 elif path.suffix.lower() in _ARCHIVE_ENDINGS or not path.name.startswith("."):
                     self._not_read(where)
@@ -217,7 +218,7 @@ class Reader:
                 kind = PurePosixPath(name.lower()).suffix
                 if name.endswith("/"):
                     continue
-                if kind not in _READ or _JUNK.search(name) or (kind == ".zip" and depth > 1):
+                if kind not in HANDED_IN or _JUNK.search(name) or (kind == ".zip" and depth > 1):
                     self._not_read(path)
                 else:
                     kinds.add(kind)

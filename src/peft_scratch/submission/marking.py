@@ -129,8 +129,8 @@ def students(
                 row.name = class_list[row.number] or row.name
             else:
                 row.remarks.append("not on the class list")
-        absent = {number: Student(None, number, name) for number, name in class_list.items()}
-        rows = {**rows, **{number: row for number, row in absent.items() if number not in rows}}
+        for number, name in class_list.items():
+            rows.setdefault(number, Student(None, number, name))
     return list(rows.values())
 
 

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from peft_scratch.assignment import REPORT, RUNS
+from peft_scratch.assignment import REPORT, RUNS, WEIGHT_FILES
 from peft_scratch.submission import pdf
 from peft_scratch.submission.archive import File
 from peft_scratch.submission.findings import OK, Finding, error, look, ok
@@ -204,12 +204,12 @@ def _wrong(where: str, run: str, one: _Said, places: Places, readable: bool) -> 
 def _counts(where: str, whole: set[int], profile: str) -> list[Finding]:
     """The four-row table: of each method the added part, or the whole model."""
     found = []
-    for name in ("prompt_scratch_n10", "adapter_scratch_b8", "lora_scratch_r8"):
-        sizes = sizes_of(name, profile)
+    for run in WEIGHT_FILES.values():
+        sizes = sizes_of(run.id, profile)
         if not {sizes.added, sizes.whole} & whole:
-            said = f"{where} does not have the {sizes.added:,} parameters that {RUNS[name].title} adds"
+            said = f"{where} does not have the {sizes.added:,} parameters that {run.title} adds"
             found.append(look(REPORT, "report-count", said, "look for the parameter table"))
-    if len(found) == 3 and sizes_of("full", profile).whole not in whole:
+    if len(found) == len(WEIGHT_FILES) and sizes_of("full", profile).whole not in whole:
         said = f"{where}: no row of the parameter table was found"
         return [look(REPORT, "report-count", said, "look for the parameter table")]
     return found or [ok(REPORT, "report-counts", f"{where} has the parameter counts")]

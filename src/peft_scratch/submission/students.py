@@ -10,11 +10,9 @@ from pathlib import Path
 
 from peft_scratch.errors import UserError
 from peft_scratch.files import encoding_of
-from peft_scratch.submission.archive import is_kit_folder
+from peft_scratch.submission.archive import HANDED_IN, is_kit_folder
 from peft_scratch.submission.names import folded, number_in, read_name, stem_of, western_digits
 
-#: What a submission may consist of, if it comes as files.
-_HANDED_IN = (".zip", ".pdf", ".ipynb", ".pt", ".pth")
 _NAME_HEADS = ("name", "نام")
 
 
@@ -47,7 +45,7 @@ def submissions(paths: Iterable[Path]) -> tuple[list[Group], list[Path]]:
                 more, rest = submissions(inside)
                 groups += more
                 others += rest
-        elif path.suffix.lower() in _HANDED_IN:
+        elif path.suffix.lower() in HANDED_IN:
             loose.append(path)
         else:
             others.append(path)
@@ -62,7 +60,7 @@ def _of_a_class(folder: Path) -> list[Path] | None:
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
     except OSError:
         return None
-    numbers = {number_in(path.name) for path in inside if path.is_dir() or path.suffix.lower() in _HANDED_IN}
+    numbers = {number_in(path.name) for path in inside if path.is_dir() or path.suffix.lower() in HANDED_IN}
     return inside if len(numbers - {""}) > 1 and not number_in(folder.name) else None
 
 
@@ -107,7 +105,7 @@ def _grouped(loose: list[Path]) -> list[Group]:
 def read_class_list(path: Path) -> dict[str, str]:
     """The names of the students by their number, from a CSV file.
 
-    Which columns hold numbers and names is found out, in whatever order and language they are.
+    The columns may be in any order and language. The one with most student numbers is that of the numbers.
 
     Raises:
         UserError: the file cannot be read, or no column holds student numbers.
