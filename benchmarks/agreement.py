@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -16,9 +21,11 @@ from peft_scratch.experiments.session import Session
 from peft_scratch.experiments.settings import prompt_rows
 from peft_scratch.methods import load_delta
 from peft_scratch.paths import ROOT
+from peft_scratch.training import device
 from peft_scratch.training.checkpoints import restore
 from peft_scratch.training.evaluation import MALFORMED
 from peft_scratch.training.recipe import RECIPES
+from peft_scratch.training.trainer import Trainer
 
 #: Where the runs are kept that `recipes_agree` makes.
 RUNS_FOLDER = ROOT / "build" / "bench"
@@ -73,7 +80,89 @@ def _differences(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return differences
 
 
-# 2. Predictions
+# 2. float16
+
+
+def float16(
+    path: Path,
+    runs: Sequence[str] = FROM_SCRATCH,
+    seeds: Sequence[int] = (0, 1),
+    profile: str = "offline",
+    steps: int = 60,
+    test_reviews: int = 300,
+    tokens: int = 64,
+    batch: int = 16,
+) -> None:
+    """The fast recipe in float16 and in float32, from the same start on the same batches.
+
+    The CPU computes float16 slowly, so the runs are short, on the beginnings of reviews. Goes on where it
+    stopped.
+    """
+    sizes = {"train_reviews": steps * batch, "test_reviews": test_reviews, "max_tokens": tokens}
+    part = Part(path, "float16", {"profile": profile, "steps": steps, "batch": batch, **sizes}, resume=True)
+    done = {(row["id"], row["seed"]) for row in part.rows}
+    for run_id, seed in itertools.product(runs, seeds):
+        if (run_id, seed) not in done:
+            in_type = {
+                dtype: _in_type(dtype, run_id, seed, profile, {**sizes, "batch_size": batch, "epochs": 1})
+                for dtype in (torch.float32, torch.float16)
+            }
+            part.add({"id": run_id, "seed": seed, **_apart(*in_type.values())})
+
+
+@dataclass(frozen=True)
+class InType:
+    """A short run whose products were of one type.
+
+    Attributes:
+        losses: of the steps that were taken.
+        skipped: how many steps were not.
+        right, said: of each test review, whether the prediction is right, and the prediction.
+    """
+
+    losses: list[float]
+    skipped: int
+    said: np.ndarray
+    right: np.ndarray
+
+
+def _in_type(dtype: torch.dtype, run_id: str, seed: int, profile: str, sizes: dict[str, int]) -> InType:
+    """An epoch and an evaluation by the fast recipe, as it is on hardware that works in `dtype`."""
+    with (
+        mock.patch.object(device, "precision_of", lambda: (dtype, "for this comparison")),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        session = Session.open(profile, seed, Path(folder), "fast", extra_seed=True)
+        prepared = session.prepare(run_id, sizes)
+        changed, recipe = prepared.profile, session.recipe
+        reviews, length = load_reviews(changed), changed.max_tokens - prompt_rows(prepared.run)
+        training, test = (session.collator(split, length) for split in (reviews.train, reviews.test))
+        trainer = Trainer(
+            prepared.tuned.model,
+            accelerator=session.accelerator,
+            recipe=recipe,
+            learning_rate=prepared.learning_rate,
+            batch_size=changed.batch_size,
+            seed=seed,
+        )
+        losses = trainer.train_epoch(training, "comparing", seed)
+        skipped = trainer.loss_scale.take_skipped() if trainer.loss_scale else 0
+        said = np.array(session.predict(trainer.prepared, test, changed.batch_size).predictions)
+        return InType(losses, skipped, said, said == np.array(test.labels))
+
+
+def _apart(float32: InType, float16: InType) -> dict[str, Any]:
+    """How far apart the two are; a loss counts where both took the step."""
+    pairs = zip(float32.losses, float16.losses, strict=True) if not float16.skipped else ()
+    return {
+        "largest_loss_difference": max((abs(one - other) for one, other in pairs), default=None),
+        "skipped": float16.skipped,
+        "equal_predictions": int((float32.said == float16.said).sum()),
+        "accuracy": {"float32": float(float32.right.mean()), "float16": float(float16.right.mean())},
+    }
+
+
+# 3. Predictions
 
 
 def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_reviews: int = 2000) -> None:

@@ -1,7 +1,8 @@
 """`make bench`: the parts, each of which can be run alone and writes its part of `results.json`.
 
 python benchmarks/bench.py recipes | steps | limit | growth     how fast; `all` does these four
-python benchmarks/bench.py recipes-agree | verdicts             whether the results are the same
+python benchmarks/bench.py peers | beside                       whole runs: `Seq2SeqTrainer`; two at once
+python benchmarks/bench.py recipes-agree | float16 | verdicts   whether the results are the same
 python benchmarks/bench.py estimates                            whether a notebook announces its time well
 python benchmarks/bench.py page | publish                       table and figure, from the JSON alone
 
@@ -105,6 +106,30 @@ def everything(results: Results = RESULTS) -> None:
     for part in (recipes, steps, limit, growth):
         part(results)
     page(results)
+
+
+@app.command()
+def peers(results: Results = RESULTS, rounds: Rounds = 3) -> None:
+    """Whole LoRA runs by ours and by `Seq2SeqTrainer` with PEFT, plain and tuned: about 5 minutes."""
+    import whole_runs
+
+    whole_runs.peers(results, rounds)
+
+
+@app.command()
+def beside(results: Results = RESULTS, rounds: Rounds = 3) -> None:
+    """One whole run alone, and two at once: about 2 minutes."""
+    import whole_runs
+
+    whole_runs.beside(results, rounds)
+
+
+@app.command()
+def float16(results: Results = RESULTS) -> None:
+    """float16 against float32, four methods and two seeds, by the CPU's float16: half an hour of one core."""
+    import agreement
+
+    agreement.float16(results)
 
 
 @app.command()

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.assignment import RUNS
-from peft_scratch.data.batches import Collator, PlainBatches
+from peft_scratch.data.batches import Batches, Collator, plain_batches
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.t5_configs import t5_config
 from peft_scratch.experiments.environment import environment
@@ -187,10 +187,10 @@ def _batch(sizes: Sizes, method: Method, where: torch.device) -> dict[str, Tenso
     return {name: batch[name].to(where) for name in ("input_ids", "attention_mask", "labels")}
 
 
-def _whole(sizes: Sizes, method: Method) -> tuple[Collator, PlainBatches]:
+def _whole(sizes: Sizes, method: Method) -> tuple[Collator, Batches]:
     """All reviews of a batch, as one batch."""
     collator = reviews(sizes, sizes.batch, getattr(method, "virtual_tokens", 0))
-    return collator, PlainBatches([len(row) for row in collator.inputs], sizes.batch)
+    return collator, plain_batches([len(row) for row in collator.inputs], sizes.batch)
 
 
 def _once(model: nn.Module, batch: dict[str, Tensor], recipe: Recipe, where: torch.device) -> dict[str, Any]:
@@ -308,7 +308,7 @@ def _trainer(model: nn.Module, recipe: Recipe, batch: int) -> Trainer:
 def _stepper(model: nn.Module, recipe: Recipe, sizes: Sizes, method: Method) -> Callable[[], object]:
     trainer = _trainer(model, recipe, sizes.batch)
     collator = reviews(sizes, STEPS * sizes.batch, getattr(method, "virtual_tokens", 0))
-    batches = PlainBatches([len(row) for row in collator.inputs], sizes.batch)
+    batches = plain_batches([len(row) for row in collator.inputs], sizes.batch)
     return lambda: trainer.train_batches(collator, batches, "measuring")
 
 

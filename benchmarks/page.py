@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -159,6 +160,55 @@ def _growth(part: dict[str, Any]) -> str:
     )
 
 
+def _peers(part: dict[str, Any]) -> str:
+    rows = [
+        {
+            "who": row["who"],
+            "training and evaluation": f"{row['seconds']['median']:.1f} s",
+            "times ours": _times(row["over_ours"]),
+            "accuracy": ", ".join(f"{100 * share:.1f}" for share in row["accuracies"]),
+        }
+        for row in part["rows"]
+    ]
+    size = part["settings"]
+    return (
+        f"**Whole runs beside `Seq2SeqTrainer`**: LoRA by PEFT, r = 8, on the offline base, {size['epochs']} "
+        f"epoch of {size['train_reviews']:,} reviews and an evaluation of {size['test_reviews']:,}. Each run "
+        f"has a process of its own; {size['rounds']} rounds, a seed each.\n\n{_table(rows)}"
+    )
+
+
+def _beside(part: dict[str, Any]) -> str:
+    alone, together = ([row[name] for row in part["rows"]] for name in ("alone", "slower_of_two"))
+    return (
+        "**Two runs at once**: such a run of ours takes "
+        f"{np.median(alone):.1f} s alone; of two at once, the slower one takes {np.median(together):.1f} s, "
+        f"{_times(part['over_alone'])} times as long."
+    )
+
+
+def _float16(part: dict[str, Any]) -> str:
+    size = part["settings"]
+    rows = [
+        {
+            "run": row["id"],
+            "seed": str(row["seed"]),
+            "equal predictions": f"{row['equal_predictions']} of {size['test_reviews']}",
+            **{f"accuracy in {name}": f"{100 * share:.1f}" for name, share in row["accuracy"].items()},
+            "largest difference of a loss": "–"  # noqa: RUF001
+            if row["largest_loss_difference"] is None
+            else f"{row['largest_loss_difference']:.4f}",
+            "skipped steps": str(row["skipped"]),
+        }
+        for row in part["rows"]
+    ]
+    return (
+        "**The fast recipe in float16 and in float32**, on the offline base, from the same start on the same "
+        f"batches: {size['steps']} steps of {size['batch']} reviews of {size['max_tokens']} tokens, by the "
+        f"CPU's float16.\n\n{_table(rows)}"
+    )
+
+
 def _agree(part: dict[str, Any]) -> str:
     rows = []
     for run_id, found in part.get("difference", {}).items():
@@ -212,7 +262,10 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "steps": _steps,
     "limit": _limit,
     "growth": _growth,
+    "peers": _peers,
+    "beside": _beside,
     "recipes_agree": _agree,
+    "float16": _float16,
     "verdicts": _verdicts,
     "estimates": _estimates,
 }

@@ -21,6 +21,25 @@ from peft_scratch.methods.parameters import is_tied, untie
 # `pytest --hypothesis-profile long`: thousands of inputs per test that fuzzes (docs/checking.md).
 settings.register_profile("long", deadline=None)
 
+# Each of the test processes takes the next file when it has finished one. The longest come first, so that
+# none of them is left for the end.
+LONGEST = (
+    "notebook/test_cells.py",
+    "notebook/test_execute.py",
+    "experiments/test_jobs.py",
+    "end_to_end/test_by_hand.py",
+    "end_to_end/test_kills.py",
+    "tests/test_versions.py",
+    "edition/test_self_check.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the files in `LONGEST` to the front; the order is as it was otherwise."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
+
+
 TINY = {
     "vocab_size": 128,
     "d_model": 32,

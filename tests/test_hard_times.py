@@ -163,13 +163,13 @@ def test_a_weight_that_is_no_number_gets_into_no_checkpoint(tmp_path):
 
 def test_after_a_diverged_run_a_lower_learning_rate_is_a_run_of_its_own(tmp_path):
     bench = tiny_workbench(tmp_path)
-    fine = bench.train(bench.prepare("full"))
+    fine = bench.prepare("full").train()
     before = _files(bench.output)
     with pytest.raises(UserError, match=r"lower the learning rate \(`learning_rate`, now 1e\+30\)") as raised:
-        bench.train(bench.prepare("lora_scratch_r8", {"learning_rate": 1e30}))
+        bench.prepare("lora_scratch_r8", {"learning_rate": 1e30}).train()
     assert "the finished epochs of this run are kept" in _sentence(raised)
     assert _files(bench.output) == before
-    lower = bench.train(bench.prepare("lora_scratch_r8", {"learning_rate": 1e-3}))
+    lower = bench.prepare("lora_scratch_r8", {"learning_rate": 1e-3}).train()
     assert [epoch.epoch for epoch in lower.epochs] == [1, 2, 3]
     assert bench.results() == {"full": fine}
 
@@ -361,16 +361,16 @@ def test_drafts_of_killed_processes_are_swept_and_a_living_ones_is_written_again
 
 def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(tmp_path):
     bench = tiny_workbench(tmp_path)
-    lora = bench.train(bench.prepare("lora_scratch_r8"))
+    lora = bench.prepare("lora_scratch_r8").train()
     before = _files(bench.output)
     with (
         _no_file_above(1_000_000),
         pytest.raises(UserError, match=r"Could not write .*epoch-0001\.pt: File too large") as raised,
     ):
-        bench.train(bench.prepare("full"))
+        bench.prepare("full").train()
     assert "choose another output folder" in _sentence(raised)
     assert _files(bench.output) == before
-    full = bench.train(bench.prepare("full"))
+    full = bench.prepare("full").train()
     assert bench.results() == {"full": full, "lora_scratch_r8": lora}
 
 
@@ -424,14 +424,14 @@ with alone_in(pathlib.Path(sys.argv[1])):
 
 def test_a_second_run_in_a_folder_is_told_which_one_is_at_work(tmp_path):
     bench = tiny_workbench(tmp_path)
-    finished = bench.train(bench.prepare("lora_scratch_r8"))
+    finished = bench.prepare("lora_scratch_r8").train()
     (folder,) = (bench.output / "runs").iterdir()
     before = _files(folder)
     with subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True) as holder:
         try:
             assert holder.stdout.readline() == "held\n"
             with pytest.raises(UserError) as raised:
-                bench.train(bench.prepare("lora_scratch_r8"))
+                bench.prepare("lora_scratch_r8").train()
             who = rf"{folder} is in use by process {holder.pid}, since \d\d:\d\d: wait, or stop"
             assert re.match(who, _sentence(raised))
             with alone_in(folder.with_name("another-run")):
@@ -439,7 +439,7 @@ def test_a_second_run_in_a_folder_is_told_which_one_is_at_work(tmp_path):
         finally:
             holder.kill()
     assert (folder / "running.txt").exists(), "the killed process could not tidy up"
-    assert bench.train(bench.prepare("lora_scratch_r8")) == finished
+    assert bench.prepare("lora_scratch_r8").train() == finished
     assert _files(folder).keys() == before.keys()
 
 
@@ -450,7 +450,7 @@ def test_a_clock_that_runs_backwards_makes_no_negative_seconds(tmp_path, monkeyp
     hours = itertools.count(start=10**9, step=-3600)
     monkeypatch.setattr(time, "time", lambda: float(next(hours)))
     bench = tiny_workbench(tmp_path)
-    result = bench.train(bench.prepare("lora_scratch_r8"))
+    result = bench.prepare("lora_scratch_r8").train()
     assert 0 < result.seconds.training < 3600
     assert 0 < result.seconds.evaluation < 3600
 
@@ -469,6 +469,6 @@ def test_an_empty_review_and_one_of_100_000_words_are_reviews_like_others(tmp_pa
     empty, long = tokenise(odd, bench.tokenizer, 24)
     assert empty == [bench.tokenizer.eos_token_id]
     assert len(long) == 24
-    result = bench.train(bench.prepare("prompt_scratch_n10"))
+    result = bench.prepare("prompt_scratch_n10").train()
     assert len(result.epochs) == 3
     assert all(epoch.loss > 0 for epoch in result.epochs)

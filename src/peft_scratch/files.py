@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders that one process works in at a time."""
+"""Files that are written whole or not at all, JSON, and folders that one process works in at a time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import codecs
 import errno
 import glob
 import hashlib
+import json
 import os
 import tempfile
 import time
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from peft_scratch.errors import UserError
 
@@ -81,6 +83,21 @@ def encoding_of(data: bytes) -> str:
     """
     marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
     return next((name for mark, name in marks.items() if data.startswith(mark)), "utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in the JSON file at `path`, empty if it holds something else; `None` if there is no file.
+
+    Raises:
+        UserError: it cannot be read as JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{path} cannot be read as JSON ({problem}).") from None
+    return content if isinstance(content, dict) else {}
 
 
 @contextmanager

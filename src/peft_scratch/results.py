@@ -7,6 +7,7 @@ kept. Nothing here imports torch.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,10 @@ from peft_scratch.files import write_atomically
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 class Accuracy(_Part):
@@ -210,10 +215,6 @@ class Result(_Part):
         """The number for the report."""
         return 100 * self.accuracy.best
 
-    def as_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return self.model_dump(mode="json", exclude_unset=True)
-
 
 class RunResult(Result):
     """What one of the ten runs, or a run with changed settings, left behind."""
@@ -270,10 +271,6 @@ class SmallDataResult(_Part):
     config: dict[str, Any]
     runs: list[SmallDataRun]
 
-    def as_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return self.model_dump(mode="json", exclude_unset=True)
-
 
 def write_result(path: Path, result: Result | SmallDataResult) -> None:
     """Write `result` to `path`, atomically."""
@@ -291,14 +288,11 @@ def read_result(path: Path) -> Result:
     Raises:
         UserError: the file is not the JSON of a result; the message names what is missing or wrong.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        kind = RunResult if "config" in content or content.get("id") in RUNS else Result
-        return kind.model_validate(content)
-    except ValidationError as problem:
-        raise _incomplete(path, content, problem) from None
-    except (ValueError, TypeError, AttributeError):
-        raise UserError(f"{path} is not the JSON of a result: delete it and run that run again.") from None
+
+    def kind(content: dict[str, Any]) -> type[Result]:
+        return RunResult if "config" in content or content.get("id") in RUNS else Result
+
+    return _read(path, kind, "that run")
 
 
 def read_results(folder: Path) -> dict[str, Result]:
@@ -316,25 +310,25 @@ def read_small_data(folder: Path) -> dict[str, SmallDataResult]:
     Raises:
         UserError: a file is not the JSON of such a result.
     """
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            found[content["id"]] = SmallDataResult.model_validate(content)
-        except ValidationError as problem:
-            raise _incomplete(path, content, problem) from None
-        except (ValueError, TypeError, KeyError):
-            raise UserError(
-                f"{path} is not the JSON of a result: delete it and run `make claims` again."
-            ) from None
-    return found
+    found = (
+        _read(path, lambda _: SmallDataResult, "`make claims`") for path in sorted(folder.glob("*.json"))
+    )
+    return {result.id: result for result in found}
 
 
-def _incomplete(path: Path, content: Any, problem: ValidationError) -> UserError:
-    errors = problem.errors()
+def _read(path: Path, kind: Callable[[dict[str, Any]], type[_Part]], again: str) -> Any:
+    """What is at `path`, of the kind that its content asks for; `again` is what makes the file again."""
+    no_result = UserError(f"{path} is not the JSON of a result: delete it and run {again} again.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return kind(content).model_validate(content)
+    except ValidationError as problem:
+        errors = problem.errors()
+    except (ValueError, TypeError, AttributeError):
+        raise no_result from None
     named = [".".join(map(str, error["loc"])) for error in errors]
     absent = [name for name, error in zip(named, errors, strict=True) if error["type"] == "missing"]
-    what = f"lacks {', '.join(absent)}" if absent else f"has an impossible value for {', '.join(named[:3])}"
     if not isinstance(content, dict) or "id" in absent:
-        return UserError(f"{path} is not the JSON of a result: delete it and run that run again.")
-    return UserError(f"{path} {what}: delete it and run {content.get('id')} again.")
+        raise no_result
+    what = f"lacks {', '.join(absent)}" if absent else f"has an impossible value for {', '.join(named[:3])}"
+    raise UserError(f"{path} {what}: delete it and run {content.get('id')} again.")

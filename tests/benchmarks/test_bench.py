@@ -4,8 +4,10 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import TINY
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,6 +25,7 @@ import page
 import parts
 import speed
 import subjects
+import whole_runs
 from products import Products
 
 
@@ -250,3 +253,62 @@ def test_the_time_announced_stands_beside_the_time_taken(tmp_path):
     (text,) = page.sections(parts.read(path))
     quotient = row["taken"] / row["announced"]
     assert f"{row['announced']:.0f} s | {row['taken']:.0f} s | {quotient:.2f}" in re.sub(r" +", " ", text)
+
+
+def test_float16_is_compared_with_float32_from_the_same_start(tmp_path):
+    path = tmp_path / "results.json"
+    small = {"profile": "smoke", "steps": 2, "test_reviews": 6, "tokens": 16, "batch": 4}
+    agreement.float16(path, ["lora_scratch_r8"], [0], **small)
+    (row,) = json.loads(path.read_text())["float16"]["rows"]
+    assert row["skipped"] == 0 and 0 < row["largest_loss_difference"] < 0.01
+    assert 5 <= row["equal_predictions"] <= 6
+    (text,) = page.sections(parts.read(path))
+    assert f"{row['equal_predictions']} of 6" in text
+
+
+def test_equal_predictions_and_accuracies_are_counted_review_by_review():
+    def short(losses, said):
+        said = np.array(said)
+        return agreement.InType(losses, 0, said, said == np.array([0, 1, 1]))
+
+    found = agreement._apart(short([2.0, 1.0], [0, 1, 0]), short([2.0, 1.25], [0, 1, 1]))
+    assert found["equal_predictions"] == 2 and found["largest_loss_difference"] == 0.25
+    assert found["accuracy"] == {"float32": pytest.approx(2 / 3), "float16": 1.0}
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Whole runs one after another in this process: a new one takes ten seconds to start."""
+
+    def side_by_side(jobs):
+        try:
+            return [whole_runs._whole_run(*job) for job in jobs]
+        finally:  # the trainer's bfloat16 would stay otherwise
+            AcceleratorState._reset_state(reset_partial_state=True)
+
+    monkeypatch.setattr(whole_runs, "_side_by_side", side_by_side)
+
+
+SMALL = {"train_reviews": 8, "test_reviews": 6, "epochs": 1}
+
+
+def test_whole_runs_of_ours_and_of_the_trainer_stand_side_by_side(tmp_path, monkeypatch, in_this_process):
+    monkeypatch.setattr(whole_runs, "OURS", {"ours": "fast"})
+    monkeypatch.setattr(whole_runs, "PEERS", {"Seq2SeqTrainer, tuned": "tuned"})
+    path = tmp_path / "results.json"
+    whole_runs.peers(path, 1, SMALL, "smoke")
+    ours, tuned = json.loads(path.read_text())["peers"]["rows"]
+    assert ours["over_ours"]["median"] == 1 and tuned["over_ours"]["median"] > 0
+    assert all(0 <= row["accuracies"][0] <= 1 for row in (ours, tuned))
+    (text,) = page.sections(parts.read(path))
+    assert "Seq2SeqTrainer, tuned" in text
+
+
+def test_two_runs_at_once_are_compared_with_one_alone(tmp_path, in_this_process):
+    path = tmp_path / "results.json"
+    whole_runs.beside(path, 1, SMALL, "smoke")
+    part = json.loads(path.read_text())["beside"]
+    (row,) = part["rows"]
+    assert part["over_alone"]["median"] == pytest.approx(row["slower_of_two"] / row["alone"])
+    (text,) = page.sections(parts.read(path))
+    assert f"{part['over_alone']['median']:.2f} (" in text

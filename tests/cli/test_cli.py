@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from peft_scratch import cli
 from peft_scratch.assignment import RUNS, TEN
 from peft_scratch.cli import app
-from peft_scratch.experiments import cli_sweep
+from peft_scratch.experiments import commands as experiments
 from peft_scratch.experiments.jobs import Engine
 from peft_scratch.paths import OFFLINE_BASE, ROOT
 from peft_scratch.pretraining import pretrain
@@ -131,7 +131,7 @@ def test_run_with_seeds_makes_the_report_after_the_last_of_them(monkeypatch, tmp
     done = []
     for name in ("notebooks", "tables", "report"):
         monkeypatch.setattr(cli, name, lambda *arguments, name=name: done.append((name, *arguments)))
-    monkeypatch.setattr(cli_sweep, "train_many", lambda *arguments: done.append(("seeds", *arguments)))
+    monkeypatch.setattr(experiments, "train_many", lambda *arguments: done.append(("seeds", *arguments)))
     _run("run", "--profile", "smoke", "--output", tmp_path, "--seeds", "1-2")
     assert done == [
         ("notebooks", "smoke", 1, tmp_path, "fast"),
@@ -146,7 +146,7 @@ def test_notebooks_train_the_first_seed_and_the_others_follow(monkeypatch, tmp_p
     monkeypatch.setattr(
         "peft_scratch.notebook.execute.execute_all", lambda *arguments: done.append(arguments) or []
     )
-    monkeypatch.setattr(cli_sweep, "train_many", lambda *arguments: done.append(arguments))
+    monkeypatch.setattr(experiments, "train_many", lambda *arguments: done.append(arguments))
     place = ("--profile", "smoke", "--output", tmp_path)
     _run("notebooks", *place, "--seeds", "2-4")
     assert done == [

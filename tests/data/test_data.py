@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from peft_scratch.assignment import PROFILES
 from peft_scratch.data import tokens
-from peft_scratch.data.batches import Collator, LengthGroupedBatches, ProcessShard, SortedBatches, pad
+from peft_scratch.data.batches import Collator, length_grouped_batches, pad, process_shard, sorted_batches
 from peft_scratch.data.offline_reviews import imdb_split, sentence_split
 from peft_scratch.data.reviews import load_reviews
 from peft_scratch.data.text import clean
@@ -76,15 +76,15 @@ def _padding(batches) -> float:
 
 
 def test_every_review_is_in_one_batch():
-    for batches in (LengthGroupedBatches(LENGTHS, 32, seed=3), SortedBatches(LENGTHS, 32)):
+    for batches in (length_grouped_batches(LENGTHS, 32, seed=3), sorted_batches(LENGTHS, 32)):
         seen = [i for batch in batches for i in batch]
         assert sorted(seen) == list(range(1000))
         assert len(list(batches)) == len(batches)
 
 
 def test_batches_are_random_repeatable_and_carry_little_padding():
-    epoch = [LengthGroupedBatches(LENGTHS, 32, seed) for seed in (1, 2)]
-    assert list(epoch[0]) == list(LengthGroupedBatches(LENGTHS, 32, 1))
+    epoch = [length_grouped_batches(LENGTHS, 32, seed) for seed in (1, 2)]
+    assert list(epoch[0]) == list(length_grouped_batches(LENGTHS, 32, 1))
     assert list(epoch[0]) != list(epoch[1])
     partners = [{frozenset(batch) for batch in batches} for batches in epoch]
     assert not partners[0] & partners[1], "the same reviews meet again in the next epoch"
@@ -93,7 +93,7 @@ def test_batches_are_random_repeatable_and_carry_little_padding():
     in_order = [list(range(i, min(i + 32, 1000))) for i in range(0, 1000, 32)]
     assert _padding(in_order) > 0.8
     assert _padding(epoch[0]) < 0.15
-    assert _padding(SortedBatches(LENGTHS, 32)) < 0.05
+    assert _padding(sorted_batches(LENGTHS, 32)) < 0.05
 
 
 def test_pad_fills_on_the_right():
@@ -103,8 +103,8 @@ def test_pad_fills_on_the_right():
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_processes_share_each_batch_out(processes):
     lengths = [3 + i % 9 for i in range(33)]
-    batches = LengthGroupedBatches(lengths, 8, seed=0)
-    shares = [list(ProcessShard(batches, i, processes)) for i in range(processes)]
+    batches = length_grouped_batches(lengths, 8, seed=0)
+    shares = [list(process_shard(batches, i, processes)) for i in range(processes)]
     for batch, *parts in zip(batches, *shares, strict=True):
         if len(batch) < processes:
             assert parts == [batch] * processes

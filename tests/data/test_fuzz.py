@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from peft_scratch.assignment import LABEL_WORDS, MAX_LENGTH
-from peft_scratch.data.batches import Collator, LengthGroupedBatches, SortedBatches
+from peft_scratch.data.batches import Collator, length_grouped_batches, sorted_batches
 from peft_scratch.data.text import clean
 from peft_scratch.data.tokens import tokenise
 from peft_scratch.paths import OFFLINE_BASE
@@ -69,7 +69,7 @@ def test_a_batch_holds_its_reviews_and_padding_alone(reviews, negative, positive
 @fuzz
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=300), st.integers(1, 40), st.integers(0, 2**40))
 def test_batches_hold_every_review_once(lengths, batch_size, seed):
-    for batches in (LengthGroupedBatches(lengths, batch_size, seed), SortedBatches(lengths, batch_size)):
+    for batches in (length_grouped_batches(lengths, batch_size, seed), sorted_batches(lengths, batch_size)):
         drawn = list(batches)
         assert sorted(i for batch in drawn for i in batch) == list(range(len(lengths)))
         assert len(drawn) == len(batches)

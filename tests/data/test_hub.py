@@ -150,7 +150,7 @@ def test_a_renamed_repository_is_followed(hub):
 @pytest.mark.parametrize(
     ("fault", "cause", "remedy"),
     [
-        ("gated", "only to accounts with a permission", "log in with `hf auth login`"),
+        ("gated", "only to accounts that have permission", "log in with `hf auth login`"),
         ("gone", "has nothing of that name", "see on https://huggingface.co/"),
         ("no such version", "does not have its version", "take a newer release of this kit, or write there"),
         ("out of order", "does not deliver it", "check the connection and run again"),
@@ -237,7 +237,7 @@ def test_an_offline_flag_without_a_copy_is_named(machine, load):
 def test_a_download_that_breaks_off_is_named_and_begun_again(hub, machine, load):
     hub.fault = "cut"
     sentence = _sentence(load)
-    assert "does not deliver it" in sentence and "whole files are kept" in sentence
+    assert "does not deliver it" in sentence and "complete files are kept" in sentence
     whole = {path for path in machine.hub_cache.glob("*/blobs/*") if path.suffix != ".incomplete"}
     hub.fault = None
     load(COURSE)
@@ -260,7 +260,7 @@ def test_a_cache_without_its_snapshot_is_named(hub, machine):
     load_base(COURSE)
     shutil.rmtree(machine.hub_cache / "models--google-t5--t5-small" / "snapshots")
     machine.connect(None)
-    assert "no whole copy is here" in _sentence(load_base)
+    assert "there is no complete copy here" in _sentence(load_base)
 
 
 def test_damaged_reviews_are_named(hub, machine):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from peft_scratch.assignment import PROFILES, RUNS
+from peft_scratch.assignment import PARTS, PROFILES, RUNS
 from peft_scratch.course import COURSE, Course, read
 from peft_scratch.edition import handout
 from peft_scratch.edition.handout_texts import TEXTS
@@ -143,6 +143,13 @@ def test_the_edition_has_the_courses_marker_and_seeds(tmp_path, monkeypatch):
             assert "sharif_llm" not in path.read_text(encoding="utf-8"), path
     notebook = (tmp_path / "edition/notebooks/05_lora.ipynb").read_text(encoding="utf-8")
     assert "SEED = seed_of(" in notebook and "SEED = 0" not in notebook
+
+
+def test_a_notebook_is_worth_its_code_at_least(monkeypatch):
+    assert '["notebook 5", "20", "10", "30"]' in _said(Course(), "en")
+    monkeypatch.setitem(PARTS, 5, replace(PARTS[5], points=19))
+    with pytest.raises(UserError, match="notebook 5 has 20 points for its code alone"):
+        handout.content(Course(), LANGUAGES["en"])
 
 
 def test_each_student_has_a_seed():

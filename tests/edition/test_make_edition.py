@@ -174,13 +174,15 @@ def test_the_blank_edition_is_imported_and_fails_every_check_with_a_sentence(edi
     assert "for this notebook's runs" in opened
     lines = checked.strip().split("\n")
     assert len(lines) == sum(map(len, CHECKS.values()))
-    assert all(re.fullmatch(r"not yet  [\w.]+: .+\.", line) for line in lines), done.stdout
+    assert all(re.fullmatch(r"(blank|waits)    [\w.]+: .+\.", line) for line in lines), done.stdout
 
 
 def test_the_solution_put_back_passes_and_trains_to_the_same_bits(solved, capsys):
     done = _run(solved, "-c", _TRAIN + _SELF_CHECK)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert "not yet" not in done.stdout and done.stdout.count("passed") == sum(map(len, CHECKS.values()))
+    assert not re.search("^(wrong|blank|waits|skipped) ", done.stdout, re.MULTILINE) and done.stdout.count(
+        "passed"
+    ) == sum(map(len, CHECKS.values()))
     exec(_TRAIN, {})
     ours, theirs = _said(capsys.readouterr().out), _said(done.stdout.partition("passed")[0])
     assert ours.pop("layers") is None and re.fullmatch("[0-9a-f]{8}", theirs.pop("layers"))
@@ -211,6 +213,33 @@ def test_every_blank_has_a_check_a_task_and_points(edition):
     assert sorted(tasks) == sorted(blank.name for blank in BLANKS)
     for number in {blank.notebook for blank in BLANKS}:  # the other points are for runs and answers
         assert sum(blank.points for blank in BLANKS if blank.notebook == number) < PARTS[number].points
+
+
+def test_a_notebook_says_where_its_points_are_and_what_it_needs(edition):
+    texts = {name: text.replace("\\n", " ") for name, text in _notebook_texts(edition).items()}
+    assert "6 pieces of code, for 20 of this notebook's 30 points. The other 10 points are for" in texts[5]
+    assert "12 pieces of code, for 23 of this notebook's 25 points. The other 2 points are for" in texts[2]
+    for number in (3, 5):
+        assert "also needs `find_in_blocks`, `freeze_all_but` and `entries_of`" in texts[number]
+    rule = "Write a formula as text, with letters, whole numbers, `+`, `·` and brackets"
+    assert {number: text.count(rule) for number, text in texts.items()} == {1: 0, 2: 1, 3: 2, 4: 0, 5: 2}
+    assert (edition / "layers.py").read_text(encoding="utf-8").count(rule) == 5
+
+
+def _notebook_texts(edition):
+    found = {}
+    for number, path in enumerate(sorted((edition / "notebooks").glob("*.ipynb")), start=1):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        found[number] = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return found
+
+
+def test_helpers_are_named_only_where_they_are_there():
+    whole = {level: layers(level) for level in ("lines", "classes")}
+    assert "`_put` gives" in " ".join(whole["lines"].split()) and "_put" not in whole["classes"]
+    for text in whole.values():
+        assert "While the update is merged, `weight` alone gives the output." in text
+        assert "because other models may share it." in " ".join(text.split())
 
 
 def test_every_marked_solution_is_described():

@@ -12,7 +12,7 @@ class Plain(nn.Module):
 
     def __init__(self, width, bottleneck, device=None):
         super().__init__()
-        self.sharif_llm_adapter = nn.Sequential(*self.layers(width, bottleneck))
+        self.sharif_llm_adapter = nn.Sequential(*self.layers(width, bottleneck)).to(device)
         for name, parameter in self.named_parameters():
             if not name.startswith("sharif_llm_adapter.0.weight"):
                 nn.init.zeros_(parameter)
@@ -32,15 +32,20 @@ def computing(forward):
     return type("Computing", (Plain,), {"forward": forward})
 
 
-class StartsRandom(Plain):
+class ElsewhereMade(Plain):
     def __init__(self, width, bottleneck, device=None):
         super().__init__(width, bottleneck)
+
+
+class StartsRandom(Plain):
+    def __init__(self, width, bottleneck, device=None):
+        super().__init__(width, bottleneck, device)
         nn.init.normal_(self.sharif_llm_adapter[2].weight, std=0.02)
 
 
 class StartsZero(Plain):
     def __init__(self, width, bottleneck, device=None):
-        super().__init__(width, bottleneck)
+        super().__init__(width, bottleneck, device)
         nn.init.zeros_(self.sharif_llm_adapter[0].weight)
 
 
@@ -59,6 +64,12 @@ def around(forward):
             return forward(self, x, self.dropout(self.DenseReluDense(self.layer_norm(x))))
 
     return Around
+
+
+class Swapped(AdaptedLayerFF):
+    def __init__(self, base, bottleneck):
+        super().__init__(base, bottleneck)
+        self.adapter = Plain(bottleneck, base.layer_norm.weight.numel())
 
 
 class NoNorm(AdaptedLayerFF):
@@ -88,6 +99,9 @@ def _attention(model):
 ADAPTER = [
     ("adapter_names", "Bottleneck", OtherNames),
     ("bottleneck_width", "Bottleneck", made_of(lambda d, k: (nn.Linear(d, 32), nn.ReLU(), nn.Linear(32, d)))),
+    ("bottleneck_width", "Bottleneck", made_of(lambda d, k: (nn.Linear(k, d), nn.ReLU(), nn.Linear(d, k)))),
+    ("bottleneck_width", "AdaptedLayerFF", Swapped),
+    ("bottleneck_device", "Bottleneck", ElsewhereMade),
     (
         "bottleneck_no_bias",
         "Bottleneck",

@@ -89,6 +89,14 @@ class Turned(Plain):
         self.sharif_llm_B = nn.Parameter(self.sharif_llm_B.detach().T.clone())
 
 
+class InputWide(Plain):
+    """B as wide as the input: right by chance where the layer is square."""
+
+    def __init__(self, base, rank, alpha):
+        super().__init__(base, rank, alpha)
+        self.sharif_llm_B = nn.Parameter(torch.zeros(rank, base.in_features))
+
+
 class WithBias(Plain):
     def __init__(self, base, rank, alpha):
         super().__init__(base, rank, alpha)
@@ -181,6 +189,31 @@ class NeverUnmerges(Plain):
         self.merged = False
 
 
+class MergesInPlace(Plain):
+    def merge(self):
+        if not self.merged:
+            self.before = self.weight.detach().clone()
+            self.weight.data += self.delta().detach()
+            self.merged = True
+
+    def unmerge(self):
+        if self.merged:
+            self.weight.data.copy_(self.before)
+            self.merged = False
+
+
+class UnmergesAlways(Plain):
+    def unmerge(self):
+        self.weight.data = self.before if self.merged else self.weight.data - self.delta().detach()
+        self.merged = False
+
+
+class UnmergesBlindly(Plain):
+    def unmerge(self):
+        self.weight.data = self.before
+        self.merged = False
+
+
 class StaysMerged(Plain):
     def train(self, mode=True):
         super().train(mode)
@@ -207,6 +240,7 @@ LORA = [
     ("lora_names", "LoRALinear", OtherNames),
     ("not_registered", "LoRALinear", MovedLast),
     ("lora_turned", "LoRALinear", Turned),
+    ("lora_shapes", "LoRALinear", InputWide),
     ("update_bias", "LoRALinear", WithBias),
     ("both_zero", "LoRALinear", starting(a=nn.init.zeros_)),
     ("a_zero", "LoRALinear", starting(a=nn.init.zeros_, b=nn.init.normal_)),
@@ -237,10 +271,19 @@ LORA = [
     ("merge_twice", "LoRALinear.merge", MergesTwice),
     ("unmerge_rounding", "LoRALinear.merge", Subtracts),
     ("unmerge_wrong", "LoRALinear.merge", NeverUnmerges),
+    ("merge_in_place", "LoRALinear.merge", MergesInPlace),
+    ("unmerge_unguarded", "LoRALinear.merge", UnmergesAlways),
+    ("unmerge_unguarded", "LoRALinear.merge", UnmergesBlindly),
     ("merged_in_training", "LoRALinear.merge", StaysMerged),
     ("scaling_missing", "low_rank_update", lambda x, a, b, scaling: x @ a @ b),
     ("scaling_twice", "low_rank_update", lambda x, a, b, scaling: x @ a * scaling @ b * scaling),
-    ("lora_turned", "kaiming_uniform_down", lambda d, r, device=None: kaiming_uniform_down(d, r).T),
+    ("shapes", "low_rank_update", lambda x, a, b, scaling: x @ a.T @ b * scaling),
+    ("shapes", "low_rank_update", lambda x, a, b, scaling: x @ a @ b.T * scaling),
+    ("shapes", "low_rank_update", lambda x, a, b, scaling: x @ b @ a * scaling),
+    ("a_turned", "kaiming_uniform_down", lambda d, r, device=None: kaiming_uniform_down(d, r, device).T),
+    ("a_shape", "kaiming_uniform_down", lambda d, r, device=None: kaiming_uniform_down(d, d, device)),
+    ("a_zero", "kaiming_uniform_down", lambda d, r, device=None: torch.zeros(d, r, device=device)),
+    ("a_device", "kaiming_uniform_down", lambda d, r, device=None: kaiming_uniform_down(d, r)),
     (
         "a_fan_in",
         "kaiming_uniform_down",
@@ -249,5 +292,17 @@ LORA = [
     ("count_cross", "attention_blocks", lambda: "E + D"),
     ("count_decoder", "attention_blocks", lambda: "E"),
     ("count_one_matrix", "parameters_of_an_update", lambda other: "d·r"),
+    ("count_square", "parameters_of_an_update", lambda other: "2·d·r"),
+    ("count_square", "parameters_of_an_update", lambda other: "r·(d + d)"),
+    ("count_other", "parameters_of_an_update", lambda other: "d·r + r·i"),
+    ("count_other", "parameters_of_an_update", lambda other: "r·(d + other)"),
     ("count_letters", "parameters_of_an_update", lambda other: "d*r + r*i"),
+    ("count_letters", "parameters_of_an_update", lambda other: f"(d·r + r·{other}"),
+    ("count_letters", "parameters_of_an_update", lambda other: f"d·r + r·{other} +"),
+    ("count_letters", "attention_blocks", lambda: "layers·3"),
+    ("count_sign", "attention_blocks", lambda: "E + 2D"),
+    ("count_sign", "parameters_of_an_update", lambda other: f"dr + r·{other}"),
+    ("count_sign", "parameters_of_an_update", lambda other: f"r(d + {other})"),
+    ("count_sign", "parameters_of_an_update", lambda other: f"(d + {other}) r"),
+    ("count_number", "attention_blocks", lambda: 18),
 ]

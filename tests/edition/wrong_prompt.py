@@ -33,6 +33,11 @@ class Frozen(PromptRows):
         self.prompt_emb.requires_grad_(False)
 
 
+class Turned(PromptRows):
+    def __init__(self, rows):
+        super().__init__(rows.T)
+
+
 class Copied(PromptRows):
     def forward(self, embedded):
         rows = torch.tensor(self.prompt_emb.tolist()).expand(len(embedded), -1, -1)
@@ -124,6 +129,7 @@ PROMPT = [
     ("prompt_names", "PromptRows", OtherName),
     ("prompt_not_trained", "PromptRows", Buffer),
     ("prompt_not_trained", "PromptRows", Frozen),
+    ("prompt_shape", "PromptRows", Turned),
     ("prompt_copied", "PromptRows", Copied),
     ("prompt_copied", "PromptRows", MadeAgain),
     ("prompt_view", "PromptRows", View),

@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 from conftest import TINY, make_t5
@@ -233,5 +234,5 @@ def test_the_command(tmp_path):
     assert "(2 + 2)·(32·8 + 8 + 8·32 + 32)" in done.output
     assert r"r'[r]encoder" in done.output  # a regular expression, not a style
     written = json.loads((tmp_path / "ledger.json").read_text())
-    assert written == json.loads(json.dumps(ledger(tmp_path, method="adapter").as_dict()))
+    assert written == json.loads(json.dumps(asdict(ledger(tmp_path, method="adapter"))))
     assert written["accounts"][0]["added"] == 4 * (32 * 8 + 8 + 8 * 32 + 32)

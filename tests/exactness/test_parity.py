@@ -12,7 +12,7 @@ from conftest import t5_config
 from transformers import T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
-from peft_scratch.exactness import parity
+from peft_scratch.exactness import differences, parity
 from peft_scratch.exactness.differences import DIFFERENCES
 from peft_scratch.exactness.page import page
 from peft_scratch.exactness.pairs import PAIRS, as_it_is
@@ -84,11 +84,12 @@ def test_each_difference_points_to_its_line(difference):
     assert record["line"] > 1 and record["version"]
 
 
-def test_a_line_that_is_gone_is_said():
+def test_a_line_that_is_gone_is_said(monkeypatch):
     with pytest.raises(UserError, match="no line `nonesuch`"):
         replace(DIFFERENCES[0], code="nonesuch").line()
+    monkeypatch.setitem(differences._PACKAGES, DIFFERENCES[0].library, "nonesuch")
     with pytest.raises(UserError, match="nonesuch is not installed"):
-        replace(DIFFERENCES[0], package="nonesuch").line()
+        DIFFERENCES[0].line()
 
 
 def test_the_results_are_written_and_bases_measured_before_are_kept(tmp_path, monkeypatch, base):

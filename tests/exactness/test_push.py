@@ -160,7 +160,7 @@ def test_what_the_hub_refuses(status, sentence, folder, hub):
 def test_what_a_user_can_get_wrong(folder, hub, tmp_path):
     for changes, sentence in (
         ({"HF_TOKEN": ""}, "Nobody is logged in"),
-        ({"name": "not a name"}, "'not a name' is no name of a repository: give OWNER/NAME."),
+        ({"name": "not a name"}, "'not a name' is not the name of a repository: give OWNER/NAME."),
         ({"HF_HUB_OFFLINE": "1"}, "unset that environment variable"),
         ({"url": "http://127.0.0.1:9"}, "cannot be reached"),
     ):

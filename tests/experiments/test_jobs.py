@@ -9,11 +9,14 @@ import psutil
 import pytest
 import torch
 
+from peft_scratch.assignment import RUNS, find_profile
 from peft_scratch.data.tokens import label_ids
 from peft_scratch.errors import UserError
 from peft_scratch.experiments import jobs
 from peft_scratch.experiments.jobs import Engine, Job, jobs_of, seeds_of
+from peft_scratch.experiments.planned import ALL, BETTER, TUNED, planned
 from peft_scratch.experiments.session import Session
+from peft_scratch.experiments.settings import change
 from peft_scratch.experiments.sweep import combinations, sweep
 from peft_scratch.reporting.sweeps import advice, finding, read_sweep, sweep_markdown, sweep_plot
 
@@ -250,3 +253,24 @@ def test_a_job_that_fails_for_a_users_reason_does_not_stop_the_others(tmp_path, 
     finally:
         ray.shutdown()
     assert finished == ["lora_scratch_r8"]
+
+
+# Which runs are asked for
+
+
+def test_all_and_tuned_stand_for_runs():
+    assert planned([ALL], {}, "course") == [(run_id, {}) for run_id in RUNS]
+    *plan, last = planned([TUNED, "full"], {"epochs": 3}, "offline")
+    assert last == ("full", {"epochs": 3})  # named by itself, so as it is
+    assert plan and all(settings == {**BETTER[RUNS[name].kind], "epochs": 3} for name, settings in plan)
+
+
+def test_every_tuned_constant_is_one_that_its_runs_have():
+    for run_id, settings in planned([TUNED], {}, "smoke"):
+        run, _ = change(RUNS[run_id], find_profile("smoke"), settings)
+        assert run.changes == tuple(settings.items())
+
+
+def test_tuned_is_refused_on_another_base():
+    with pytest.raises(UserError, match="add --profile offline"):
+        planned([TUNED], {}, "course")

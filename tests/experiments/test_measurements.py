@@ -239,7 +239,7 @@ def bench(smoke, tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(bench):
     """Each of the ten runs: what was prepared, and its result."""
-    return {run_id: (p, bench.train(p)) for run_id in RUNS for p in (bench.prepare(run_id),)}
+    return {run_id: (p, p.train()) for run_id in RUNS for p in (bench.prepare(run_id),)}
 
 
 @pytest.mark.parametrize("run_id", RUNS)
@@ -290,7 +290,7 @@ def test_training_accuracy_is_that_of_training_reviews_half_of_each_label(bench,
 
 
 def _knowledge_of(bench, prepared):
-    return pretraining_loss(base_of(prepared.tuned), claims.masked_reviews_of(bench), bench)
+    return pretraining_loss(base_of(prepared.tuned), bench.masked, bench)
 
 
 @pytest.mark.parametrize("run_id", ["adapter_adapterhub_b8", "lora_peft_r8", "prompt_scratch_n10"])
@@ -309,7 +309,7 @@ def test_a_frozen_weight_that_moved_would_show(run_id, bench, finished):
 def test_a_finished_run_is_not_measured_again(bench, finished, monkeypatch):
     monkeypatch.setattr(runs, "training_memory", None)
     prepared = bench.prepare("lora_scratch_r8")
-    assert bench.train(prepared) == finished["lora_scratch_r8"][1]
+    assert prepared.train() == finished["lora_scratch_r8"][1]
 
 
 def test_a_run_found_on_disk_is_measured(bench, finished, monkeypatch):
@@ -325,7 +325,7 @@ def test_a_run_found_on_disk_is_measured(bench, finished, monkeypatch):
     path.write_text("{")  # cut short
     prepared = bench.prepare("lora_scratch_r8")
     best = {n: p.detach().clone() for n, p in finished["lora_scratch_r8"][0].tuned.model.named_parameters()}
-    result = bench.train(prepared)
+    result = prepared.train()
     assert {**dict(result.memory), "peak": 0} == {**dict(expected.memory), "peak": 0}
     for name in ("knowledge", "training_accuracy", "disk", "epochs"):
         assert getattr(result, name) == getattr(expected, name)

@@ -24,7 +24,7 @@ def bench(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(bench):
     prepared = bench.prepare("lora_scratch_r8")
-    return prepared, bench.train(prepared)
+    return prepared, prepared.train()
 
 
 def test_the_result_is_the_json(bench, finished):
@@ -96,14 +96,14 @@ def test_the_weight_file_is_the_best_epochs(bench, finished):
 
 def test_a_finished_run_is_not_repeated(bench, finished):
     _, result = finished
-    again = bench.train(bench.prepare("lora_scratch_r8"))
+    again = bench.prepare("lora_scratch_r8").train()
     assert again.epochs == result.epochs, "seconds and all: nothing was measured again"
 
 
 def test_the_same_seed_gives_the_same_run(bench, finished, tmp_path):
     _, result = finished
     other = Session.open("smoke", seed=3, output=tmp_path)
-    again = other.train(other.prepare("lora_scratch_r8"))
+    again = other.prepare("lora_scratch_r8").train()
     assert again.curve == result.curve
     assert (tmp_path / "weights" / "lora.pt").read_bytes() == (
         bench.output / "weights" / "lora.pt"
@@ -114,7 +114,7 @@ def test_a_changed_run_is_kept_apart_from_the_ten(bench, finished):
     published = bench.output / "report" / "results" / "lora_scratch_r8.json"
     before = published.read_bytes()
     weights = (bench.output / "weights" / "lora.pt").read_bytes()
-    result = bench.train(bench.prepare("lora_scratch_r8", {"rank": 2, "epochs": 1}))
+    result = bench.prepare("lora_scratch_r8", {"rank": 2, "epochs": 1}).train()
     assert result.config.hyperparameters["rank"] == 2
     assert published.read_bytes() == before
     assert (bench.output / "weights" / "lora.pt").read_bytes() == weights

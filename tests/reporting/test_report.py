@@ -210,7 +210,7 @@ def test_the_peak_is_lower_or_not(inputs):
     inputs.results["full"]["memory"]["peak"] = 10**12
     assert "lower than full fine-tuning's 1,000 GB in 9 of 9 runs" in _sentences(inputs)
     inputs.results["full"]["memory"]["peak"] = 1
-    assert "in none of 9 runs lower than full fine-tuning's 1 B" in _sentences(inputs)
+    assert "lower than full fine-tuning's 1 B in none of 9 runs" in _sentences(inputs)
 
 
 def test_one_base_serves_all_or_not(inputs):
@@ -303,7 +303,7 @@ def test_a_report_on_the_baselines_alone_is_made(inputs):
 
 
 def test_only_the_assignments_base_and_reviews_are_no_rehearsal(inputs):
-    assert _said(inputs)["warnings"][0]["title"] == "A rehearsal, not a hand-in"
+    assert _said(inputs)["warnings"][0]["title"] == "A rehearsal, not a submission"
     for run in inputs.runs.values():
         run["profile"] = "course"
         run["base_model"]["name"], run["config"]["reviews"] = "google-t5/t5-small", "stanfordnlp/imdb"
@@ -311,8 +311,8 @@ def test_only_the_assignments_base_and_reviews_are_no_rehearsal(inputs):
     assert _said(inputs)["warnings"] == []
     inputs.results["full"]["base_model"]["name"] = "google-t5/t5-base"
     titles = [warning["title"] for warning in _said(inputs)["warnings"]]
-    assert titles == ["A rehearsal, not a hand-in", ""]
-    assert "not alike in: Base" in _said(inputs)["warnings"][1]["text"]
+    assert titles == ["A rehearsal, not a submission", ""]
+    assert "differ in: Base" in _said(inputs)["warnings"][1]["text"]
 
 
 def test_the_reviews_are_as_many_as_were_counted(inputs):
@@ -371,7 +371,7 @@ def test_a_result_that_lacks_something_is_one_sentence(folder):
 
 
 def test_no_result_at_all_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="holds no result: `make run`"):
+    with pytest.raises(UserError, match="has no results: run `make run` first"):
         _read(tmp_path)
 
 

@@ -71,7 +71,7 @@ def test_other_numbers_stand_beside_the_published_ones_and_are_not_compared(inpu
     assert cells[0] == {"style": "aside", "text": "89.9\N{EN DASH}90.1"}
     assert {cell["style"] for cell in cells} == {"aside"}
     text = json.dumps(said, ensure_ascii=False)
-    assert "for orientation only. These runs cannot be compared with them." in text
+    assert "for orientation only. The runs of this report cannot be compared with them." in text
     assert "published range:" not in text and "published ranges" not in text
 
 
@@ -176,9 +176,9 @@ def test_pairs_are_compared_on_the_same_reviews(inputs):
     inputs.results["lora_peft_r8"]["mistakes"] = inputs.results["lora_scratch_r8"]["mistakes"]
     inputs.results["lora_peft_r8"]["accuracy"] = inputs.results["lora_scratch_r8"]["accuracy"]
     said = _said(inputs)
-    assert "Between scratch and library there is no difference: LoRA, r = 8, PEFT." in said
+    assert "There is no difference between scratch and library: LoRA, r = 8, PEFT." in said
     assert (
-        "Between two sizes, the difference is more than chance alone would make: soft prompt, OpenDelta, "
+        "The difference between two sizes is more than chance alone would make: soft prompt, OpenDelta, "
         in said
     )
     assert "Over the seeds" not in said and "findable" not in said

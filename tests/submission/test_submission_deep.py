@@ -19,7 +19,7 @@ from submission.parts import (
 
 def test_deep_reproduces_the_number_or_says_that_it_does_not(tmp_path):
     bench = Session.open("smoke", output=tmp_path)
-    kept = bench.train(bench.prepare("adapter_scratch_b8"))
+    kept = bench.prepare("adapter_scratch_b8").train()
     entries = read_delta(tmp_path / "weights" / "adapter.pt")
     percent = kept.percent
     arguments = {"adapter_scratch_b8": entries}, {"adapter_scratch_b8": percent}, "smoke"

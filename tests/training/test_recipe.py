@@ -174,7 +174,7 @@ def test_a_result_says_which_recipe_and_what_generation_said(tmp_path):
     results = {}
     for name in ("fast", "reference"):
         bench.recipe = dataclasses.replace(RECIPES[name], low_precision=False)
-        results[name] = bench.train(bench.prepare("lora_scratch_r8"))
+        results[name] = bench.prepare("lora_scratch_r8").train()
         assert results[name].config.recipe == name
         assert dict(results[name].generation) == {"reviews": 10, "of": 10, "differ": 0}
     assert results["fast"].fingerprint != results["reference"].fingerprint

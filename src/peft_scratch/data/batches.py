@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
-def pad(sequences: list[list[int]], value: int) -> Tensor:
+def pad(sequences: Sequence[Sequence[int]], value: int) -> Tensor:
     """The sequences as one (B, T) tensor, padded with `value` on the right."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in sequences], True, value)
 
@@ -39,71 +39,42 @@ class Collator:
         }
 
 
-@dataclass(frozen=True)
-class ShuffledBatches:
+# Lists of positions of reviews, one list for each batch.
+Batches = Sequence[list[int]]
+
+
+def plain_batches(lengths: list[int], size: int) -> Batches:
+    """Batches of reviews in their order."""
+    return _parts(list(range(len(lengths))), size)
+
+
+def sorted_batches(lengths: list[int], size: int) -> Batches:
+    """Batches in order of length, longest first, for evaluation: the least padding there can be."""
+    return _parts(sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True), size)
+
+
+def shuffled_batches(lengths: list[int], size: int, seed: int) -> Batches:
     """Random batches of reviews, the same for the same seed."""
-
-    lengths: list[int]
-    batch_size: int
-    seed: int
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed)
-        yield from _parts(torch.randperm(len(self.lengths), generator=generator).tolist(), self.batch_size)
-
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+    generator = torch.Generator().manual_seed(seed)
+    return _parts(torch.randperm(len(lengths), generator=generator).tolist(), size)
 
 
-@dataclass(frozen=True)
-class LengthGroupedBatches(ShuffledBatches):
+def length_grouped_batches(lengths: list[int], size: int, seed: int) -> Batches:
     """Random batches of reviews of similar length, in random order, the same for the same seed.
 
     Every batch is padded to its longest review. Batches of similar lengths need far less padding, and
     which reviews share a batch still changes every epoch.
     """
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed)
-        order = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
-        batches = list(_parts(order, self.batch_size))
-        for i in torch.randperm(len(batches), generator=generator).tolist():
-            yield batches[i]
+    generator = torch.Generator().manual_seed(seed)
+    batches = _parts(get_length_grouped_indices(lengths, size, generator=generator), size)
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-@dataclass(frozen=True)
-class PlainBatches:
-    """Batches of reviews in their order."""
-
-    lengths: list[int]
-    batch_size: int
-
-    def __iter__(self) -> Iterator[list[int]]:
-        yield from _parts(list(range(len(self.lengths))), self.batch_size)
-
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+def _parts(order: list[int], size: int) -> list[list[int]]:
+    return [order[i : i + size] for i in range(0, len(order), size)]
 
 
-@dataclass(frozen=True)
-class SortedBatches(PlainBatches):
-    """Batches in order of length, longest first, for evaluation: the least padding there can be."""
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = sorted(range(len(self.lengths)), key=self.lengths.__getitem__, reverse=True)
-        yield from _parts(order, self.batch_size)
-
-
-# Lists of positions of reviews, one list per batch: one of the kinds above, or a list of lists.
-Batches = ShuffledBatches | PlainBatches | Sequence[list[int]]
-
-
-def _parts(order: list[int], size: int) -> Iterator[list[int]]:
-    return (order[i : i + size] for i in range(0, len(order), size))
-
-
-@dataclass(frozen=True)
-class ProcessShard:
+def process_shard(batches: Batches, process: int, processes: int) -> Batches:
     """One process's part of each batch, so that a step stays the assignment's 32 reviews.
 
     Accelerate would give each process whole batches, so that a step would take as many batches as there are
@@ -111,32 +82,22 @@ class ProcessShard:
 
     A batch with fewer reviews than processes goes whole to each of them: the mean over them is the same.
     """
-
-    batches: Batches
-    process: int
-    processes: int
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.batches:
-            yield batch if len(batch) < self.processes else batch[self.process :: self.processes]
-
-    def __len__(self) -> int:
-        return len(self.batches)
+    return [batch if len(batch) < processes else batch[process::processes] for batch in batches]
 
 
 def make_loader(batches: Batches, collator: Collator, accelerator: Accelerator) -> DataLoader:
     """This process's share of `batches`, collated, on its device."""
-    share = ProcessShard(batches, accelerator.process_index, accelerator.num_processes)
+    share = process_shard(batches, accelerator.process_index, accelerator.num_processes)
     loader = DataLoader(range(len(collator.inputs)), batch_sampler=share, collate_fn=collator)
-    # As one process of one: `ProcessShard` has already split the batches.
+    # As one process of one: `process_shard` has already split the batches.
     return prepare_data_loader(
         loader, accelerator.device, num_processes=1, process_index=0, put_on_device=True
     )
 
 
 def evenly_spaced(there: int, wanted: int) -> list[int]:
-    """Positions of `wanted` of `there` reviews (or of all), evenly spaced. All splits here have one label's
-    reviews before the other's, so this takes half of each label."""
+    """Positions of `wanted` of `there` reviews, evenly spaced, or of all. All splits here have one label's
+    reviews before the other's, so half of the positions have each label."""
     return np.linspace(0, there - 1, min(wanted, there)).round().astype(int).tolist()
 
 

@@ -89,11 +89,3 @@ def cut(tokens: np.ndarray, end: int, share: float = 0.2) -> tuple[np.ndarray, n
     """
     begin = len(tokens) - max(1, round(share * len(tokens)))
     return np.append(tokens[:begin], end), np.append(tokens[begin:], end)
-
-
-def pad(rows: Sequence[np.ndarray], value: int) -> np.ndarray:
-    """The rows as one (B, T) int64 array, padded with `value` on the right."""
-    out = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = row
-    return out

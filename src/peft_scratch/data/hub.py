@@ -67,7 +67,7 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
     # datasets says only in words that a repository is gated.
     if within(GatedRepoError) or "gated" in str(within(DatasetNotFoundError)):
         return (
-            "the Hugging Face Hub gives it only to accounts with a permission",
+            "the Hugging Face Hub gives it only to accounts that have permission",
             f"ask for it on {page} and log in with `hf auth login`",
         )
     if within(RevisionNotFoundError):  # before the next, which datasets raises for it, too
@@ -89,7 +89,7 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
             )
     if constants.HF_HUB_OFFLINE and within(LocalEntryNotFoundError, ConnectionError):
         return (
-            "HF_HUB_OFFLINE keeps it from being downloaded and no whole copy is here",
+            "HF_HUB_OFFLINE forbids downloading it and there is no complete copy here",
             "unset that environment variable",
         )
     missing = within(EntryNotFoundError)
@@ -102,8 +102,8 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
     if network or "on the Hugging Face Hub either" in str(problem):  # datasets again says it only in words
         kind = type(network or problem).__name__
         return (
-            f"the Hugging Face Hub does not deliver it ({kind}) and no whole copy is here",
-            "check the connection and run again, whole files are kept",
+            f"the Hugging Face Hub does not deliver it ({kind}) and there is no complete copy here",
+            "check the connection and run again, complete files are kept",
         )
     first = (str(problem).strip().splitlines() or [""])[0].rstrip(".")
     return (

@@ -97,7 +97,7 @@ def _from_hub(name: str) -> tuple[dict[str, Dataset], str | None]:
 def _revision(split: Dataset) -> str | None:
     """The commit that `split` was downloaded at, which `datasets` names a folder of its cache after.
 
-    It may be another than was asked for: where the Hub does not answer, `datasets` takes the copy it has.
+    It may differ from the one asked for: if the Hub does not answer, `datasets` takes the copy it has.
     """
     folders = {Path(file["filename"]).parent.name for file in split.cache_files}
     return next((name for name in folders if re.fullmatch("[0-9a-f]{40}", name)), None)

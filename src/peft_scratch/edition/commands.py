@@ -14,7 +14,9 @@ def student_edition(
     folder: Annotated[Path, typer.Argument(help="Where to write it; a zip is written beside it.")],
     level: Annotated[
         str,
-        typer.Option(help="lines: blank are the lines that matter; classes: each function and class whole."),
+        typer.Option(
+            help="What is blank. lines: the lines that matter; classes: whole functions and classes."
+        ),
     ] = "lines",
     solved: Annotated[
         bool, typer.Option("--solved", help="With the solution put in, to try the edition yourself.")
@@ -22,7 +24,7 @@ def student_edition(
 ) -> None:
     """Write the student edition: notebooks and layers with blanks, the kit without its solution, the handout.
 
-    For lecturers. `course.toml` changes constants, points, deadline and text; see docs/lecturer.md.
+    For lecturers. Set constants, points, deadline and text in `course.toml`; see docs/lecturer.md.
     """
     from peft_scratch.edition.make_edition import make_edition
 
@@ -33,10 +35,15 @@ def student_edition(
 
 def self_check(
     layers: Annotated[Path, typer.Argument(help="The file with the student's layers.")] = Path("layers.py"),
+    only: Annotated[
+        list[str] | None, typer.Option(help="Check this blank alone, such as LoRALinear; can be repeated.")
+    ] = None,
 ) -> None:
     """Check the layers of a layers.py: what is wrong, in one sentence each, and where to read.
 
-    The code of the file is run. Ends with status 1 if something is wrong or still blank.
+    A line per check, in the order of the notebooks: passed, blank, wrong, waits (it builds on one that is not
+    right yet), or skipped (its library is not installed). The code of the file is run. Ends with status 1 if
+    something is not right yet.
     """
     if not layers.is_file():
         raise UserError(f"{layers} is not there: give the file with the layers, such as layers.py.")
@@ -44,5 +51,5 @@ def self_check(
     from peft_scratch.edition.self_check import check_all
 
     layers_file.use(layers)
-    if not check_all():
+    if not check_all(only or ()):
         raise typer.Exit(1)

@@ -25,6 +25,7 @@ from peft_scratch.assignment import (
 from peft_scratch.course import Course
 from peft_scratch.edition.blanks import BLANKS
 from peft_scratch.edition.handout_texts import TEXTS
+from peft_scratch.errors import UserError
 from peft_scratch.reporting.figures.style import FONTS
 from peft_scratch.reporting.languages import LANGUAGES, Language
 
@@ -80,7 +81,7 @@ def content(course: Course, language: Language) -> dict[str, Any]:
         "files": [text("files"), _entries(words, course), text("zips")],
         "parameters": [text("parameters")],
         "report": [text("report"), items("report_items")],
-        "points": [_points(words, language), text("honesty")],
+        "points": [text("points"), _points(words, language), text("honesty")],
     }
     return {
         "language": language.code,
@@ -131,7 +132,6 @@ def _tasks(words: Mapping[str, Any], language: Language) -> dict[str, Any]:
             [
                 language.number(notebook),
                 names.join(f"`{blank.name}`" for blank in here),
-                language.number(sum(blank.points for blank in here)),
             ]
         )
     return _table(words["tasks_head"], rows, 2)
@@ -176,12 +176,16 @@ def _entries(words: Mapping[str, Any], course: Course) -> dict[str, Any]:
 
 
 def _points(words: Mapping[str, Any], language: Language) -> dict[str, Any]:
-    rows = [
-        [
-            words["report_part"] if part == REPORT else words["notebook_part"].format(language.number(part)),
-            language.number(PARTS[part].points),
-        ]
-        for part in PARTS
-        if PARTS[part].points
-    ]
-    return _table(words["points_head"], [*rows, [words["sum"], language.number(ALL_POINTS)]], 1)
+    """The points of each part: for code in `layers.py`, for the rest, and in all.
+
+    Raises:
+        UserError: course.toml gives a notebook fewer points than its code.
+    """
+    rows, number = [], language.number
+    for part, points in ((part, PARTS[part].points) for part in PARTS if PARTS[part].points):
+        code = sum(blank.points for blank in BLANKS if blank.notebook == part)
+        if code > points:
+            raise UserError(f"course.toml, points: notebook {part} has {code} points for its code alone.")
+        name = words["report_part"] if part == REPORT else words["notebook_part"].format(number(part))
+        rows.append([name, number(code) if code else "", number(points - code), number(points)])
+    return _table(words["points_head"], [*rows, [words["sum"], "", "", number(ALL_POINTS)]], 1)

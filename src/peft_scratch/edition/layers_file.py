@@ -1,4 +1,4 @@
-"""The student's file, `layers.py`: loaded, and loaded again when it was saved again.
+"""The student's file, `layers.py`: loaded, and reloaded when it is saved.
 
 In the student edition, the kit takes from here what the student writes, so that runs, counts and weight
 files come from the student's code. In the whole kit, nothing calls `of_student`.
@@ -31,8 +31,8 @@ _state: dict[str, Any] = {"module": None, "stamp": None, "asked": set()}
 def of_student(name: str) -> Any:
     """What `layers.py` defines as `name`.
 
-    A function comes as one that calls the function of the file as it is saved at that moment. A class comes
-    as it is; when the file is saved again, it is replaced wherever the kit and the notebook hold it.
+    A function looks up the file's function at each call, so it is the one that is saved at that moment. A
+    class is the file's own; when the file is saved again, it is replaced wherever it is used.
 
     Raises:
         UserError: the file is not there, is no Python, or does not define `name`.
@@ -76,7 +76,7 @@ def use(path: Path) -> None:
 def fingerprint(names: set[str]) -> str:
     """Eight characters that change with what `layers.py` says, the definitions `names` left out.
 
-    Comments and spaces are not looked at.
+    Comments and spaces do not matter.
     """
     tree = ast.parse(PATH.read_text(encoding="utf-8"))
     tree.body = [node for node in tree.body if getattr(node, "name", None) not in names]
@@ -84,7 +84,7 @@ def fingerprint(names: set[str]) -> str:
 
 
 class _FreshLoader(SourceFileLoader):
-    """Reads the source each time: a cached compilation is told from a newer source by whole seconds only."""
+    """Reads the source each time: Python's cache notices a newer source only after a whole second."""
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -151,7 +151,7 @@ def _replace(before: ModuleType, after: ModuleType) -> None:
 
 
 def _watch() -> None:
-    """In a notebook, look before each cell whether the file was saved again."""
+    """In a notebook, check before each cell whether the file was saved again."""
     from IPython import get_ipython
 
     def look(*_: object) -> None:

@@ -44,12 +44,12 @@ def make_edition(folder: Path, level: str = LEVELS[0], solved: bool = False) -> 
     """Write the edition into `folder` and, beside it, as a zip; return the zip.
 
     Args:
-        folder: it is written new; it must not be there, or be an edition.
+        folder: where to write it. It must be new or empty, or an edition, which is then replaced.
         level: how much is blank: `lines` for the lines that matter, `classes` for whole definitions.
-        solved: with the solution put into `layers.py` and the notebooks, to try whether it can be solved.
+        solved: put the solution into `layers.py` and the notebooks, to try the edition.
 
     Raises:
-        UserError: the folder holds something else, or the level or course.toml is wrong.
+        UserError: the folder holds something else, or `level` or course.toml is wrong.
     """
     folder = folder.absolute()
     if level not in LEVELS:
@@ -135,17 +135,17 @@ def _zip(folder: Path, archive: Path) -> None:
 
 _README = f"""# Fine-tuning T5 on IMDB four ways: the assignment
 
-`handout.pdf` is the assignment. Five notebooks lead through it; the code that is yours stands in `layers.py`.
+`handout.pdf` is the assignment. Five notebooks lead through it. Your code goes into `layers.py`.
 
-1. **Colab**: upload `{ZIP}` beside a notebook of its folder `notebooks` and run the first cell.
-   **Your own machine**: Python 3.11 or later; run `python -m pip install -r requirements.txt -e .`, then
+1. **In Colab**: open a notebook of the folder `notebooks`, upload `{ZIP}` beside it, and run the first cell.
+   **Elsewhere**, with Python 3.11 or later: run `python -m pip install -r requirements.txt -e .`, then
    `python -m pip install --no-deps -r requirements-no-deps.txt`, and open the notebooks in Jupyter.
-2. Write one blank of `layers.py`, save the file, run the cell under its task. The cell says what is wrong,
-   and where to read. `peft-scratch self-check layers.py` checks everything.
-3. Train. What you train, count and hand in is your code. A change in your code means a new run.
-4. Write the report, and hand in with the last cell of each notebook.
+2. Write one piece of `layers.py`, save the file, and run the cell under its task. The cell says what is wrong
+   and where to read. `peft-scratch self-check layers.py` checks everything; `--only NAME` checks one piece.
+3. Train. What you train, count and hand in is your code, so after a change in it a run starts again.
+4. Write the report. The last cell of each notebook packs what you hand in.
 
-`PROFILE = "offline"` or `"smoke"` in a notebook tries everything without a GPU, on a small base that comes
-with this folder. The self-check compares your code with recorded outputs. It changes nothing and sends
-nothing anywhere.
+To try everything without a GPU, set `PROFILE = "offline"` or `"smoke"` in a notebook. Both use a small base
+that comes with this folder. The self-check compares your code with recorded outputs. It changes nothing and
+sends nothing anywhere.
 """

@@ -1,4 +1,4 @@
-"""What the edition's notebooks say otherwise than the kit's, by number and cell, with no answer in it."""
+"""What the edition's notebooks say in place of the kit's texts, by number and cell, with no answer in it."""
 
 # ruff: noqa: E501 - paragraphs of Markdown.
 
@@ -17,6 +17,18 @@ IDEA_WITHOUT = {
     (5, "idea"): r"The code shows the maths first, then the layer that adds it to a linear layer:",
 }
 
+#: What stands above the tasks of a notebook.
+TASKS = """## Yours: `layers.py`
+
+Here you write {pieces} of code, for {points} of this notebook's {whole} points. The other {rest} are for the executed notebook: its hand count, its runs, its numbers and its files.
+
+The code goes into `layers.py`, beside the folder `notebooks`. Its docstrings say what is asked, the shapes and where to read. Write one piece, save the file, and run the cell under the task: the cell says what is wrong. The kit then trains, counts and saves with your code. Until your layers are right, the times above are only rough.
+
+In Colab, open `peft-scratch/layers.py` in the file browser on the left. Download it before you leave, because it is lost with the machine, and upload it into the same place next time."""
+
+#: What stands below, where an earlier notebook has asked for some of the code.
+EARLIER = """This notebook also needs {names}, which notebook 2 asks for. If you start with this notebook, write these three first: their tasks and what to read are in notebook 2 and in the docstrings."""
+
 #: What stands above the code that a notebook shows.
 YOUR_CODE = {0: "Your code, as the kit has it now:", 4: "The code that calls yours:"}
 
@@ -34,7 +46,7 @@ _COUNT = """### The parameters, by hand and by torch
 {}
 
 Derive the number by hand, in letters first and then with the sizes of `model.config`. The same derivation belongs
-into your report. The cell compares it with what torch counts:"""
+in your report. The cell compares it with what torch counts:"""
 
 #: Texts in place of the kit's.
 REPLACED = {
@@ -44,8 +56,8 @@ REPLACED = {
         "`model.named_parameters()`, then write the sum for any `config`."
     ),
     (2, "count"): _COUNT.format("What does a soft prompt of $N$ rows add to a model of width $d$?"),
-    (3, "injection"): "## Into the model\n\nA fresh base model, with your bottleneck in the places that "
-    "`adapter_places` names:",
+    (3, "injection"): "## Into the model\n\nWe take a fresh base and put your bottleneck in the places "
+    "that `adapter_places` names:",
     (3, "count"): _COUNT.format(
         "What does one bottleneck of width $b$ add to a model of width $d$, and how many bottlenecks are there?"
     ),
@@ -56,7 +68,7 @@ bottleneck is from Houlsby et al. 2019, section 2.1).
 
 AdapterHub's library `adapters` calls it a sequential bottleneck and gives its width as a *reduction factor* $d / b$.
 Its double form is Houlsby's, with twice as many places. The library prepares a model, adds an adapter to it, and
-freezes everything else; its page on adapter methods says with which calls. Two of them are yours.""",
+freezes everything else; its page on adapter methods explains the calls. Two of them are yours.""",
     (4, "count"): _COUNT.format("Of which part of a bottleneck does the size not depend on $b$?"),
     (5, "count"): _COUNT.format(
         "How many attention blocks does the model have? What do $A$ and $B$ add to each layer that is replaced?"
@@ -64,16 +76,16 @@ freezes everything else; its page on adapter methods says with which calls. Two 
     **{
         (number, "hand-in"): f"""## Hand in
 
-From this notebook: the notebook itself, {what}. This cell keeps the executed notebook beside its results and shows
+From this notebook: the notebook itself{what}. This cell keeps the executed notebook beside its results and shows
 what is still missing. In JupyterLab and VS Code, save the notebook before you run it. The report is yours to write:
 put it into the folder that the cell names, as `report/report.pdf`. When all is there, the cell checks everything and
 packs the three files to hand in; it then asks once for your name and student number."""
         for number, what in {
-            1: "and one number",
-            2: "three numbers and `prompts.pt`",
-            3: "one number and `adapter.pt`",
-            4: "and two numbers",
-            5: "three numbers and `lora.pt`",
+            1: " and one number",
+            2: ", three numbers and `prompts.pt`",
+            3: ", one number and `adapter.pt`",
+            4: " and two numbers",
+            5: ", three numbers and `lora.pt`",
         }.items()
     },
 }

@@ -6,19 +6,22 @@ import copy
 import re
 from typing import Any
 
+from peft_scratch.assignment import PARTS
 from peft_scratch.edition.blanks import BLANKS, Blank
 from peft_scratch.edition.notebook_texts import (
     ASKED_IN_CELLS,
+    EARLIER,
     IDEA_WITHOUT,
     LEFT_OUT,
     REPLACED,
+    TASKS,
     WHERE,
     YOUR_CODE,
 )
 from peft_scratch.edition.solutions import regions, without_markers
 
-#: A code cell that has one of these is left out, with the text before it: it compares with the solution's
-#: libraries, or asks models that the edition does not have.
+#: A code cell with one of these is left out, together with the text before it: it shows an answer, or uses
+#: models that the edition does not have.
 _NOT_HERE = ("proofs.", "session.ask(", "show.opinions(")
 
 #: What the edition's zip is called; the first cell of a notebook unpacks it.
@@ -76,7 +79,7 @@ def _changed(cell: Cell, source: str, number: int, solved: bool, seed_per_studen
 
 
 def _imports(source: str) -> str:
-    """The cell that opens the session imports `check` too, and not what only a left-out cell needs."""
+    """The cell that opens the session also imports `check`, and nothing that only a left-out cell needs."""
     if "open_session(" not in source or "import" not in source:
         return source
     source = re.sub(
@@ -117,60 +120,39 @@ def _tasks(number: int) -> list[Cell]:
     if not blanks:
         return []
     points = sum(blank.points for blank in blanks)
-    cells = [
-        _markdown(
-            "tasks",
-            f"## Yours: `layers.py`\n\nIn this notebook you write {_counted(len(blanks), 'piece')} of code, "
-            f"for {points} points. They stand in `layers.py`, beside the folder `notebooks`, with what is "
-            "asked, the shapes and where to read. Write one, save the file, run the cell under it. The cell "
-            "says what is wrong and where to read. The kit then trains, counts and saves with your code. "
-            "Times above are rough until then.\n\nIn Colab, the file browser on the left opens "
-            "`peft-scratch/layers.py`. Download the file before you leave: it is lost with the machine. Next "
-            "time, upload it into the same place.",
-        )
-    ]
-    earlier = [f'"{blank.name}"' for blank in BLANKS if blank.group == "rest" and blank.notebook < number]
+    whole = PARTS[number].points
+    asked = TASKS.format(
+        pieces=_counted(len(blanks), "piece"),
+        points=points,
+        whole=whole,
+        rest=_counted(whole - points, "point"),
+    )
+    cells = [_cell("markdown", "tasks", asked)]
+    earlier = [blank.name for blank in BLANKS if blank.group == "rest" and blank.notebook < number]
     if earlier and number != 4:  # the library of notebook 4 finds its places itself
-        cells += [
-            _markdown("earlier", "What you wrote for notebook 2 is used here too:"),
-            _code("check-earlier", f"check({', '.join(earlier)})"),
-        ]
+        named = [f"`{name}`" for name in earlier]
+        text = EARLIER.format(names=f"{', '.join(named[:-1])} and {named[-1]}")
+        quoted = ", ".join(f'"{name}"' for name in earlier)
+        cells += [_cell("markdown", "earlier", text), _cell("code", "check-earlier", f"check({quoted})")]
     for blank in blanks:
+        name = blank.name.replace("_", "-")
         cells += [
-            _markdown(f"task-{blank.name}".replace("_", "-"), _task(blank)),
-            _code(f"check-{blank.name}".replace("_", "-"), f'check("{blank.name}")'),
+            _cell("markdown", f"task-{name}", _task(blank)),
+            _cell("code", f"check-{name}", f'check("{blank.name}")'),
         ]
-    return [*cells, _markdown("your-code", YOUR_CODE.get(number, YOUR_CODE[0]))]
+    return [*cells, _cell("markdown", "your-code", YOUR_CODE.get(number, YOUR_CODE[0]))]
 
 
 def _task(blank: Blank) -> str:
-    first, _, rest = blank.text.partition("\n\n")
-    worth = f" ({_counted(blank.points, 'point')})" if blank.points else ""
-    # Arguments and what is returned stand in the docstring.
-    rest = re.split(r"^(?:Args|Returns|Raises):", rest, maxsplit=1, flags=re.MULTILINE)[0]
-    rest = rest.replace("\n", " ").strip()
-    return f"**`{blank.name}`**{worth}. {first.replace(chr(10), ' ')}" + (f"\n\n{rest}" if rest else "")
+    """The text of a blank without what its docstring lists: arguments and what is returned."""
+    first, *rest = re.split(r"^(?:Args|Returns|Raises):", blank.text, flags=re.MULTILINE)[0].split("\n\n")
+    return "\n\n".join([f"**`{blank.name}`** ({_counted(blank.points, 'point')}). {first}", *rest]).rstrip()
 
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def _markdown(cell_id: str, source: str) -> Cell:
-    return {
-        "cell_type": "markdown",
-        "id": cell_id[:60],
-        "metadata": {},
-        "source": source.splitlines(keepends=True),
-    }
-
-
-def _code(cell_id: str, source: str) -> Cell:
-    return {
-        "cell_type": "code",
-        "execution_count": None,
-        "id": cell_id[:60],
-        "metadata": {},
-        "outputs": [],
-        "source": source.splitlines(keepends=True),
-    }
+def _cell(kind: str, cell_id: str, source: str) -> Cell:
+    cell = {"cell_type": kind, "id": cell_id[:60], "metadata": {}, "source": source.splitlines(keepends=True)}
+    return cell | ({"outputs": [], "execution_count": None} if kind == "code" else {})

@@ -28,9 +28,11 @@ from peft_scratch.methods import (
     SoftPrompt,
     apply,
 )
-from peft_scratch.methods.adapter import adapter_places
-from peft_scratch.methods.derivation import letters, step
+from peft_scratch.methods.adapter import adapter_places, parameters_of_a_bottleneck
+from peft_scratch.methods.derivation import attention_blocks, feed_forward_layers, step
 from peft_scratch.methods.injection import find_in_blocks
+from peft_scratch.methods.lora import parameters_of_an_update
+from peft_scratch.methods.soft_prompt import parameters_of_a_prompt
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,6 @@ def write(folder: Path) -> list[Path]:
     written = []
     for sizes, seed in SHIPPED:
         oracle = record(sizes, seed)
-        # Half precision where it loses nothing would not pay: all files together are 200 kB.
         path = folder / f"recording_{seed}.safetensors"
         save_file(dict(oracle.tensors), path, metadata={"facts": json.dumps(oracle.facts)})
         written.append(path)
@@ -292,7 +293,8 @@ def _facts(model: T5ForConditionalGeneration, sizes: Sizes, seed: int) -> dict[s
     ]
     cross = [n for n, m in model.named_modules() if hasattr(m, "EncDecAttention")]
     in_encoder = [name for name in right if name.startswith("encoder")]
-    sizes_in_letters = letters(model.config) | {"r": sizes.rank, "b": sizes.bottleneck, "N": sizes.rows}
+    # A prime for each letter: two formulas then have the same value only if they say the same.
+    letters = dict(zip("VdifghkEDrbN", random.Random(seed).sample(_PRIMES, 12), strict=True))
     return {
         "seed": seed,
         "config": _config(sizes),
@@ -302,7 +304,7 @@ def _facts(model: T5ForConditionalGeneration, sizes: Sizes, seed: int) -> dict[s
         "bottleneck": sizes.bottleneck,
         "rows": sizes.rows,
         "tokens": [[256, n, 256 - n] for n in (10, 1)],
-        "letters": sizes_in_letters,
+        "letters": letters,
         "places": [
             [list(targets), find_in_blocks(model, targets, nn.Linear)]
             for targets in (("q", "v"), ("o",), ("wo",))
@@ -316,47 +318,50 @@ def _facts(model: T5ForConditionalGeneration, sizes: Sizes, seed: int) -> dict[s
             "adapter_encoder_only": in_encoder,
             "adapter_inner": [f"{name}.DenseReluDense" for name in right],
         },
-        "counts": {name: _counts(method, sizes_in_letters, *wrong) for name, method, wrong in _COUNTS},
+        "counts": _counts(letters),
     }
 
 
-def _counts(right: Callable[[], str], sizes: dict[str, int], *wrong: tuple[str, str]) -> dict[str, Any]:
-    """The value of the right formula and of the wrong ones."""
-    return {
-        "right": step("", right(), sizes).value,
-        "wrong": [[mistake, step("", symbols, sizes).value] for mistake, symbols in wrong],
-    }
+def _counts(letters: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
+    """The value of each formula and of wrong ones, by the function that returns it and its arguments."""
+
+    def value(symbols: str) -> int:
+        return step("", symbols, letters).value
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    for function, arguments, wrong in _COUNTS:
+        case = {
+            "arguments": list(arguments),
+            "right": value(function(*arguments)),
+            "wrong": [[mistake, value(symbols)] for mistake, symbols in wrong],
+        }
+        found.setdefault(function.__name__, []).append(case)
+    return found
 
 
-def _right(name: str, *arguments: str) -> Callable[[], str]:
-    from peft_scratch.methods import adapter, derivation, lora, soft_prompt
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61)
 
-    def formula() -> str:
-        module = next(m for m in (derivation, lora, adapter, soft_prompt) if name in vars(m))
-        return getattr(module, name)(*arguments)
-
-    return formula
-
-
-_COUNTS = (
+_COUNTS: tuple[tuple[Callable[..., str], tuple[str, ...], tuple[tuple[str, str], ...]], ...] = (
     (
-        "attention_blocks",
-        _right("attention_blocks"),
+        attention_blocks,
+        (),
         (("count_cross", "E + D"), ("count_decoder", "E"), ("count_twice", "2·E + 4·D")),
     ),
+    (feed_forward_layers, (), (("count_decoder", "E"), ("count_twice", "2·E + 2·D"))),
     (
-        "feed_forward_layers",
-        _right("feed_forward_layers"),
-        (("count_decoder", "E"), ("count_twice", "2·E + 2·D")),
+        parameters_of_an_update,
+        ("i",),
+        (
+            ("count_one_matrix", "d·r"),
+            ("count_one_matrix", "r·i"),
+            ("count_square", "2·d·r"),
+            ("count_twice", "2·d·r + 2·r·i"),
+        ),
     ),
+    (parameters_of_an_update, ("f",), (("count_other", "d·r + r·i"),)),
     (
-        "parameters_of_an_update",
-        _right("parameters_of_an_update", "i"),
-        (("count_one_matrix", "d·r"), ("count_twice", "2·d·r + 2·r·i")),
-    ),
-    (
-        "parameters_of_a_bottleneck",
-        _right("parameters_of_a_bottleneck"),
+        parameters_of_a_bottleneck,
+        (),
         (
             ("count_bias", "2·d·b"),
             ("count_bias", "2·d·b + b"),
@@ -365,7 +370,7 @@ _COUNTS = (
             ("count_twice", "4·d·b + 2·b + 2·d"),
         ),
     ),
-    ("parameters_of_a_prompt", _right("parameters_of_a_prompt"), (("count_twice", "2·N·d"),)),
+    (parameters_of_a_prompt, (), (("count_twice", "2·N·d"),)),
 )
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -178,8 +179,10 @@ def _blank(source: Source, node: ast.stmt, blank: Blank, level: str) -> str:
         if not isinstance(item, ast.FunctionDef):
             continue
         if item.name in blank.methods:
-            name = f"{blank.name}.{item.name}"
-            parts.append(_blank_function(source, item, name, blank.methods[item.name], level))
+            name, text = f"{blank.name}.{item.name}", blank.methods[item.name]
+            if level == "lines" and (hint := blank.hint(item.name)):
+                text = f"{text}\n\n{hint}"
+            parts.append(_blank_function(source, item, name, text, level))
         elif level == "lines":
             parts.append(source.code(item))
     return "\n\n".join(parts)
@@ -216,6 +219,14 @@ def _signature(source: Source, node: ast.FunctionDef | ast.ClassDef) -> list[str
 
 
 def _docstring(text: str, indent: int) -> str:
+    width = 110 - indent
+    parts = (
+        part
+        if re.match(r"(Args|Returns|Raises):", part)
+        else textwrap.fill(part, width, break_long_words=False)
+        for part in text.split("\n\n")
+    )
+    text = "\n\n".join(parts)
     quoted = f'"""{text}"""' if "\n" not in text else f'"""{text}\n"""'
     return textwrap.indent(quoted, " " * indent, lambda line: bool(line.strip()))
 

@@ -1,4 +1,4 @@
-"""A seed for each student, so that numbers differ where code does not."""
+"""A seed for each student, so that the same code gives different numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def seed_of(number: str) -> int:
     """The seed of the student with this number; digits of any script are taken.
 
     Raises:
-        UserError: it is no number.
+        UserError: it is not a number.
     """
     digits = "".join(str(unicodedata.decimal(digit, "")) for digit in number.strip())
     if len(digits) != len(number.strip()):

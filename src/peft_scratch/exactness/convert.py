@@ -27,11 +27,12 @@ from peft_scratch.errors import UserError
 from peft_scratch.exactness.card import Subject, find_result, model_card
 from peft_scratch.exactness.folders import Entries, folder_of, read_folder, require_matrix
 from peft_scratch.exactness.push import CARD_FILE
-from peft_scratch.exactness.t5_configs import OFFLINE, empty_t5, hub_name, t5_config
-from peft_scratch.libraries.catalogue import PEFT, PROMPT
+from peft_scratch.exactness.t5_configs import empty_t5, loadable_name, t5_config
+from peft_scratch.files import write_atomically
+from peft_scratch.libraries.catalogue import ADAPTERHUB, PEFT, PROMPT
 from peft_scratch.methods import Adapter, LoRA, Method, SoftPrompt, apply, read_delta
+from peft_scratch.methods.checkpoint import serialised
 from peft_scratch.methods.parameters import is_own
-from peft_scratch.paths import OFFLINE_BASE
 
 
 @dataclass(frozen=True)
@@ -85,53 +86,32 @@ def convert(
     source, target = Path(source), Path(target)
     if target.exists():
         raise UserError(f"{target} is there already; give another name, or remove it first.")
-    if source.is_dir():
-        return _to_file(source, target, base, alpha)
-    return _to_folder(source, target, base, alpha, result, licence)
-
-
-def _to_file(source: Path, target: Path, base: str | Path | None, alpha: float) -> Conversion:
-    if target.suffix != ".pt":
+    becomes_file = source.is_dir()
+    if becomes_file and target.suffix != ".pt":
         raise UserError(f"{source} is a folder and becomes a file, so {target} has to end in .pt.")
-    method, entries = recognise(source, base, alpha)
-    with placed(target) as unfinished, unfinished.open("wb") as file:
-        torch.save(entries, file)
-    next_step = f"Load it with load_delta(apply({method!r}, base).model, '{target}')."
-    return _conversion(method, source, target, ".pt file", entries, next_step)
-
-
-def _to_folder(
-    source: Path,
-    target: Path,
-    base: str | Path | None,
-    alpha: float,
-    result: Path | None,
-    licence: str | None,
-) -> Conversion:
-    if target.suffix == ".pt":
+    if not becomes_file and target.suffix == ".pt":
         raise UserError(f"{source} is a file and becomes a folder, so {target} must not end in .pt.")
     method, entries = recognise(source, base, alpha)
-    # A name or path from which a library can load the base; only this kit knows the short name of its base.
-    name = str(OFFLINE_BASE) if base == OFFLINE else base and hub_name(base)
-    folder = folder_of(method, entries, name)
-    count = sum(tensor.numel() for tensor in entries.values())
-    found = find_result(source, method, count, result)
-    card = model_card(Subject(method, folder.library, target, count, name, found, licence))
-    with placed(target) as unfinished:
-        folder.write(unfinished)
-        card.save(unfinished / CARD_FILE)
-    if folder.library == PEFT:
-        next_step = f"Load it with PeftModel.from_pretrained(base, '{target}')."
-    else:
-        next_step = f"Load it with adapters.init(base) and base.load_adapter('{target}', set_active=True)."
-    return _conversion(method, source, target, f"{folder.library} folder", entries, next_step)
-
-
-def _conversion(
-    method: Method, source: Path, target: Path, form: str, entries: Entries, next_step: str
-) -> Conversion:
     parameters = sum(tensor.numel() for tensor in entries.values())
-    return Conversion(method, source, target, form, len(entries), parameters, next_step)
+    if becomes_file:
+        write_atomically(target, serialised(entries))
+        form, how = ".pt file", f"load_delta(apply({method!r}, base).model, '{target}')"
+    else:
+        name = base and loadable_name(base)
+        folder = folder_of(method, entries, name)
+        found = find_result(source, method, parameters, result)
+        card = model_card(Subject(method, folder.library, target, parameters, name, found, licence))
+        with placed(target) as unfinished:
+            folder.write(unfinished)
+            card.save(unfinished / CARD_FILE)
+        form, how = f"{folder.library} folder", _LOADED[folder.library].format(target)
+    return Conversion(method, source, target, form, len(entries), parameters, f"Load it with {how}.")
+
+
+_LOADED = {
+    PEFT: "PeftModel.from_pretrained(base, '{}')",
+    ADAPTERHUB: "adapters.init(base) and base.load_adapter('{}', set_active=True)",
+}
 
 
 def recognise(
@@ -247,7 +227,7 @@ def _smallest(entries: Entries, pattern: re.Pattern, **sizes: int) -> T5Config:
 
 @contextmanager
 def placed(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to; it becomes `target` at the end, and is removed after a failure."""
+    """A folder to be made beside `target`; it becomes `target` at the end, and is removed after a failure."""
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -255,8 +235,6 @@ def placed(target: Path) -> Iterator[Path]:
             yield unfinished
             unfinished.replace(target)
         finally:
-            if unfinished.is_dir():
-                shutil.rmtree(unfinished)
-            unfinished.unlink(missing_ok=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as problem:
         raise UserError(f"Could not write {target}: {problem.strerror or problem}.") from problem

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from peft_scratch.errors import UserError
 
+_PACKAGES = {"PEFT": "peft", "AdapterHub": "adapters", "OpenDelta": "opendelta"}
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -22,7 +24,6 @@ class Difference:
         library: PEFT, AdapterHub or OpenDelta.
         about: what it is about: placement, activation, scaling, mask, start, order of a sum.
         text: how it differs, and what that does to the comparison.
-        package: the library's name, to install and to import.
         file: path of the source file in the package.
         within: the class or function that the line is in.
         code: the line, or a part of it.
@@ -32,10 +33,14 @@ class Difference:
     library: str
     about: str
     text: str
-    package: str
     file: str
     within: str
     code: str
+
+    @property
+    def package(self) -> str:
+        """The library's name, to install and to import."""
+        return _PACKAGES[self.library]
 
     def line(self) -> int:
         """The number of the first line with `code` in it after the line that starts `within`.
@@ -61,7 +66,12 @@ class Difference:
 
     def record(self) -> dict:
         """The difference as JSON holds it, with the line and the library's version."""
-        return {**asdict(self), "line": self.line(), "version": version(self.package)}
+        return {
+            **asdict(self),
+            "package": self.package,
+            "line": self.line(),
+            "version": version(self.package),
+        }
 
 
 DIFFERENCES: tuple[Difference, ...] = (
@@ -72,7 +82,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "The update is scaled after the up-projection, on E columns; ours is scaled in the middle, on R "
         "columns. Here alpha / r is 4 or 0.5, a power of two, so the last bits are the same; at r = 3 they "
         "are not.",
-        "peft",
         "tuners/lora/layer.py",
         "class Linear(nn.Module, LoraLayer)",
         "result = result + lora_B(lora_A(dropout(x))) * scaling",
@@ -82,7 +91,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "AdapterHub",
         "scaling",
         "The update is scaled after the up-projection, as in PEFT.",
-        "adapters",
         "methods/lora.py",
         "class LoRA(nn.Module)",
         "hidden_states = hidden_states * self.scaling",
@@ -92,7 +100,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "AdapterHub",
         "defaults",
         "By default alpha is 8. It adapts q and v of every attention, cross-attention included, like ours.",
-        "adapters",
         "configuration/adapter_config.py",
         "class LoRAConfig",
         "alpha: int = 8",
@@ -105,7 +112,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "parameters at r = 8. In its map of T5, `attn` means `layer.0`, and cross-attention is `crossattn`. "
         "If `modified_modules` names every attention, it equals ours; by default it equals ours without "
         "cross-attention.",
-        "opendelta",
         "delta_models/lora.py",
         "class LoraModel(DeltaBase)",
         "default_modified_modules = ['attn@.q@', 'attn@.v@']",
@@ -115,7 +121,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "OpenDelta",
         "defaults",
         "By default alpha is 16. The update is scaled after the up-projection, as in PEFT.",
-        "opendelta",
         "delta_models/lora.py",
         "class LoraModel(DeltaBase)",
         "lora_alpha=16",
@@ -127,7 +132,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "Both projections start from a normal distribution of standard deviation 0.02, so the adapter is not "
         "quite the identity at the start; our up-projection starts at zero. Only the start differs: with the "
         "same weights there is no difference.",
-        "adapters",
         "methods/modeling.py",
         "def init_bert_weights",
         "module.weight.data.normal_(mean=0.0, std=0.02)",
@@ -138,7 +142,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "size",
         "The bottleneck is given as a ratio, by default 16 (b = 32 on t5-small), and is rounded down: in "
         "floating point, 512 // (512 / 5) is 4. The kit chooses a ratio that gives exactly b.",
-        "adapters",
         "methods/bottleneck.py",
         "def add_adapter",
         "down_sample=int(self.model_config.hidden_size // reduction_factor)",
@@ -148,7 +151,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "OpenDelta",
         "activation",
         "By default it is GELU (its tanh form), with b = 24; here it is set to ReLU.",
-        "opendelta",
         "delta_models/adapter.py",
         "class AdapterModel(DeltaBase)",
         "non_linearity: Optional[str]='gelu_new'",
@@ -160,7 +162,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "By default there is one adapter after the last projection of self-attention and one after that of "
         "the feed-forward layer, each before the residual connection (602,688 parameters on t5-small). Here "
         "there is one after each feed-forward layer, after its residual connection.",
-        "opendelta",
         "delta_models/adapter.py",
         "class AdapterModel(DeltaBase)",
         'default_modified_modules = ["attn@.proj@", "ff@.w2@"]',
@@ -173,7 +174,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "AdapterHub, computes `(bottleneck(h) + f(x)) + x`. In floating point, the last bits of a sum depend "
         "on its order. In these rows ours is summed in OpenDelta's order; in our own order the logits differ "
         "by what stands below the table.",
-        "opendelta",
         "delta_models/adapter.py",
         "def post_forward",
         "modified_output = adapter_output + hiddens",
@@ -184,7 +184,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "size",
         "By default, on an encoder-decoder it holds 2 N rows, of which prompt tuning uses the first N; "
         "`num_transformer_submodules=1` gives N.",
-        "peft",
         "peft_model.py",
         "def _setup_prompt_encoder",
         "config.num_transformer_submodules = 2 if config.task_type == TaskType.SEQ_2_SEQ_LM else 1",
@@ -195,7 +194,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "start",
         "By default its rows are drawn from a standard normal distribution; ours are the first rows of the "
         "vocabulary. With the same rows there is no difference.",
-        "peft",
         "tuners/prompt_tuning/model.py",
         "class PromptEmbedding",
         "self.embedding = torch.nn.Embedding(total_virtual_tokens, config.token_dim)",
@@ -206,7 +204,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "mask",
         "It lengthens the caller's attention mask in place, so that the decoder sees it too. A second call "
         "with the same batch would fail, so the kit hands it a copy.",
-        "opendelta",
         "delta_models/soft_prompt.py",
         "def pre_forward",
         "real_tokens.data = torch.cat([pseudo_tokens, real_tokens], dim=-1)",
@@ -217,7 +214,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "mask",
         "Without a mask it hides token 0 from the encoder but not from the decoder; ours and PEFT hide "
         "nothing, like T5. In that case the kit hands it a mask of ones.",
-        "opendelta",
         "delta_models/soft_prompt.py",
         "def pre_forward",
         "kwargs['attention_mask'] = (input_ids != self.pad_id).to(torch.int64)",
@@ -229,7 +225,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "Its T5 copies queries, keys and values before it multiplies them, which changes their layout in "
         "memory. At some lengths the base alone, without any adapter, therefore differs from transformers' "
         "in the last bits. So both sides use its T5, and a column shows how far the base alone differs.",
-        "adapters",
         "composition.py",
         "def match_attn_matrices_for_parallel",
         "query = query.repeat(max_bsz // query.shape[0], *([1] * len(query.shape[1:])))",

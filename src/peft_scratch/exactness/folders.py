@@ -18,6 +18,7 @@ from torch import Tensor
 
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.push import CONFIG_FILE
+from peft_scratch.files import read_json
 from peft_scratch.libraries.adapterhub_adapter import NAME, reduction_factor
 from peft_scratch.libraries.catalogue import (
     PEFT,
@@ -170,13 +171,8 @@ def read_folder(source: Path, alpha: float) -> Entries:
         UserError: it is no such folder, is damaged, or holds what a `.pt` file cannot.
     """
     path = source / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{source} has no {CONFIG_FILE}, so it is not an adapter folder.") from None
-    except (OSError, ValueError) as problem:
-        raise UserError(f"{path} cannot be read as JSON ({problem}).") from None
-    config = config if isinstance(config, dict) else {}
+    if (config := read_json(path)) is None:
+        raise UserError(f"{source} has no {CONFIG_FILE}, so it is not an adapter folder.")
     if config.get("peft_type") == "LORA":
         _require_plain_lora(path, config, alpha)
         return _ours(source, PEFT_FOLDER_NAMES["lora"], _peft_tensors(source))
@@ -201,8 +197,8 @@ def read_folder(source: Path, alpha: float) -> Entries:
 def alpha_of(source: Path) -> float | None:
     """LoRA's alpha as the adapter folder `source` states it; None if `source` states none."""
     try:
-        alpha = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))["lora_alpha"]
-    except (OSError, ValueError, KeyError, TypeError):
+        alpha = (read_json(source / CONFIG_FILE) or {}).get("lora_alpha")
+    except UserError:
         return None
     return float(alpha) if isinstance(alpha, int | float) else None
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
+from rich.table import Table
 from transformers import T5Config, T5ForConditionalGeneration
 
+from peft_scratch.assignment import SIZES
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.t5_configs import empty_t5, t5_config
 from peft_scratch.libraries.catalogue import OPENDELTA, Call, calls
@@ -30,7 +33,6 @@ METHODS: dict[str, Callable[..., Method]] = {
     "adapter": Adapter,
     "lora": LoRA,
 }
-_SIZE = {"soft_prompt": ("N", "virtual_tokens"), "adapter": ("b", "bottleneck"), "lora": ("r", "rank")}
 
 _FLOAT32 = 4
 # AdamW keeps two running means per parameter (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2).
@@ -105,10 +107,6 @@ class Ledger:
     parameters: int
     accounts: list[Account] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """As plain data, for JSON."""
-        return asdict(self)
-
 
 def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: int | None = None) -> Ledger:
     """The ledger of a model.
@@ -124,8 +122,8 @@ def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: i
     """
     if method is not None and method not in METHODS:
         raise UserError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
-    if size is not None and method not in _SIZE:
-        raise UserError(f"A size belongs to one method: give --method with one of {', '.join(_SIZE)}.")
+    if size is not None and method not in SIZES:
+        raise UserError(f"A size belongs to one method: give --method with one of {', '.join(SIZES)}.")
     methods = [
         make() if size is None else make(size) for kind, make in METHODS.items() if method in (None, kind)
     ]
@@ -160,7 +158,7 @@ def account(method: Method, base: T5ForConditionalGeneration) -> Account:
     steps = list(method.derivation(base.config).steps)
     added = whole - count_parameters(base)
     assert added == steps[-1].value, f"{method!r}: {added:,} counted, {steps[-1].value:,} by hand"
-    letter, field_name = _SIZE.get(method.kind, ("", ""))
+    field_name, letter = SIZES.get(method.kind, ("", ""))
     return Account(
         kind=method.kind,
         size=f"{letter} = {getattr(method, field_name)}" if letter else "",
@@ -223,3 +221,77 @@ def file_bytes(shapes: dict[str, torch.Size]) -> int:
     nowhere = _Nowhere()
     torch.save({name: torch.empty(shape) for name, shape in shapes.items()}, nowhere)
     return nowhere.length
+
+
+# As tables for the terminal
+
+
+def tables(ledger: Ledger) -> Iterator[Table]:
+    """The derivations, what the libraries count, and the costs, in the order to read them in."""
+    yield _derivation(f"{ledger.model}: {ledger.parameters:,} parameters", ledger.steps)
+    for account in ledger.accounts:
+        yield _derivation(f"{_name(account)} adds {account.added:,}", account.steps)
+        if account.libraries:
+            yield _libraries(account)
+    yield _costs(ledger)
+
+
+def _name(account: Account) -> str:
+    return f"{account.kind} {account.size}".strip()
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _table(title: str, *columns: str, numbers: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        if column in numbers:
+            table.add_column(column, justify="right", no_wrap=True)
+        else:
+            table.add_column(column, overflow="fold")
+    return table
+
+
+def _derivation(title: str, steps: list[Step]) -> Table:
+    table = _table(title, "what", "symbols", "numbers", "parameters", numbers=("parameters",))
+    for one in steps:
+        table.add_row(one.what, one.symbols, one.numbers, _number(one.value))
+    return table
+
+
+def _libraries(account: Account) -> Table:
+    numbers = ("by hand", "counted", "difference")
+    table = _table(
+        f"{_name(account)} in the libraries", "library", "called with", *numbers, "why", numbers=numbers
+    )
+    for count in account.libraries:
+        table.add_row(
+            count.library,
+            f"{count.setting}: {count.call}".removeprefix(": "),
+            _number(count.by_hand),
+            _number(count.counted),
+            f"{count.difference:+,}" if count.difference else _number(count.difference),
+            count.reason,
+        )
+    return table
+
+
+def _costs(ledger: Ledger) -> Table:
+    numbers = ("added", "trainable", "whole model", "trained", "gradients", "AdamW", "file")
+    table = _table(
+        "what it costs, in parameters and in bytes of float32", "method", *numbers, numbers=numbers
+    )
+    for account in ledger.accounts:
+        table.add_row(
+            _name(account),
+            _number(account.added),
+            _number(account.trainable),
+            _number(account.whole),
+            f"{100 * account.trainable / account.whole:.3f} %",
+            _number(account.gradient_bytes),
+            _number(account.optimiser_bytes),
+            _number(account.file_bytes),
+        )
+    return table

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 _LIBRARIES = {"lora": "LoRA", "adapter": "Adapter", "soft_prompt": "Soft prompt", "base": "The base"}
-_COLUMNS = (
-    "from scratch",
-    "against",
-    "logits",
-    "loss",
-    "gradients",
-    "after the steps",
-    "moved",
-    "control",
-    "base alone",
-)
-_VERSION_COLUMNS = (
-    "method",
-    "attention",
-    "logits",
-    "largest logit",
-    "loss",
-    "gradients",
-    "after the steps",
-    "same tokens",
-)
+#: What is compared, by the name of its column.
+_COMPARED = {
+    "logits": "logits",
+    "loss": "loss",
+    "gradients": "gradients",
+    "after the steps": "weights_after_steps",
+}
+_OF_VERSIONS = ["method", "attention", "logits", "largest logit", *list(_COMPARED)[1:], "same tokens"]
+_ALSO = {"moved": "moved", "control": "control", "base alone": "base_alone"}
 
 
 def page(results: dict) -> str:
@@ -32,7 +22,7 @@ def page(results: dict) -> str:
     rows = [row for base in bases for row in base["rows"]]
     passed = sum(row["equal"] for row in rows)
     detected = sum(row["control_detected"] for row in rows)
-    exact = sum(_largest(row) == 0 for row in rows)
+    exact = sum(largest(row) == 0 for row in rows)
     lines = [
         "# From scratch equals the library",
         "",
@@ -60,10 +50,8 @@ def page(results: dict) -> str:
             f"there are {base['steps']} steps. "
             f"{', '.join(f'{library} {number}' for library, number in base['versions'].items())}.",
             "",
-            f"| {' | '.join(_COLUMNS)} |",
-            f"|{'---|' * len(_COLUMNS)}",
+            *_table(["from scratch", "against", *_COMPARED, *_ALSO], map(_row, base["rows"])),
         ]
-        lines += [_row(row) for row in base["rows"]]
         if others := [row for row in base["rows"] if row["logits_in_our_order"] is not None]:
             lines += ["", "Summed in our own order, the logits differ by:", ""]
             lines += [
@@ -71,11 +59,7 @@ def page(results: dict) -> str:
                 for row in others
             ]
     lines += ["", "## Where the libraries differ", ""]
-    lines += ["| | library | about | how | where |", "|---|---|---|---|---|"]
-    for other in results["differences"]:
-        source = f"`{other['package']}` {other['version']}, `{other['file']}`, line {other['line']}"
-        cells = (_LIBRARIES[other["kind"]], other["library"], other["about"], other["text"])
-        lines.append(f"| {' | '.join(cells)} | {source}: `{other['code']}` |")
+    lines += _table(["", "library", "about", "how", "where"], map(_difference, results["differences"]))
     lines += _versions(results.get("versions", []))
     lines += [
         "",
@@ -91,7 +75,7 @@ def _versions(measured: list[dict]) -> list[str]:
         return []
     newer, older = measured[0]["versions"]
     plain = [row for base in measured for row in base["rows"] if row["attention"] == "eager"]
-    exact = sum(_largest(row) == 0 for row in plain)
+    exact = sum(largest(row) == 0 for row in plain)
     lines = [
         "",
         "## Two versions of transformers",
@@ -115,36 +99,37 @@ def _versions(measured: list[dict]) -> list[str]:
             "",
             f"### {base['title']}",
             "",
-            f"| {' | '.join(_VERSION_COLUMNS)} |",
-            f"|{'---|' * len(_VERSION_COLUMNS)}",
+            *_table(_OF_VERSIONS, map(_version_row, base["rows"])),
         ]
-        for row in base["rows"]:
-            verdict = "" if row["equal"] else " **FAILED**"
-            numbers = [
-                _number(row["logits"]),
-                f"{row['largest_logit']:.1f}",
-                *(_number(row[name]) for name in ("loss", "gradients", "weights_after_steps")),
-            ]
-            lines.append(
-                f"| {row['method']}{verdict} | {row['attention']} | {' | '.join(numbers)} | "
-                f"{'yes' if row['tokens'] else 'no'} |"
-            )
     return lines
 
 
-def _row(row: dict) -> str:
-    numbers = [
-        row[name]
-        for name in ("logits", "loss", "gradients", "weights_after_steps", "moved", "control", "base_alone")
-    ]
+def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    lines = [f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (head, *rows)]
+    return [lines[0], f"|{'---|' * len(head)}", *lines[1:]]
+
+
+def _row(row: dict) -> list[str]:
     verdict = "" if row["equal"] and row["control_detected"] else " **FAILED**"
-    return (
-        f"| {row['ours']} | {row['library']} {row['what']}{verdict} | {' | '.join(map(_number, numbers))} |"
-    )
+    numbers = [_number(row[name]) for name in (_COMPARED | _ALSO).values()]
+    return [row["ours"], f"{row['library']} {row['what']}{verdict}", *numbers]
 
 
-def _largest(row: dict) -> float:
-    return max(row[name] for name in ("logits", "loss", "gradients", "weights_after_steps"))
+def _version_row(row: dict) -> list[str]:
+    verdict = "" if row["equal"] else " **FAILED**"
+    logits, *others = (_number(row[name]) for name in _COMPARED.values())
+    numbers = [logits, f"{row['largest_logit']:.1f}", *others]
+    return [row["method"] + verdict, row["attention"], *numbers, "yes" if row["tokens"] else "no"]
+
+
+def _difference(one: dict) -> list[str]:
+    source = f"`{one['package']}` {one['version']}, `{one['file']}`, line {one['line']}: `{one['code']}`"
+    return [_LIBRARIES[one["kind"]], one["library"], one["about"], one["text"], source]
+
+
+def largest(row: dict) -> float:
+    """The largest difference of a comparison, of all that was compared."""
+    return max(row[name] for name in _COMPARED.values())
 
 
 def _number(value: float) -> str:

@@ -78,8 +78,8 @@ def compare(
             optimiser.zero_grad()
             model(**batches[step % len(batches)]).loss.backward()
             optimiser.step()
-    after = max(_distance(*_partners(pair, ours, theirs, name)) for name in names)
-    moved = max(_distance(ours.get_parameter(name), start[name]) for name in names)
+    after = max(distance(*_partners(pair, ours, theirs, name)) for name in names)
+    moved = max(distance(ours.get_parameter(name), start[name]) for name in names)
     return Differences(logits, loss, gradients, after, moved)
 
 
@@ -97,7 +97,7 @@ def base_difference(pair: Pair, base: T5ForConditionalGeneration, batch: Batch) 
     prepared = copy.deepcopy(base)
     pair.prepare(prepared)
     with torch.no_grad():
-        return _distance(base(**batch).logits, prepared(**batch).logits)
+        return distance(base(**batch).logits, prepared(**batch).logits)
 
 
 def logits_in_our_order(pair: Pair, base: T5ForConditionalGeneration, batch: Batch) -> float | None:
@@ -106,7 +106,7 @@ def logits_in_our_order(pair: Pair, base: T5ForConditionalGeneration, batch: Bat
         return None
     ours, theirs, _ = build(replace(pair, reorder=as_it_is), base)
     with torch.no_grad():
-        return _distance(ours(**batch).logits, theirs(**batch).logits)
+        return distance(ours(**batch).logits, theirs(**batch).logits)
 
 
 def build(pair: Pair, base: T5ForConditionalGeneration) -> tuple[nn.Module, nn.Module, list[str]]:
@@ -154,15 +154,16 @@ def _differences(
     gradients = []
     for name in names:
         theirs_of_it = theirs.get_parameter(pair.names.theirs(name))
-        gradients.append(_distance(ours.get_parameter(name).grad, pair.names.turned(theirs_of_it.grad)))
+        gradients.append(distance(ours.get_parameter(name).grad, pair.names.turned(theirs_of_it.grad)))
     return (
-        _distance(outputs[0].logits, outputs[1].logits),
-        _distance(outputs[0].loss, outputs[1].loss),
+        distance(outputs[0].logits, outputs[1].logits),
+        distance(outputs[0].loss, outputs[1].loss),
         max(gradients),
     )
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
+def distance(a: Tensor, b: Tensor) -> float:
+    """max |a - b| over all entries."""
     return (a - b).abs().max().item()
 
 
@@ -234,6 +235,18 @@ def bases(offline: Path) -> dict[str, Base]:
     return {base.name: base for base in every}
 
 
+def chosen(offline: Path, names: Sequence[str]) -> list[Base]:
+    """The bases called `names`.
+
+    Raises:
+        UserError: there is none of such a name.
+    """
+    known = bases(offline)
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"There is no base {unknown[0]!r}; there are {', '.join(known)}.")
+    return [known[name] for name in names]
+
+
 def review_batches(encode: Callable[[str], list[int]], count: int) -> list[Batch]:
     """`count` batches of training reviews with their label words, one of each label in a batch.
 
@@ -267,14 +280,12 @@ def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline", 
     Raises:
         UserError: a name is unknown, the offline base is missing, or a library is.
     """
-    known = bases(offline)
-    if unknown := [name for name in names if name not in known]:
-        raise UserError(f"There is no base {unknown[0]!r}; there are {', '.join(known)}.")
+    wanted = chosen(offline, names)
     output.mkdir(parents=True, exist_ok=True)
     results = already_measured(output)
     measured = {base["name"]: base for base in results["bases"]}
-    measured |= {name: _on(known[name]) for name in names}
-    results["bases"] = [measured[name] for name in known if name in measured]
+    measured |= {base.name: _on(base) for base in wanted}
+    results["bases"] = [measured[name] for name in bases(offline) if name in measured]
     write(output, results)
     return results
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from peft_scratch.errors import UserError
+from peft_scratch.files import read_json
 
 CARD_FILE = "README.md"
 CONFIG_FILE = "adapter_config.json"
@@ -31,7 +31,7 @@ def push(folder: Path, name: str, *, public: bool = False) -> str:
         The address of the uploaded version.
 
     Raises:
-        UserError: the folder is no such folder, nobody is logged in, or the Hub does not take it.
+        UserError: the folder is not such a folder, nobody is logged in, or the Hub refuses it.
     """
     if not (folder / CARD_FILE).is_file():
         raise UserError(f"{folder} has no {CARD_FILE}: make the folder with `peft-scratch convert`.")
@@ -49,9 +49,9 @@ def push(folder: Path, name: str, *, public: bool = False) -> str:
             commit_message="Upload by peft-scratch",
         )
     except HFValidationError:
-        raise UserError(f"{name!r} is no name of a repository: give OWNER/NAME.") from None
+        raise UserError(f"{name!r} is not the name of a repository: give OWNER/NAME.") from None
     except OfflineModeIsEnabled:
-        raise UserError("HF_HUB_OFFLINE keeps the Hub away: unset that environment variable.") from None
+        raise UserError("HF_HUB_OFFLINE forbids using the Hub: unset that environment variable.") from None
     except HfHubHTTPError as problem:
         status = problem.response.status_code if problem.response is not None else None
         raise UserError(_refused(name, status)) from None
@@ -66,12 +66,7 @@ def push(folder: Path, name: str, *, public: bool = False) -> str:
 def _refuse_local_base(folder: Path) -> None:
     """Raise a UserError if the folder's configuration names a base that only this machine has."""
     path = folder / CONFIG_FILE
-    if not path.is_file():
-        return
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise UserError(f"{path} cannot be read as JSON ({problem}).") from None
+    config = read_json(path) or {}
     base = config.get("base_model_name_or_path") or config.get("model_name")
     if base and Path(base).exists():
         raise UserError(

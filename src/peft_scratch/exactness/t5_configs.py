@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import T5Config, T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
+from peft_scratch.files import read_json
 from peft_scratch.methods.method import require_positive_int
 from peft_scratch.methods.parameters import is_tied, untie
 from peft_scratch.paths import OFFLINE_BASE
@@ -59,17 +59,13 @@ def t5_config(model: str | Path) -> T5Config:
     if Path(name).exists():
         return _read(Path(name))
     short = name.rpartition("/")[2]
-    sizes, more = (
-        (_FLAN_T5, {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False})
-        if short in _FLAN_T5
-        else (_T5, {})
-    )
-    if short not in sizes:
+    if short not in KNOWN:
         raise UserError(
             f"There is no T5 called {name!r} here: give one of {', '.join((*KNOWN, OFFLINE))}, "
             "or the path of a config.json."
         )
-    layers, d_model, d_ff, heads, d_kv = sizes[short]
+    layers, d_model, d_ff, heads, d_kv = (_T5 | _FLAN_T5)[short]
+    gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     return T5Config(
         vocab_size=_VOCABULARY,
         num_layers=layers,
@@ -77,12 +73,14 @@ def t5_config(model: str | Path) -> T5Config:
         d_ff=d_ff,
         num_heads=heads,
         d_kv=d_kv,
-        **more,
+        **(gated if short in _FLAN_T5 else {}),
     )
 
 
-def hub_name(model: str | Path) -> str:
-    """The name on the Hub of a model that is known by its short name; any other name as it is."""
+def loadable_name(model: str | Path) -> str:
+    """What a library loads `model` from: only this kit knows `offline` and names without their owner."""
+    if model == OFFLINE:
+        return str(OFFLINE_BASE)
     owner = {**dict.fromkeys(_T5, "google-t5"), **dict.fromkeys(_FLAN_T5, "google")}.get(str(model))
     return f"{owner}/{model}" if owner else str(model)
 
@@ -101,13 +99,9 @@ def empty_t5(config: T5Config) -> T5ForConditionalGeneration:
 
 def _read(path: Path) -> T5Config:
     path = path / "config.json" if path.is_dir() else path
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"There is no configuration {path}.") from None
-    except (OSError, ValueError) as problem:
-        raise UserError(f"{path} cannot be read as JSON ({problem}).") from None
-    if not isinstance(entries, dict) or entries.get("model_type") != "t5":
+    if (entries := read_json(path)) is None:
+        raise UserError(f"There is no configuration {path}.")
+    if entries.get("model_type") != "t5":
         raise UserError(f"{path} is not the configuration of a T5: its model_type is not t5.")
     for field in ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "d_kv"):
         require_positive_int(f"In {path}, {field}", entries.get(field))

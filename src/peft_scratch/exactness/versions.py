@@ -1,11 +1,11 @@
 """Every method on two versions of transformers: the same weights and batches, and the largest difference.
 
-The version that the kit stands on is 5; `adapters` was made for 4.57.6. That one is installed into a folder
-of its own, which goes first on the path of a second process; nothing of the environment is replaced. Both
-processes do the same and write what came out; this module compares.
+The kit uses version 5; `adapters` was made for 4.57.6. That version is installed into a folder of its own,
+which comes first on the path of a second process; nothing in the environment is replaced. Both processes
+compute the same and write their outcomes, which this module compares.
 
-Float32, dropout off. On version 5 once with T5's plain attention ("eager"), which is the only one of version
-4, and once with the one that version 5 takes by itself, torch's fused one ("sdpa").
+Float32, dropout off. Version 4 has only T5's plain attention ("eager"). Version 5 is run with that and with
+its default, torch's fused attention ("sdpa").
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 from transformers import T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
@@ -32,7 +32,8 @@ from peft_scratch.exactness.parity import (
     Base,
     Batch,
     already_measured,
-    bases,
+    chosen,
+    distance,
     review_batches,
     write,
 )
@@ -41,7 +42,7 @@ from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftProm
 from peft_scratch.methods.parameters import trainable_names
 from peft_scratch.paths import ROOT
 
-#: What goes into the folder, without what else these ask for: that is in the environment.
+#: What goes into the folder. What these depend on is in the environment.
 OLDER = ("transformers==4.57.6", "tokenizers==0.22.2", "huggingface-hub==0.36.2")
 FOLDER = ROOT / "build" / "transformers-4.57.6"
 
@@ -55,7 +56,7 @@ METHODS: tuple[Method, ...] = (
     LoRA(8),
     PeftLoRA(8),
 )
-#: What version 5 computes attention with: the plain way, and the one it takes by itself.
+#: What version 5 computes attention with: the plain way, and its default.
 ATTENTIONS = ("eager", "sdpa")
 
 
@@ -94,8 +95,8 @@ def _outcome(model: nn.Module, batches: list[Batch]) -> dict[str, Any]:
     model.eval()
     names = trainable_names(model)
     generator = torch.Generator().manual_seed(0)
-    # Noise on a method's own weights, since LoRA and the adapter start as the identity; a library draws its
-    # own start, so that the weights are set, not added to. All of a base would be too much noise.
+    # Noise as a method's own weights, since LoRA and the adapter start as the identity. It is not added to
+    # them, since each library draws its own start. In all the weights of a base it would be too much.
     if len(names) < len(list(model.named_parameters())):
         with torch.no_grad():
             for name in names:
@@ -194,19 +195,16 @@ def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline"))
     Raises:
         UserError: a name is unknown, a base is missing, or a side cannot be run.
     """
-    known = bases(offline)
-    if unknown := [name for name in names if name not in known]:
-        raise UserError(f"There is no base {unknown[0]!r}; there are {', '.join(known)}.")
     measured = [
         {
-            "name": name,
-            "title": known[name].title,
+            "name": base.name,
+            "title": base.title,
             "versions": [version("transformers"), OLDER[0].partition("==")[2]],
             "limit": LIMIT,
             "steps": STEPS,
-            "rows": [{**asdict(row), "equal": row.equal} for row in agreement(known[name])],
+            "rows": [{**asdict(row), "equal": row.equal} for row in agreement(base)],
         }
-        for name in names
+        for base in chosen(offline, names)
     ]
     write(output, {**already_measured(output), "versions": measured})
     return measured
@@ -223,23 +221,19 @@ def _run(source: Path, target: Path, attention: str, environment: dict[str, str]
 def _compare(name: str, attention: str, mine: dict[str, Any], other: dict[str, Any]) -> Agreement:
     def largest(part: str) -> float:
         assert mine[part].keys() == other[part].keys(), f"{name}: the {part} have other names"
-        return max(_distance(mine[part][key], other[part][key]) for key in mine[part])
+        return max(distance(mine[part][key], other[part][key]) for key in mine[part])
 
     return Agreement(
         name,
         attention,
-        _distance(mine["logits"], other["logits"]),
+        distance(mine["logits"], other["logits"]),
         mine["logits"].abs().max().item(),
-        _distance(mine["loss"], other["loss"]),
+        distance(mine["loss"], other["loss"]),
         largest("gradients"),
         max(gradient.abs().max().item() for gradient in mine["gradients"].values()),
         largest("weights"),
         torch.equal(mine["tokens"], other["tokens"]),
     )
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    return (a - b).abs().max().item()
 
 
 if __name__ == "__main__":

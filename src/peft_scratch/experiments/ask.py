@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
-from peft_scratch.assignment import KIND_NAMES, LABEL_WORDS, MAX_LENGTH, RUNS, SIZES
-from peft_scratch.data.batches import SortedBatches, pad
+from peft_scratch.assignment import KIND_NAMES, LABEL_WORDS, RUNS, SIZES
+from peft_scratch.data.batches import pad, sorted_batches
 from peft_scratch.data.text import clean
 from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.errors import UserError
@@ -29,7 +29,7 @@ from peft_scratch.methods import FullFineTuning, LoRA, Method, Tuned, apply, bas
 from peft_scratch.methods.checkpoint import copy_delta, read_delta
 from peft_scratch.methods.parameters import unwrapped
 from peft_scratch.results import RunResult
-from peft_scratch.training.evaluation import cache_of, require_finite
+from peft_scratch.training.evaluation import cache_of, generated_texts, require_finite
 from peft_scratch.training.float16 import Float16Failed
 from peft_scratch.training.progress import progress
 
@@ -42,7 +42,7 @@ NEITHER = "neither"
 #: Into how many parts a long text is cut for occlusion: each costs one more prediction.
 OCCLUDED_PARTS = 48
 
-#: Of a text, so many characters are looked at for each token that a model reads, or more if they have fewer.
+#: How many characters of a text are tokenised for each token that a model reads, unless they give too few.
 CHARACTERS_PER_TOKEN = 100
 
 
@@ -119,17 +119,17 @@ class Panel:
     def ask(self, texts: Sequence[str], batch_size: int = 64, *, bar: bool = False) -> list[list[Opinion]]:
         """The opinions of every model on each of `texts`, in their order.
 
-        Texts of like length go through a model together, as in an evaluation.
+        Texts of similar length go through a model together, as in an evaluation.
 
         Args:
             batch_size: how many texts go through a model at once.
             bar: whether to show a progress bar.
         """
         cleaned = [_clean(text) for text in texts]
-        # Once for the models that read equally much.
+        # Models that read the same number of tokens share their rows.
         rows = {room: self._tokenise(cleaned, room) for room in set(self._rooms.values())}
         lengths = [len(row) for row in rows[self._rooms[BASE]]]
-        batches = list(SortedBatches(lengths, batch_size))
+        batches = sorted_batches(lengths, batch_size)
         work = [(title, batch) for batch in batches for title in self.models]
         found: list[list[Opinion]] = [[] for _ in texts]
         for title, batch in progress(work, "  asking", "batch") if bar else work:
@@ -176,9 +176,9 @@ class Panel:
         return tokenise([self._head(text, room) for text in cleaned], self.session.tokenizer, room)
 
     def _head(self, cleaned: str, room: int) -> str:
-        """As much of the beginning of `cleaned` as has `room` tokens, or all of it.
+        """The beginning of `cleaned`, long enough for `room` tokens; or all of it.
 
-        Only texts that are far too long are cut here, since to tokenise a megabyte takes seconds.
+        It cuts only texts that are far too long, because tokenising a megabyte takes seconds.
         """
         size = CHARACTERS_PER_TOKEN * room
         while size < len(cleaned) and len(self.session.tokenizer(cleaned[:size])["input_ids"]) <= room:
@@ -313,8 +313,7 @@ def _generated(
     if not rows.any():
         return {}
     some = {name: tensor[rows] for name, tensor in inputs.items()}
-    output = model.generate(**some, max_length=MAX_LENGTH, do_sample=False, num_beams=1)
-    written = tokenizer.batch_decode(output, skip_special_tokens=True)
+    written = generated_texts(model, some, tokenizer)
     positions = rows.nonzero()[:, 0].tolist()
     return {position: text.strip() for position, text in zip(positions, written, strict=True)}
 

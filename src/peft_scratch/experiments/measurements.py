@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedTokenizerBase
 
-from peft_scratch.data.batches import Collator, SortedBatches, evenly_spaced
+from peft_scratch.data.batches import Collator, sorted_batches
 from peft_scratch.data.corruption import corrupt, draw_spans, sentinel_ids
 from peft_scratch.data.tokens import tokenise
 from peft_scratch.methods import base_of
@@ -56,7 +56,7 @@ def training_memory(trainer: Trainer, collator: Collator) -> Memory:
         these at once (see `peak_during`).
     """
     model = trainer.model
-    longest = next(iter(SortedBatches([len(row) for row in collator.inputs], trainer.micro_batch)))
+    longest = sorted_batches([len(row) for row in collator.inputs], trainer.micro_batch)[0]
 
     def step() -> None:
         trainer.train_batches(collator, [longest], "  measuring memory")
@@ -170,13 +170,6 @@ def knowledge(prepared: PreparedRun) -> Knowledge:
     )
 
 
-def masked_reviews_of(session: Session) -> Collator:
-    """The held-out reviews, the same for every run of the session's profile."""
-    test = session.reviews.test
-    texts = test.select(evenly_spaced(len(test), KNOWLEDGE_REVIEWS))["text"]
-    return masked_reviews(texts, session.tokenizer, session.profile.max_tokens)
-
-
 def masked_reviews(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Collator:
     """The texts as T5's pre-training task: span corruption (Raffel et al. 2020, section 3.1.4).
 
@@ -207,7 +200,7 @@ def pretraining_loss(model: nn.Module, masked: Collator, session: Session) -> fl
     model.to(device).eval()
     total, tokens = 0.0, 0
     with torch.inference_mode(), session.recipe.forward_context(model, device):
-        batches = SortedBatches([len(row) for row in masked.inputs], session.profile.batch_size)
+        batches = sorted_batches([len(row) for row in masked.inputs], session.profile.batch_size)
         for rows in progress(batches, "  measuring the pre-training task", "batch"):
             batch = {n: t.to(device) for n, t in masked(rows).items() if n != "index"}
             count = sum(len(masked.targets[row]) for row in rows)

@@ -10,12 +10,11 @@ from peft_scratch.errors import UserError
 from peft_scratch.exactness.card import TRANSFORMERS, Subject, find_result, model_card
 from peft_scratch.exactness.convert import placed, recognise
 from peft_scratch.exactness.push import CARD_FILE
-from peft_scratch.exactness.t5_configs import OFFLINE, hub_name
+from peft_scratch.exactness.t5_configs import loadable_name
 from peft_scratch.experiments.base_model import load_base
 from peft_scratch.methods import LoRA, apply, merge
 from peft_scratch.methods.checkpoint import copy_delta
 from peft_scratch.methods.parameters import is_own
-from peft_scratch.paths import OFFLINE_BASE
 
 
 def export_merged(
@@ -52,7 +51,7 @@ def export_merged(
         raise UserError(
             f"{source} is of {method.kind}, and only LoRA can be merged: use `peft-scratch convert`."
         )
-    name = str(OFFLINE_BASE) if base == OFFLINE else hub_name(base)
+    name = loadable_name(base)
     model, tokenizer = load_base(replace(PROFILES["course"], base=name))
     tuned = apply(method, model).model
     copy_delta(tuned, entries, source)

@@ -13,7 +13,7 @@ LATIN_SHARE = 0.5
 COMMON_SHARE = 0.1
 FEWEST_WORDS = 8
 
-#: Of a longer text, this much is looked at.
+#: How many characters of a text are looked at.
 _LOOKED_AT = 20_000
 
 # Without words that other languages have too ("a", "me", "no", "film").
@@ -28,7 +28,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
 
 
 def remarks(text: str, tokens: int, room: int, *, more: bool = False) -> list[str]:
-    """A sentence for each thing that makes the opinions on `text` worth less.
+    """A sentence for each thing that makes the opinions on `text` less reliable.
 
     Args:
         tokens: how many the text has, the end token included.

@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from peft_scratch.assignment import MAX_LENGTH, Profile, Run, find_run
+from peft_scratch.assignment import Profile, Run, find_run
 from peft_scratch.data.batches import Collator, evenly_spaced, subset
 from peft_scratch.data.reviews import Reviews
 from peft_scratch.data.tokens import label_ids, tokenise
@@ -48,7 +48,7 @@ from peft_scratch.results import (
     write_result,
 )
 from peft_scratch.training.checkpoints import History, trainable_state
-from peft_scratch.training.evaluation import Predictions
+from peft_scratch.training.evaluation import Predictions, generated_texts
 from peft_scratch.training.schedule import decay_linearly
 from peft_scratch.training.trainer import Trainer
 
@@ -229,9 +229,7 @@ class PreparedRun:
     def answers(self, rows: Sequence[int]) -> list[str]:
         """What the model generates for the test reviews at `rows`, word for word."""
         with self._at_rest(self._texts_of(rows)) as (model, batch):
-            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-            output = model.generate(**inputs, max_length=MAX_LENGTH, do_sample=False, num_beams=1)
-            return self.session.tokenizer.batch_decode(output, skip_special_tokens=True)
+            return generated_texts(model, batch, self.session.tokenizer)
 
     def _texts_of(self, rows: Sequence[int]) -> Collator:
         """The test reviews at `rows`, cut to length as in the run."""
@@ -280,11 +278,7 @@ class PreparedRun:
             "environment": environment(self.session.accelerator.device, self.session.precision),
             "parameters": {
                 "added": by_hand.value,
-                "by_hand": {
-                    "symbols": by_hand.symbols,
-                    "with_numbers": by_hand.with_numbers,
-                    "value": by_hand.value,
-                },
+                "by_hand": {name: getattr(by_hand, name) for name in ("symbols", "with_numbers", "value")},
                 "trainable": sum(tensor.numel() for tensor in history.best_state.values()),
                 "whole": whole,
                 "trainable_tensors": len(history.best_state),

@@ -53,12 +53,12 @@ def remark_on_prompt(prepared: PreparedRun, history: History) -> str | None:
         title = "asking the base without a prompt"
         return session.predict(base, collator, prepared.profile.batch_size, title=title).score()["accuracy"]
 
-    with torch.random.fork_rng():  # so that nothing after it comes out otherwise
+    with torch.random.fork_rng():  # so that later random numbers stay the same
         base = session.frozen_base().to(session.accelerator.device)
         best, prefix = max((asked(prefix), prefix) for prefix in ("", SST2_PREFIX))
     if best - tuned <= math.sqrt(best * (1 - best) / len(rows)):
         return None
-    how = f'after "{prefix.strip()}"' if prefix else "after nothing"
+    how = f'with the prefix "{prefix.strip()}"' if prefix else "without a prefix"
     usual = prepared.run.learning_rate_in(prepared.profile)
     return (
         f"remark: the soft prompt is worse than none: of {len(rows)} test reviews it predicts "

@@ -14,28 +14,31 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, find_executable_batch_size
 from huggingface_hub.utils import disable_progress_bars as disable_hub_progress_bars
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from peft_scratch.assignment import BASELINES, SST2_PREFIX, Profile, Run
-from peft_scratch.data.batches import Collator
+from peft_scratch.assignment import BASELINES, PROFILES, RUNS, SST2_PREFIX, Profile, Run
+from peft_scratch.data.batches import Collator, evenly_spaced
 from peft_scratch.data.reviews import Reviews, load_reviews
 from peft_scratch.data.tokens import label_ids, tokenise_cached
 from peft_scratch.errors import UserError
 from peft_scratch.experiments.base_model import base_origin, load_base
-from peft_scratch.experiments.baselines import bag_of_words
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.estimate import Rates, measure_rates
-from peft_scratch.experiments.measurements import masked_reviews_of, pretraining_loss
+from peft_scratch.experiments.measurements import KNOWLEDGE_REVIEWS, masked_reviews, pretraining_loss
 from peft_scratch.experiments.profile_choice import ProfileChoice, choose_profile
 from peft_scratch.experiments.ready import check_folders
 from peft_scratch.experiments.run import PreparedRun
-from peft_scratch.experiments.summary import summary
 from peft_scratch.files import alone_in
-from peft_scratch.paths import DRIVE
-from peft_scratch.results import Origin, Origins, Result, RunResult, read_results, write_result
+from peft_scratch.paths import DRIVE, shown
+from peft_scratch.results import Origin, Origins, Result, read_results, write_result
+from peft_scratch.training.device import memory_of
 from peft_scratch.training.evaluation import Predictions, predict
 from peft_scratch.training.recipe import Recipe, find_recipe
+from peft_scratch.wording import counted, duration
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.ask import Opinion, Panel
@@ -116,7 +119,7 @@ class Session:
 
     def summary(self, notebook: int | None = None) -> str:
         """What a notebook shows at its top; if `notebook` is given, with the time that its runs take."""
-        return summary(self, notebook)
+        return _summary(self, notebook)
 
     # What every run starts from
 
@@ -160,7 +163,9 @@ class Session:
     @functools.cached_property
     def masked(self) -> Collator:
         """The held-out reviews as the pre-training task: the same for every run."""
-        return masked_reviews_of(self)
+        test = self.reviews.test
+        texts = test.select(evenly_spaced(len(test), KNOWLEDGE_REVIEWS))["text"]
+        return masked_reviews(texts, self.tokenizer, self.profile.max_tokens)
 
     @functools.cached_property
     def base_knowledge(self) -> float:
@@ -189,10 +194,6 @@ class Session:
             UserError: unknown run or setting, impossible value, missing base model.
         """
         return PreparedRun.prepare(self, run_id, settings or {})
-
-    def train(self, prepared: PreparedRun) -> RunResult:
-        """`prepared.train()`: train the run, or resume it where it stopped, and return its result."""
-        return prepared.train()
 
     def ask(self, text: str) -> list[Opinion]:
         """What the base and every trained run say about `text`; see `ask.Panel`.
@@ -294,6 +295,50 @@ class Session:
         """
         found = read_results(self.results_folder)
         return {name: result for name, result in found.items() if result.profile == self.profile.name}
+
+
+def _summary(session: Session, notebook: int | None = None) -> str:
+    """What a notebook shows at its top; if `notebook` is given, with the time that its runs take."""
+    profile, reviews = session.profile, session.reviews
+    machine = environment(session.accelerator.device, session.precision)
+    memory = memory_of(session.accelerator.device) / 2**30
+    own = [run for run in RUNS.values() if run.notebook == notebook]
+    here = f"about {duration(session.seconds_of(own))} for this notebook's runs, " if own else ""
+    lines = [
+        f"profile    {profile.name}, because {session.choice.reason}",
+        f"base       {shown(profile.base)}",
+        f"reviews    {len(reviews.train):,} to train on, {len(reviews.test):,} to test on, "
+        f"from {profile.reviews}; inputs of {profile.max_tokens} tokens",
+        f"training   {counted(profile.epochs, 'epoch')} in batches of {profile.batch_size}, "
+        f"seed {session.seed}",
+        f"recipe     {session.recipe.name}: {session.recipe.summary}",
+        f"device     {machine.device_name}, {memory:.0f} GiB of memory; {session.recipe.precision[1]}",
+        f"time       {here}about {duration(session.seconds_of(RUNS.values()))} for all ten, estimated by "
+        "timing a few steps of each method",
+        f"output     {shown(session.output)}",
+    ]
+    if session.choice.automatic and profile.is_assignment:
+        quick = PROFILES["quick"]
+        sizes = (quick, quick.train_reviews, quick.test_reviews)
+        seconds = session.rates.seconds_of_all(RUNS.values(), *sizes)
+        lines.append(
+            f'first      PROFILE = "quick" shows that everything works: about {duration(seconds)} for '
+            "all ten, on fewer reviews; its numbers are not the assignment's"
+        )
+    return "\n".join(lines)
+
+
+def bag_of_words(reviews: Reviews) -> list[int]:
+    """Predictions on the test reviews of a logistic regression on tf-idf weighted words and word pairs.
+
+    It reads whole reviews; T5 reads only their beginnings.
+    """
+    classifier = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
+        LogisticRegression(C=10, max_iter=1000),
+    )
+    classifier.fit(reviews.train["text"], reviews.train["label"])
+    return classifier.predict(reviews.test["text"]).tolist()
 
 
 def _quiet_libraries() -> None:

@@ -30,11 +30,10 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
     of_method = [field.name for field in fields(METHODS[run.kind, run.library])]
     original = run
     for name, value in settings.items():
-        if name == "initialiser" and name in of_method:
-            run = replace(run, hyperparameters={**run.hyperparameters, name: _initialiser(value)})
-        elif name == "scaling" and "alpha" in of_method:
+        if name == "scaling" and "alpha" in of_method:
             continue  # alpha / rank: alpha follows below, once the rank is known
         elif name in of_method:
+            value = _initialiser(value) if name == "initialiser" else value
             run = replace(run, hyperparameters={**run.hyperparameters, name: value})
         elif name in _PROFILE_SETTINGS:
             if not isinstance(value, int) or value < 1:

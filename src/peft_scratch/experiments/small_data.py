@@ -63,13 +63,9 @@ def _train(session: Session, run_id: str, settings: dict[str, int]) -> SmallData
 
     with session.alone_in(folder):
         history = prepared.trainer.fit(training, accuracies, profile.epochs, folder)
+    kept = ("epoch", "loss", "training_accuracy")
     epochs = [
-        SmallDataEpoch(
-            epoch=epoch["epoch"],
-            loss=epoch["loss"],
-            training_accuracy=epoch["training_accuracy"],
-            test_accuracy=epoch["accuracy"],
-        )
+        SmallDataEpoch(**{name: epoch[name] for name in kept}, test_accuracy=epoch["accuracy"])
         for epoch in history.epochs
     ]
     return SmallDataResult(

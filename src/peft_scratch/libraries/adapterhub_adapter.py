@@ -118,9 +118,9 @@ def adapter_by_adapterhub(model: T5ForConditionalGeneration, name: str, config: 
 def initialise(model: T5ForConditionalGeneration) -> None:
     """Turn `model` into the library's T5.
 
-    On transformers 4.57 so that nothing warns: models/t5/modeling_t5.py, T5StackWithAdapters.forward starts a
-    cache in the form of a tuple where it was given none, and names it `past_key_value` towards each block.
-    The results are the same.
+    On transformers 4.57 two hooks avoid warnings: models/t5/modeling_t5.py, T5StackWithAdapters.forward
+    starts a cache as a tuple if it gets none, and passes it to each block as `past_key_value`. The results
+    are the same.
     """
     with torch.device(model.device):
         import_adapters().init(model)
@@ -159,7 +159,7 @@ def _in_its_own_type(bottleneck: nn.Module, *tensors: Tensor, **others: Any) -> 
 
 
 def _deep_copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """As `copy.deepcopy` makes it where nothing is in its way."""
+    """A copy as `copy.deepcopy` makes it of an object that can be pickled."""
     twin = memo[id(model)] = type(model).__new__(type(model))
     twin.__dict__.update(copy.deepcopy(model.__dict__, memo))
     return twin

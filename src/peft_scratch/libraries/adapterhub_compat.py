@@ -1,10 +1,10 @@
 """Import AdapterHub's `adapters` 1.3.0, which was made for transformers 4.57, on transformers 5.
 
-Two things have changed under it. Four small helpers are gone from transformers and huggingface_hub; they are
-stood in for while `adapters` is being imported. And it brings T5's own `forward` methods of 4.57 with its
-calls written into them; transformers 5 calls those with other arguments. Here they are T5's own of the
-version that is installed, with the library's one call of a bottleneck where it has them. That is all that
-SeqBnConfig, DoubleSeqBnConfig and LoRAConfig need; what needs more is refused.
+Two things have changed since. Four small helpers are gone from transformers and huggingface_hub; stand-ins
+replace them while `adapters` is imported. And the library has copies of T5's `forward` methods of 4.57 with
+its own calls in them, which transformers 5 calls with other arguments. Here T5's own methods of the installed
+version take their place, with the library's one call of a bottleneck where it has one. That is all that
+SeqBnConfig, DoubleSeqBnConfig and LoRAConfig need; anything that needs more is refused.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from peft_scratch.errors import UserError
 from peft_scratch.libraries.stand_ins import names_added
 
-#: Whether the library stands on the transformers that it was made for.
+#: Whether the installed transformers is a version that the library was made for.
 AS_IT_IS = int(transformers.__version__.split(".")[0]) < 5
 
 
 def _unavailable(*args: object, **kwargs: object) -> None:
-    raise UserError("AdapterHub's calls of a Hub are left out of this kit: load an adapter from a folder.")
+    raise UserError("This kit leaves out AdapterHub's calls to a Hub: load an adapter from a folder.")
 
 
-#: What is gone from transformers 5 and huggingface_hub 1, and what the library wants it for.
+#: What is gone from transformers 5 and huggingface_hub 1, and what the library needs it for.
 _STAND_INS = [
     # utils.py: for what is downloaded with a token.
     (huggingface_hub, "HfFolder", _unavailable),

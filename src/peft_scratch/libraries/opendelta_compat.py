@@ -1,23 +1,22 @@
 """Import OpenDelta 0.3.2 on today's transformers, without its web server and its cloud client.
 
-The library was last released in 2022. Five of its imports fail or do harm now; each is stood in for
-while `opendelta` is being imported, and only then, so nothing else ever sees a stand-in.
+The library was last released in 2022. Five of its imports now fail or do harm. Stand-ins replace them while
+`opendelta` is imported, and only then, so nothing else ever sees a stand-in.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 
 from transformers.integrations.deepspeed import deepspeed_config, is_deepspeed_zero3_enabled
 
 from peft_scratch.errors import UserError
-from peft_scratch.libraries.stand_ins import names_added
+from peft_scratch.libraries.stand_ins import modules_replaced, names_added
 
 
 def _unavailable(what: str) -> Callable[..., None]:
@@ -55,23 +54,6 @@ def _stand_ins() -> dict[str, ModuleType]:
     return stand_ins
 
 
-@contextlib.contextmanager
-def _standing_in() -> Iterator[None]:
-    stand_ins = _stand_ins()
-    before = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
-    path = list(sys.path)
-    sys.modules.update(stand_ins)
-    try:
-        yield
-    finally:
-        for name in stand_ins:
-            del sys.modules[name]
-        sys.modules.update(before)
-        # utils/common_structures/__init__.py puts its own folder, with a t5.py and a bert.py in it,
-        # first on the path of every later import.
-        sys.path[:] = path
-
-
 @cache
 def import_opendelta() -> ModuleType:
     """The package `opendelta`.
@@ -83,13 +65,14 @@ def import_opendelta() -> ModuleType:
 
     # delta_models/prefix.py: what transformers 4 called this class, which has another name in 5.
     renamed = getattr(modeling_distilbert, "DistilBertSelfAttention", None)
+    path = list(sys.path)
     try:
         with (
-            _standing_in(),
+            modules_replaced(_stand_ins()),
             names_added([(modeling_distilbert, "MultiHeadSelfAttention", renamed)]),
             warnings.catch_warnings(),
         ):
-            # Some of its docstrings hold formulas whose backslashes Python, from 3.12 on, warns of aloud.
+            # From Python 3.12 on, backslashes in formulas of its docstrings give a visible warning.
             warnings.filterwarnings("ignore", ".*invalid escape sequence")
             import opendelta
     except ImportError as error:
@@ -97,4 +80,8 @@ def import_opendelta() -> ModuleType:
             f"The library OpenDelta cannot be imported ({error}): "
             "run `pip install rich` and `pip install --no-deps opendelta==0.3.2`."
         ) from None
+    finally:
+        # utils/common_structures/__init__.py puts its own folder, with a t5.py and a bert.py in it, first on
+        # the path of every later import.
+        sys.path[:] = path
     return opendelta

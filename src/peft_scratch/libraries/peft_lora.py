@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import nn
 from transformers import T5ForConditionalGeneration
 
 from peft_scratch.errors import UserError
+from peft_scratch.libraries.stand_ins import modules_replaced
 from peft_scratch.methods.injection import find_in_blocks
 from peft_scratch.methods.lora import LoRA
 from peft_scratch.methods.recomputing import drop_embedding_hook
@@ -85,8 +85,8 @@ def _refuse_while_merged(layer: nn.Module, *_: object) -> None:
     """Refuse to save or load the state of PEFT's layer while W and the update are merged."""
     if layer.merged:
         raise UserError(
-            "PEFT's update is merged into the weights, and whoever loads their state would add it a second "
-            "time: call unmerge_adapter() first, or merge_and_unload() for a plain T5."
+            "PEFT's update is merged into the weights, and loading their state would add it a second time: "
+            "call unmerge_adapter() first, or merge_and_unload() for a plain T5."
         )
 
 
@@ -110,12 +110,6 @@ def import_peft() -> ModuleType:
     try:
         peft.import_utils.is_torchao_available()
     except ImportError:
-        before = sys.modules.get("torchao")
-        sys.modules["torchao"] = None  # as Python has it for "not to be found"
-        try:
+        with modules_replaced({"torchao": None}):
             peft.import_utils.is_torchao_available()
-        finally:
-            del sys.modules["torchao"]
-            if before is not None:
-                sys.modules["torchao"] = before
     return peft

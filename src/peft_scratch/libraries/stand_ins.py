@@ -1,9 +1,10 @@
-"""Names that a library imports but that no longer exist, provided while it is imported."""
+"""Names and modules that a library needs while it is imported, and that are gone or in its way."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 
 
@@ -19,3 +20,16 @@ def names_added(stand_ins: Iterable[tuple[ModuleType, str, object]]) -> Iterator
     finally:
         for module, name in added:
             delattr(module, name)
+
+
+@contextlib.contextmanager
+def modules_replaced(stand_ins: Mapping[str, ModuleType | None]) -> Iterator[None]:
+    """Within it, each of these modules is the given one; `None` stands for one that is not to be found."""
+    before = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+        sys.modules.update(before)

@@ -94,6 +94,7 @@ def total(steps: list[Step]) -> Step:
 
 def _value(numbers: str) -> int:
     """The value of sums and products of whole numbers, such as `(6 + 6)·8`."""
-    while "(" in numbers:  # the innermost brackets first
-        numbers = re.sub(r"\(([^()]*)\)", lambda inner: str(_value(inner[1])), numbers)
+    pairs = 1
+    while pairs:  # the innermost brackets first; one without its other is no number below
+        numbers, pairs = re.subn(r"\(([^()]*)\)", lambda inner: str(_value(inner[1])), numbers)
     return sum(math.prod(map(int, term.split("·"))) for term in numbers.split("+"))

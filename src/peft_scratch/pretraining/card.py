@@ -138,23 +138,17 @@ def card(record: dict) -> str:
         f"d_model {recipe['d_model']}, d_ff {recipe['d_ff']}, {recipe['heads']} heads of {recipe['d_kv']}, "
         f"{recipe['vocabulary']:,} tokens"
     )
+    thousands = ("labelled_tokens", "judged_windows", "judged_phrases")
     fields = {
+        **{name: recipe[name] for name in ("learning_rate", "sequences", "teacher_epochs")},
+        **{name: f"{recipe[name]:,}" for name in thousands},
+        **{name: f"{100 * recipe[name]:.0f}" for name in ("continued", "warmup", "decay_from")},
+        **{name: record[name] for name in ("precision", "workers")},
         "parameters": f"{record['parameters']:,}",
         "config": config,
-        "learning_rate": recipe["learning_rate"],
-        "sequences": recipe["sequences"],
-        "continued": f"{100 * recipe['continued']:.0f}",
-        "labelled_tokens": f"{recipe['labelled_tokens']:,}",
         "shares": ", ".join(f"{100 * share:.0f} % {kind}" for kind, share in recipe["shares"]),
-        "teacher_epochs": recipe["teacher_epochs"],
-        "judged_windows": f"{recipe['judged_windows']:,}",
-        "judged_phrases": f"{recipe['judged_phrases']:,}",
         "kept": f"{100 * KEPT:.0f}",
-        "precision": record["precision"],
-        "warmup": f"{100 * recipe['warmup']:.0f}",
-        "decay_from": f"{100 * recipe['decay_from']:.0f}",
         "seconds": f"{record['seconds']:,.0f}",
-        "workers": record["workers"],
         "steps": f"{record['steps']:,}",
         "tokens": f"{record['tokens'] / 1e6:.1f}",
         "first": f"{curve[0]['span']:.2f}",

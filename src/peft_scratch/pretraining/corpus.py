@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import T5TokenizerFast
 
 from peft_scratch.assignment import LABEL_WORDS, SST2_PREFIX
-from peft_scratch.data.corruption import IGNORED, corrupt, cut, draw_spans, pad, sentinel_ids
+from peft_scratch.data.batches import pad
+from peft_scratch.data.corruption import IGNORED, corrupt, cut, draw_spans, sentinel_ids
 from peft_scratch.data.offline_reviews import fingerprint, imdb_split, sentence_split
 
 CHUNK = 128  # tokens of a span-corruption sequence before corruption
@@ -149,8 +149,8 @@ class Corpus:
         """
         draw = {
             "sentences": self._sentence,
-            "phrases": partial(self._judged, self.phrases),
-            "windows": partial(self._judged, self.windows),
+            "phrases": partial(self._teachers, self.phrases),
+            "windows": partial(self._teachers, self.windows),
         }
         pools: dict[str, list[dict[str, Tensor]]] = {kind: [] for kind in shares}
         kinds = list(shares)
@@ -175,7 +175,7 @@ class Corpus:
         return [self._batch(batches[i]) for i in rng.permutation(len(batches))]
 
     def draw_windows(self, rng: np.random.Generator, count: int) -> list[np.ndarray]:
-        """Pieces of random reviews, each from the start of a sentence on, of lengths of all scales."""
+        """Pieces of random reviews, each from the start of a sentence; the lengths are log-uniform."""
         stops = set(self.tokenizer.convert_tokens_to_ids([".", "!", "?"]))
         shortest, longest = WINDOW
         lengths = np.exp(rng.uniform(np.log(shortest), np.log(longest), count)).round().astype(int)
@@ -188,7 +188,7 @@ class Corpus:
         return windows
 
     def draw_phrases(self, rng: np.random.Generator, count: int) -> list[np.ndarray]:
-        """Runs of tokens from the labelled sentences, such as SST-2 has."""
+        """Runs of tokens from the labelled sentences, like the phrases of SST-2."""
         phrases = []
         for row in rng.integers(len(self.sentences), size=count):
             sentence = self.sentences[row]
@@ -204,7 +204,7 @@ class Corpus:
         i = rng.integers(len(self.sentences))
         return self._thin(self.sentences[i], rng, 0.25), self.labels[i]
 
-    def _judged(
+    def _teachers(
         self, examples: list[tuple[np.ndarray, int]], rng: np.random.Generator
     ) -> tuple[np.ndarray, int]:
         text, label = examples[rng.integers(len(examples))]
@@ -218,7 +218,7 @@ class Corpus:
     def _batch(self, rows: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
         inputs = pad([r[0] for r in rows], self.tokenizer.pad_token_id)
         return {
-            "input_ids": torch.from_numpy(inputs),
-            "attention_mask": torch.from_numpy((inputs != self.tokenizer.pad_token_id).astype(np.int64)),
-            "labels": torch.from_numpy(pad([r[1] for r in rows], IGNORED)),
+            "input_ids": inputs,
+            "attention_mask": (inputs != self.tokenizer.pad_token_id).long(),
+            "labels": pad([r[1] for r in rows], IGNORED),
         }

@@ -1,4 +1,4 @@
-"""Pre-training of the offline base: a budget of seconds, resumable, exported regularly."""
+"""Pre-training of the offline base for a given time; it can be resumed, and exports the base regularly."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class Recipe:
     d_ff: int = 768
     layers: int = 3
     decoder_layers: int = 2
-    minilm: bool = True  # embedding started from MiniLM's word vectors, and a teacher made of it
+    minilm: bool = True  # the embedding starts from its word vectors, and it is the teacher
     learning_rate: float = 0.015  # before each tensor's own scale
     warmup: float = 0.03  # shares of the budget
     decay_from: float = 0.3
     sequences: int = 32  # unlabelled pieces per step
     continued: float = 0.2  # share of these to be continued; spans of the others are corrupted
     labelled_tokens: int = 2048  # supervised input tokens per step
-    # What they are: labelled sentences, and parts of sentences and of reviews that the teacher labelled.
+    # Their kinds: labelled sentences, and parts of sentences and of reviews that the teacher labelled.
     shares: tuple[tuple[str, float], ...] = (("sentences", 0.15), ("phrases", 0.2), ("windows", 0.65))
     teacher_epochs: int = 4
     judged_windows: int = 80_000
@@ -113,7 +113,8 @@ def pretrain(
     """Make the base: tokenizer, pre-training for `budget_seconds` of training time, export to `out`.
 
     A run that was interrupted continues from its last checkpoint in `work` when it is called again
-    with the same recipe, budget and texts; setting up (ten minutes, most of them the teacher) is not counted.
+    with the same recipe, budget and texts. Setting up takes ten minutes, mostly the teacher's, and does not
+    count.
 
     Args:
         sources: texts other than the training parts of the offline split.
@@ -268,12 +269,12 @@ def _prepare(recipe: Recipe, sources: Sources, work: Path) -> Corpus:
         draft.replace(folder)
     corpus = Corpus.from_sources(sources, T5TokenizerFast.from_pretrained(folder))
     if recipe.minilm:
-        judging = (recipe.seed, recipe.teacher_epochs, recipe.judged_windows, recipe.judged_phrases)
-        _judge(recipe, corpus, sources, work / f"judged-{key}-{'-'.join(map(str, judging))}.pt")
+        of_teacher = (recipe.seed, recipe.teacher_epochs, recipe.judged_windows, recipe.judged_phrases)
+        _label(recipe, corpus, sources, work / f"judged-{key}-{'-'.join(map(str, of_teacher))}.pt")
     return corpus
 
 
-def _judge(recipe: Recipe, corpus: Corpus, sources: Sources, kept: Path) -> None:
+def _label(recipe: Recipe, corpus: Corpus, sources: Sources, kept: Path) -> None:
     """Let the teacher label what the corpus draws; its scores are kept in `kept` for a resumed run."""
     rng = np.random.default_rng(recipe.seed)
     windows = corpus.draw_windows(rng, recipe.judged_windows)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
-from peft_scratch.data.corruption import pad
+from peft_scratch.data.batches import pad
 from peft_scratch.pretraining.embeddings import minilm_folder
 from peft_scratch.training.device import bfloat16_on_cpu
 
@@ -87,7 +87,7 @@ class Teacher:
         return self.tokenizer(list(texts), truncation=True, max_length=LONGEST)["input_ids"]
 
     def _logits(self, rows: list[list[int]], batch: np.ndarray) -> Tensor:
-        ids = torch.from_numpy(pad([np.asarray(rows[i]) for i in batch], self.tokenizer.pad_token_id))
+        ids = pad([rows[i] for i in batch], self.tokenizer.pad_token_id)
         mask = (ids != self.tokenizer.pad_token_id).long()
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_on_cpu()):
             return self.model(input_ids=ids, attention_mask=mask).logits.float()

@@ -1,7 +1,7 @@
 """The report as the template lays it out: a head, and the blocks of every section.
 
-A number is said if it is in a JSON, or follows from the runs' configuration; a run that is missing is
-said to be missing. `report.typ` lays this out and knows nothing of the runs.
+Every number comes from a JSON file or follows from the runs' configuration. A missing run is shown as
+missing. `report.typ` does the layout and knows nothing about the runs.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ from peft_scratch.reporting.inputs import Inputs
 from peft_scratch.reporting.languages import Language
 from peft_scratch.reporting.sections import (
     claims,
-    clock,
     closing,
     confounds,
-    curves,
     numbers,
     page_one,
     parameters,
+    training,
     twins,
 )
 from peft_scratch.reporting.sections.blocks import Block, Page
 
 _SECTIONS = (
     numbers.section,
-    curves.section,
+    training.curves,
     parameters.section,
     claims.section,
-    clock.section,
+    training.clock,
     twins.section,
     confounds.section,
     closing.discussion,
@@ -39,7 +38,7 @@ _SECTIONS = (
 
 @dataclass(frozen=True)
 class Student:
-    """Who hands in; what is empty is asked for in the report itself."""
+    """Who hands in the report; the report itself asks for what is empty."""
 
     name: str = ""
     number: str = ""
@@ -52,21 +51,16 @@ def content(inputs: Inputs, student: Student, language: Language, drawings: Mapp
         drawings: the figures as SVG, by name, from `figures.draw`.
     """
     say, page = language.say, Page(inputs, language, drawings)
-    author = say(
-        "by",
-        name=student.name or f"[{say('no_name')}]",
-        number=language.ltr(student.number) or f"[{say('no_number')}]",
-    )
+    name = student.name or f"[{say('no_name')}]"
+    number = language.ltr(student.number) or f"[{say('no_number')}]"
     return {
         "language": language.code,
         "direction": language.direction,
-        "title": say("title"),
-        "author": author,
+        "author": say("by", name=name, number=number),
         "anonymous": not (student.name and student.number),
-        "page": say("page"),
-        "figure": say("figure"),
         "warnings": page_one.warnings(page),
         "facts": page_one.facts(page),
         "facts_title": say("what_ran"),
         "blocks": [block for section in _SECTIONS for block in section(page)],
+        **{word: say(word) for word in ("title", "page", "figure")},
     }

@@ -6,9 +6,11 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import fmean
 from typing import Any, Literal
 
-from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, PROFILES, RUNS
+from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, PROFILES, RUNS, SIZES, Run
 from peft_scratch.comparison import (
     Difference,
     SeedDifference,
@@ -18,7 +20,7 @@ from peft_scratch.comparison import (
     paired,
     paired_over_seeds,
 )
-from peft_scratch.results import Knowledge, Memory, Result, RunResult, SmallDataResult, reviews_of
+from peft_scratch.results import Memory, Result, RunResult, SmallDataResult, reviews_of
 from peft_scratch.seeds import Seeds
 
 PARTS_OF_MEMORY = ("parameters", "gradients", "optimizer", "activations")
@@ -37,10 +39,10 @@ CONDITIONS: dict[str, Callable[[RunResult], Any]] = {
 }
 
 
-def differing_conditions(runs: Iterable[RunResult]) -> list[str]:
-    """The `CONDITIONS` in which the runs are not alike."""
-    runs = list(runs)
-    return [word for word, of in CONDITIONS.items() if len({json.dumps(of(run)) for run in runs}) > 1]
+def differing(things: Iterable[Any], conditions: Mapping[str, Callable[[Any], Any]]) -> list[str]:
+    """The words of the conditions in which `things` are not alike."""
+    things = list(things)
+    return [word for word, of in conditions.items() if len({json.dumps(of(one)) for one in things}) > 1]
 
 
 def is_assignments(run: RunResult) -> bool:
@@ -53,15 +55,10 @@ def is_assignments(run: RunResult) -> bool:
     )
 
 
-def standard_error(share: float, reviews: int) -> float:
-    """Of an accuracy, as a share, measured on so many reviews."""
-    return math.sqrt(share * (1 - share) / reviews)
-
-
 def error_of(run: RunResult, share: float) -> float | None:
-    """The standard error of a run's accuracy `share`; `None` if nobody knows on how many reviews."""
+    """The standard error of a run's accuracy `share`; `None` if the number of test reviews is not known."""
     reviews = reviews_of(run, "test")
-    return standard_error(share, reviews) if reviews else None
+    return math.sqrt(share * (1 - share) / reviews) if reviews else None
 
 
 def ends(values: Mapping[str, float]) -> tuple[str, str]:
@@ -69,21 +66,25 @@ def ends(values: Mapping[str, float]) -> tuple[str, str]:
     return min(values, key=values.__getitem__), max(values, key=values.__getitem__)
 
 
-def mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values)
+def measured(runs: Mapping[str, RunResult], part: str) -> dict[str, Any]:
+    """`memory`, `disk`, `knowledge` or `training_accuracy` of the runs that have it."""
+    return {name: of for name, run in runs.items() if (of := getattr(run, part)) is not None}
 
 
 # Parameters
 
 
-def count_is_right(run: RunResult) -> bool | None:
-    """Whether the hand count is what was counted, added and trained; `None` without a hand count."""
-    by_hand, counted = run.parameters.by_hand, run.parameters
+def count_error(run: RunResult) -> int | None:
+    """How far the hand count is from what was counted, of the added parameters and of those that train.
+
+    It must be 0; `None` without a hand count.
+    """
+    counted, by_hand = run.parameters, run.parameters.by_hand
     if by_hand is None:
         return None
     trains = counted.whole if run.config.kind == "full" else by_hand.value
-    return counted.whole - run.base_model.parameters == by_hand.value and counted.trainable == trains
+    added = counted.whole - run.base_model.parameters
+    return abs(added - by_hand.value) + abs(counted.trainable - trains)
 
 
 # The three claims
@@ -93,11 +94,8 @@ Verdict = Literal["holds", "partly", "contradicted", "open"]
 
 def optimizer_bytes(runs: Mapping[str, RunResult]) -> dict[str, float]:
     """Bytes of optimizer state for each trained parameter."""
-    return {
-        name: run.memory.optimizer / run.parameters.trainable
-        for name, run in runs.items()
-        if run.memory is not None
-    }
+    memory = measured(runs, "memory")
+    return {name: of.optimizer / runs[name].parameters.trainable for name, of in memory.items()}
 
 
 def memory_verdict(runs: Mapping[str, RunResult]) -> Verdict:
@@ -115,34 +113,28 @@ def all_of(memory: Memory) -> int:
 
 def gpu_peaks(runs: Mapping[str, RunResult]) -> dict[str, int]:
     """The peaks that a GPU's allocator counted. What a whole process holds says nothing of the methods."""
-    return {
-        name: run.memory.peak
-        for name, run in runs.items()
-        if run.memory is not None and run.memory.peak is not None and run.memory.peak_kind == "cuda"
-    }
+    memory = measured(runs, "memory")
+    return {name: of.peak for name, of in memory.items() if of.peak is not None and of.peak_kind == "cuda"}
 
 
 def off_distances(runs: Mapping[str, RunResult]) -> dict[str, float]:
     """How far the base's loss with the method switched off is from that of the untouched base."""
-    return {
-        name: abs(run.knowledge.off - run.knowledge.base)
-        for name, run in runs.items()
-        if run.knowledge is not None and run.knowledge.off is not None
-    }
+    known = measured(runs, "knowledge")
+    return {name: abs(of.off - of.base) for name, of in known.items() if of.off is not None}
 
 
 def small_files(runs: Mapping[str, RunResult]) -> dict[str, int]:
     """Bytes of the trained part's file, of all runs but full fine-tuning."""
-    return {name: run.disk.delta for name, run in runs.items() if run.disk is not None and name != "full"}
+    return {name: of.delta for name, of in measured(runs, "disk").items() if name != "full"}
 
 
 def disk_verdict(runs: Mapping[str, RunResult]) -> Literal["holds", "fits", "serves", "contradicted", "open"]:
-    """Claim 2: all the small files take less than one more base (it `fits`), which comes back to the bit
-    once a method is switched off (it `serves`)."""
+    """Claim 2 has two parts: all the small files together take less space than one more base (`fits`), and
+    the base is unchanged to the last bit once a method is switched off (`serves`)."""
     small, off = small_files(runs), off_distances(runs)
     if not small or not off:
         return "open"
-    base = next(run.disk.base for run in runs.values() if run.disk is not None)
+    base = next(iter(measured(runs, "disk").values())).base
     fits, serves = sum(small.values()) < base, not any(off.values())
     if fits and serves:
         return "holds"
@@ -174,28 +166,21 @@ def extremeness(values: Mapping[str, float]) -> Extremeness | None:
     return Extremeness(full, exceed, len(values) - 1)
 
 
-def knowledge_of(runs: Mapping[str, RunResult]) -> dict[str, Knowledge]:
-    return {name: run.knowledge for name, run in runs.items() if run.knowledge is not None}
-
-
 def knowledge_moves(runs: Mapping[str, RunResult]) -> dict[str, float]:
-    """By how much tuning moves the base's pre-training loss, without its sign."""
-    return {name: abs(of.tuned - of.base) for name, of in knowledge_of(runs).items()}
+    """By how much tuning moves the base's pre-training loss, with its sign."""
+    return {name: of.tuned - of.base for name, of in measured(runs, "knowledge").items()}
 
 
 def accuracy_gaps(runs: Mapping[str, RunResult]) -> dict[str, float]:
     """Training accuracy less test accuracy, by run."""
-    return {
-        name: run.training_accuracy.accuracy - run.accuracy.best
-        for name, run in runs.items()
-        if run.training_accuracy is not None
-    }
+    trained = measured(runs, "training_accuracy")
+    return {name: of.accuracy - runs[name].accuracy.best for name, of in trained.items()}
 
 
 def small_data_gaps(small_data: Mapping[str, SmallDataResult]) -> dict[str, float]:
     """The same after the last epoch on few reviews, the mean over the seeds; in the order of the ten."""
     return {
-        name: mean(
+        name: fmean(
             run.epochs[-1].training_accuracy - run.epochs[-1].test_accuracy for run in small_data[name].runs
         )
         for name in RUNS
@@ -208,13 +193,13 @@ def base_verdict(
 ) -> tuple[Verdict, Extremeness | None, Extremeness | None]:
     """Claim 3: full fine-tuning changes what the base knows most, and overfits most.
 
-    Overfitting shows on few reviews, so those runs decide it where they were made. Both parts have to be
-    right for the claim to hold, and one that the data contradict is enough against it.
+    Overfitting shows on few reviews, so those runs decide if they were made. The claim holds if both parts
+    hold, and is contradicted if one of them is.
 
     Returns:
         The verdict, and where full fine-tuning stands in knowledge moved and in overfitting.
     """
-    moved = extremeness(knowledge_moves(runs))
+    moved = extremeness({name: abs(move) for name, move in knowledge_moves(runs).items()})
     overfit = extremeness(small_data_gaps(small_data)) or extremeness(accuracy_gaps(runs))
     if moved is None or overfit is None:
         return "open", moved, overfit
@@ -239,40 +224,38 @@ class Pair:
     about: Literal["library", "size", "best"]
 
 
-def _pairs() -> list[Pair]:
-    runs = list(RUNS.values())
-    pairs = []
-    for first in runs:
-        for second in runs:
-            same = (first.kind, first.hyperparameters) == (second.kind, second.hyperparameters)
-            if first.library == "scratch" and second.library != "scratch" and same:
-                pairs.append(Pair(first.id, second.id, "library"))
-    for place, first in enumerate(runs):
-        for second in runs[place + 1 :]:
-            if (first.kind, first.library) == (second.kind, second.library):
-                larger, smaller = sorted((first, second), key=_size, reverse=True)
-                pairs.append(Pair(larger.id, smaller.id, "size"))
-    return pairs
+def _pairs() -> tuple[Pair, ...]:
+    two = list(combinations(RUNS.values(), 2))  # in their order, so that scratch comes before its libraries
+    implementations = [
+        Pair(first.id, second.id, "library")
+        for first, second in two
+        if first.library == "scratch"
+        and (first.kind, first.hyperparameters) == (second.kind, second.hyperparameters)
+    ]
+    sizes = [
+        Pair(*(run.id for run in sorted(pair, key=_size, reverse=True)), "size")
+        for pair in two
+        if (pair[0].kind, pair[0].library) == (pair[1].kind, pair[1].library)
+    ]
+    return *implementations, *sizes
 
 
-def _size(run: Any) -> float:
-    return max(value for value in run.hyperparameters.values() if isinstance(value, int))
+def _size(run: Run) -> float:
+    return run.hyperparameters[SIZES[run.kind][0]]
 
 
-PAIRS = tuple(_pairs())
+PAIRS = _pairs()
 
 
-def differences(results: Mapping[str, Result]) -> dict[Pair, Difference]:
-    """The differences of the pairs, on the same reviews, p-values corrected for their number."""
+def differences(results: Mapping[str, Result], pairs: Sequence[Pair] = PAIRS) -> dict[Pair, Difference]:
+    """The differences of `pairs`, on the same reviews, p-values corrected for their number."""
     found = {}
-    for pair in PAIRS:
-        if pair.first not in results or pair.second not in results:
-            continue
-        first, second = results[pair.first], results[pair.second]
-        reviews = reviews_of(first, "test")
+    for pair in pairs:
+        first, second = results.get(pair.first), results.get(pair.second)
+        reviews = reviews_of(first, "test") if first and second else None
         if reviews and reviews == reviews_of(second, "test"):
             found[pair] = paired(first, second, reviews)
-    return _corrected({pair: of for pair, of in found.items() if of is not None})
+    return _corrected(found)
 
 
 def summaries(seeds: Seeds) -> dict[str, SeedSummary]:
@@ -291,9 +274,10 @@ def compared_over_seeds(pairs: Sequence[Pair], seeds: Seeds) -> dict[Pair, SeedD
     for pair in pairs:
         first, second = seeds[pair.first], seeds[pair.second]
         found[pair] = paired_over_seeds(first, second, first[0].conditions.reviews, comparisons=len(pairs))
-    return _corrected({pair: of for pair, of in found.items() if of is not None})
+    return _corrected(found)
 
 
-def _corrected(found: dict[Pair, Any]) -> dict[Pair, Any]:
+def _corrected(differences: dict[Pair, Any]) -> dict[Pair, Any]:
+    found = {pair: of for pair, of in differences.items() if of is not None}
     ps = holm([of.p for of in found.values()])
     return {pair: replace(of, p=p) for (pair, of), p in zip(found.items(), ps, strict=True)}

@@ -14,6 +14,7 @@ from peft_scratch.comparison import SeedDifference, SeedSummary
 from peft_scratch.errors import UserError
 from peft_scratch.paths import OFFLINE_BASE, ROOT
 from peft_scratch.reporting.facts import Pair, seed_differences, summaries
+from peft_scratch.reporting.languages import LANGUAGES
 from peft_scratch.results import Result, RunResult, SmallDataResult, read_results, read_small_data
 from peft_scratch.seeds import SeedResult, Seeds, read_seeds, with_further
 
@@ -79,7 +80,7 @@ def read(output: Path, exactness: Path = EXACTNESS, pretraining: Path = PRETRAIN
     folder = output / "report"
     results = read_results(folder / "results")
     if not results.keys() & (TEN | BASELINES).keys():
-        raise UserError(f"{folder / 'results'} holds no result: `make run` makes them.")
+        raise UserError(f"{folder / 'results'} has no results: run `make run` first.")
     base = _read(pretraining, "peft-scratch base")
     sizes = {
         (run.base_model.name, run.base_model.parameters)
@@ -87,7 +88,7 @@ def read(output: Path, exactness: Path = EXACTNESS, pretraining: Path = PRETRAIN
         if isinstance(run, RunResult)
     }
     if base is not None and sizes != {("weights/base", base["parameters"])}:
-        base = None  # these runs stand on another base
+        base = None  # these runs are on another base
     return Inputs(
         results,
         read_small_data(folder / "small_data"),
@@ -100,8 +101,8 @@ def read(output: Path, exactness: Path = EXACTNESS, pretraining: Path = PRETRAIN
 
 def _notes(output: Path) -> dict[str, str]:
     notes = {}
-    for code, name in (("en", "notes.md"), ("fa", "notes.fa.md")):
-        path = output / name
+    for code, language in LANGUAGES.items():
+        path = output / language.notes_file
         if path.is_file():
             try:
                 text = path.read_text(encoding="utf-8-sig")
@@ -118,4 +119,4 @@ def _read(path: Path, command: str) -> Mapping[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{path} is not whole JSON: delete it, or make it again with `{command}`.") from None
+        raise UserError(f"{path} is not complete JSON: delete it, or make it with `{command}`.") from None

@@ -1,6 +1,6 @@
 """The student's notes: Markdown as a tree that the template lays out.
 
-The text goes to Typst as data, never as code, so nothing in the notes is carried out.
+The text goes to Typst as data, never as code, so nothing in the notes is executed.
 """
 
 from __future__ import annotations
@@ -79,8 +79,6 @@ def _inline(nodes: Iterable[SyntaxTreeNode]) -> list[Node]:
             case "link":
                 target = str(node.attrs.get("href", ""))
                 parts.append({"style": "link", "target": target, "parts": _inline(node.children)})
-            case (
-                "image"
-            ):  # a report in two formats carries no files of unknown origin: its words stand for it
+            case "image":  # no file is read for the notes, so its words stand for it
                 parts.append({"style": "text", "text": f"[{node.content}]"})
     return parts

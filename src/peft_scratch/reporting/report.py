@@ -25,8 +25,8 @@ def write(output: Path, student: Student, language: str = "") -> list[Path]:
     """Write the report of the results in an output folder into its folder `report`.
 
     Args:
-        language: the code of the one language to write. The report of the other is then removed, so that the
-            one that is there is the one that is packed. By default both are written; English is packed.
+        language: the code of the one language to write. The report of the other is then removed, so that
+            this one is packed. By default both are written, and the English one is packed.
 
     Returns:
         The PDFs.

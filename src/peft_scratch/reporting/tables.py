@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from peft_scratch.assignment import BASELINES, PROFILES, RUNS, TEN
-from peft_scratch.comparison import SeedDifference
+from peft_scratch.comparison import SeedDifference, SeedSummary
 from peft_scratch.files import write_atomically
-from peft_scratch.reporting.facts import Pair, is_assignments, seed_differences, summaries
+from peft_scratch.reporting.facts import count_error, is_assignments, seed_differences, summaries
 from peft_scratch.reporting.sweeps import advice
 from peft_scratch.results import Result, RunResult, read_results
 from peft_scratch.seeds import Seeds, read_seeds, with_further
@@ -92,13 +92,11 @@ def numbers(results: Results) -> pd.DataFrame:
             row |= {"epochs": len(result.epochs), "seconds": result.seconds.total}
         rows.append(row)
     columns = [
-        *("id", "run", "best", "best_epoch", "last", "validation_chosen", "validation_epoch"),
-        *("published_low", "published_high", "malformed", "epochs", "seconds", "profile"),
+        *("best", "best_epoch", "last", "validation_chosen", "validation_epoch", "published_low"),
+        *("published_high", "malformed", "epochs", "seconds", "profile"),
     ]
-    whole = dict.fromkeys(("best_epoch", "validation_epoch", "epochs"), "Int64")
     # In one step: 105.46 is 105, not 105.5 and then 106.
-    table = pd.DataFrame(rows, columns=columns).astype(whole).round({"seconds": 0}).round(1)
-    return table.set_index("id")
+    return _table(rows, columns, "best_epoch", "validation_epoch", "epochs").round({"seconds": 0}).round(1)
 
 
 def parameters(results: Results) -> pd.DataFrame:
@@ -117,45 +115,39 @@ def parameters(results: Results) -> pd.DataFrame:
             counted, base = result.parameters, result.base_model.parameters
             row |= {"trainable": counted.trainable, "whole": counted.whole, "base": base}
             if (by_hand := counted.by_hand) is not None:
-                trains = counted.whole if result.config.kind == "full" else by_hand.value
-                row |= {
-                    "formula": by_hand.symbols,
-                    "with_numbers": by_hand.with_numbers,
-                    "added": by_hand.value,
-                    "difference": abs(counted.whole - base - by_hand.value) + abs(counted.trainable - trains),
-                }
+                row |= {"formula": by_hand.symbols, "with_numbers": by_hand.with_numbers}
+                row |= {"added": by_hand.value, "difference": count_error(result)}
         rows.append(row)
-    columns = ["id", "run", "formula", "with_numbers", "added", "trainable", "whole", "base", "difference"]
-    whole = dict.fromkeys(("added", "trainable", "whole", "base", "difference"), "Int64")
-    return pd.DataFrame(rows, columns=columns).astype(whole).set_index("id")
+    counts = ("added", "trainable", "whole", "base", "difference")
+    return _table(rows, ["formula", "with_numbers", *counts], *counts)
 
 
 def seed_table(seeds: Seeds) -> pd.DataFrame:
     """Accuracy over the seeds in percent: `run`, `seeds`, `mean`, `deviation`, `low` and `high`."""
-    rows = []
     found = summaries(seeds)
-    for name in TEN:
-        if name in found:
-            of = found[name]
-            percents = {key: 100 * getattr(of, key) for key in ("mean", "deviation", "low", "high")}
-            rows.append({"id": name, "run": TEN[name], "seeds": of.seeds, **percents})
-    columns = ["id", "run", "seeds", "mean", "deviation", "low", "high"]
-    return pd.DataFrame(rows, columns=columns).set_index("id")
+    rows = [
+        {"id": name, "run": title, "seeds": of.seeds, **_percents(of, "mean", "deviation", "low", "high")}
+        for name, title in TEN.items()
+        if (of := found.get(name))
+    ]
+    return _table(rows, ["seeds", "mean", "deviation", "low", "high"])
 
 
 def difference_table(seeds: Seeds) -> pd.DataFrame:
     """Differences of pairs over the seeds, in points: `first`, `second`, `seeds`, `gap`, `low`, `high`,
     `p` (corrected for the number of pairs) and `findable`."""
-    found: dict[Pair, SeedDifference] = seed_differences(seeds)
     rows = [
-        {
-            **{"first": pair.first, "second": pair.second, "seeds": of.seeds},
-            **{key: 100 * getattr(of, key) for key in ("gap", "low", "high", "findable")},
-            "p": of.p,
-        }
-        for pair, of in found.items()
+        {"first": pair.first, "second": pair.second, "seeds": of.seeds, "p": of.p}
+        | _percents(of, "gap", "low", "high", "findable")
+        for pair, of in seed_differences(seeds).items()
     ]
     return pd.DataFrame(rows, columns=["first", "second", "seeds", "gap", "low", "high", "p", "findable"])
+
+
+def _table(rows: list[dict[str, Any]], columns: list[str], *whole: str) -> pd.DataFrame:
+    """The rows by id, each with its `run`; numbers in the columns `whole` have no decimals."""
+    table = pd.DataFrame(rows, columns=["id", "run", *columns])
+    return table.astype(dict.fromkeys(whole, "Int64")).set_index("id")
 
 
 # Pages
@@ -237,6 +229,10 @@ def _note(results: Results) -> str:
         "**Not the assignment's numbers**: these are from another base and fewer reviews than `t5-small` on "
         "the whole of IMDB. Compare them with one another only, not with the published ones.\n\n"
     )
+
+
+def _percents(of: SeedSummary | SeedDifference, *names: str) -> dict[str, float]:
+    return {name: 100 * getattr(of, name) for name in names}
 
 
 def _percent(share: float | None) -> float | None:

@@ -125,8 +125,7 @@ def _predict(
             if recipe.scoring:
                 predictions = scored_predictions(whole, batch, collator.targets, tokenizer)
             else:
-                inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-                predictions = generated_predictions(whole, inputs, tokenizer)
+                predictions = generated_predictions(whole, batch, tokenizer)
             said[batch["index"].cpu()] = predictions.cpu()
     model.train(training)
     # Where another process made the prediction, this one holds MALFORMED, which is less than any label.
@@ -212,9 +211,17 @@ def generated_predictions(
     """The predictions (B,) by generation alone, as the assignment says; `scored_predictions` must agree.
 
     Args:
-        inputs: `input_ids` and `attention_mask`, each `(B, T)`.
+        inputs: `input_ids` and `attention_mask`, each `(B, T)`; more is passed over.
     """
-    output = model.generate(**inputs, max_length=MAX_LENGTH, do_sample=False, num_beams=1)
-    words = tokenizer.batch_decode(output, skip_special_tokens=True)
-    said = [LABEL_WORDS.index(word.strip()) if word.strip() in LABEL_WORDS else MALFORMED for word in words]
-    return torch.tensor(said, device=output.device)
+    words = [text.strip() for text in generated_texts(model, inputs, tokenizer)]
+    said = [LABEL_WORDS.index(word) if word in LABEL_WORDS else MALFORMED for word in words]
+    return torch.tensor(said, device=inputs["input_ids"].device)
+
+
+def generated_texts(
+    model: nn.Module, inputs: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase
+) -> list[str]:
+    """What `model` writes for each of `inputs`, as `generated_predictions` takes them: greedy generation."""
+    texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    output = model.generate(**texts, max_length=MAX_LENGTH, do_sample=False, num_beams=1)
+    return tokenizer.batch_decode(output, skip_special_tokens=True)

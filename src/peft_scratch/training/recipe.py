@@ -5,14 +5,20 @@ Both use the same hyperparameters and give equivalent results. Only how the work
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from peft_scratch.data.batches import LengthGroupedBatches, PlainBatches, ShuffledBatches, SortedBatches
+from peft_scratch.data.batches import (
+    Batches,
+    length_grouped_batches,
+    plain_batches,
+    shuffled_batches,
+    sorted_batches,
+)
 from peft_scratch.errors import UserError
 from peft_scratch.training import device
 from peft_scratch.training.cpu_kernels import cpu_kernels
@@ -36,8 +42,8 @@ class Recipe:
 
     name: str
     summary: str
-    training_batches: type[ShuffledBatches]
-    evaluation_batches: type[PlainBatches]
+    training_batches: Callable[[list[int], int, int], Batches]
+    evaluation_batches: Callable[[list[int], int], Batches]
     scoring: bool
     low_precision: bool
     cpu_kernels: bool
@@ -89,8 +95,8 @@ RECIPES = {
         Recipe(
             name="reference",
             summary="as in the course: float32, batches at random, generation for every evaluation",
-            training_batches=ShuffledBatches,
-            evaluation_batches=PlainBatches,
+            training_batches=shuffled_batches,
+            evaluation_batches=plain_batches,
             scoring=False,
             low_precision=False,
             cpu_kernels=False,
@@ -99,8 +105,8 @@ RECIPES = {
             name="fast",
             summary="same hyperparameters; half precision, batches sorted by length, "
             "scoring instead of generation",
-            training_batches=LengthGroupedBatches,
-            evaluation_batches=SortedBatches,
+            training_batches=length_grouped_batches,
+            evaluation_batches=sorted_batches,
             scoring=True,
             low_precision=True,
             cpu_kernels=True,

@@ -198,19 +198,7 @@ class Trainer:
 
     def _step(self, batch: dict[str, Tensor], bar: tqdm, where: str) -> float | None:
         """One step of the optimizer on `batch`; returns its loss, or None if float16 had it skipped."""
-        while (loss := _backward(self, batch)) is None:
-            self.optimizer.zero_grad()
-            release_memory()
-            if self.micro_batch == 1:
-                raise UserError(
-                    f"Memory ran out in {where}, with a single review at a time: close what else uses the "
-                    "device (other notebooks), or set a smaller max_tokens, then run again."
-                )
-            self.micro_batch = -(-self.micro_batch // 2)
-            bar.write(
-                f"memory ran out: each batch of {self.batch_size} now goes through in parts of "
-                f"{self.micro_batch}, with the same gradients"
-            )
+        loss = _backward_in_parts_that_fit(self, batch, bar, where)
         taken = True
         if self.loss_scale:  # needs torch's own optimizer, which Accelerate has wrapped
             taken = self.loss_scale.step(self.optimizer.optimizer, where)
@@ -271,6 +259,24 @@ class Trainer:
             f"{what}: lower the learning rate (`learning_rate`, now {self.learning_rate:g}) and run again, "
             "which starts from the first epoch; the finished epochs of this run are kept."
         )
+
+
+def _backward_in_parts_that_fit(trainer: Trainer, batch: dict[str, Tensor], bar: tqdm, where: str) -> Tensor:
+    """`_backward`, again with `micro_batch` halved for as long as memory runs out."""
+    while (loss := _backward(trainer, batch)) is None:
+        trainer.optimizer.zero_grad()
+        release_memory()
+        if trainer.micro_batch == 1:
+            raise UserError(
+                f"Memory ran out in {where}, with a single review at a time: close what else uses the "
+                "device (other notebooks), or set a smaller max_tokens, then run again."
+            )
+        trainer.micro_batch = -(-trainer.micro_batch // 2)
+        bar.write(
+            f"memory ran out: each batch of {trainer.batch_size} now goes through in parts of "
+            f"{trainer.micro_batch}, with the same gradients"
+        )
+    return loss
 
 
 def _backward(trainer: Trainer, batch: dict[str, Tensor]) -> Tensor | None:

@@ -4,8 +4,6 @@ In a notebook, `check_lora()` checks what stands in `layers.py`, and `check_lora
 a cell. On the command line, `peft-scratch self-check layers.py` checks everything.
 """
 
-from __future__ import annotations
-
 from peft_scratch.edition.self_check.run import (
     check,
     check_adapter,

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from peft_scratch.edition.self_check.oracle import Oracle, close
+from peft_scratch.edition.self_check.oracle import Oracle, close, on_meta
+from peft_scratch.edition.self_check.shapes import Shapes
 
 _NAMES = tuple(f"sharif_llm_adapter.{layer}.{what}" for layer in (0, 2) for what in ("weight", "bias"))
 
@@ -18,12 +19,16 @@ def bottleneck(student: Any, oracle: Oracle) -> str | None:
     for k in (middle, middle + 3):
         if mistake := _made(student.Bottleneck(width, k), width, k):
             return mistake
+    elsewhere = on_meta(lambda device: student.Bottleneck(width, middle, device))
+    if elsewhere is not None and not all(p.is_meta for p in elsewhere.parameters()):
+        return "bottleneck_device"
     made = student.Bottleneck(width, middle)
     _fill(made, oracle)
     return _computed(made, made, oracle, "bottleneck")
 
 
 def _made(made: nn.Module, width: int, middle: int) -> str | None:
+    """The mistake in a bottleneck's parameters, or None."""
     named = dict(made.named_parameters())
     if any("norm" in name.lower() for name in named) or any(
         "norm" in type(module).__name__.lower() for module in made.modules()
@@ -49,7 +54,9 @@ def _fill(made: nn.Module, oracle: Oracle) -> None:
 
 def _computed(made: nn.Module, adapter: nn.Module, oracle: Oracle, part: str) -> str | None:
     """The mistake in what `made` computes, and in the gradient of its `adapter`, or None."""
-    y = made(oracle[f"{part}/x"])
+    x = oracle[f"{part}/x"]
+    with Shapes(x=x):
+        y = made(x)
     what = oracle.like(f"{part}/y", y)
     if what != "right":
         return what or f"{part}_forward"
@@ -62,11 +69,12 @@ def _computed(made: nn.Module, adapter: nn.Module, oracle: Oracle, part: str) ->
 
 def adapted_layer(student: Any, oracle: Oracle) -> str | None:
     """The mistake in `AdaptedLayerFF`, or None."""
-    model = oracle.t5().requires_grad_(False)
-    made = student.AdaptedLayerFF(model.encoder.block[0].layer[1], oracle.facts["bottleneck"])
+    model, middle = oracle.t5().requires_grad_(False), oracle.facts["bottleneck"]
+    made = student.AdaptedLayerFF(model.encoder.block[0].layer[1], middle).eval()
     if not isinstance(getattr(made, "adapter", None), nn.Module):
         return "adapter_names"
-    made.eval()
+    if mistake := _made(made.adapter, model.config.d_model, middle):
+        return mistake
     _fill(made.adapter, oracle)
     return _computed(made, made.adapter, oracle, "adapted")
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peft_scratch.edition.self_check.oracle import Oracle, close, linear
+from peft_scratch.edition.self_check.oracle import Oracle, close, linear, on_meta
+from peft_scratch.edition.self_check.shapes import Shapes
 
 A, B = "sharif_llm_A", "sharif_llm_B"
 
@@ -16,17 +17,24 @@ A, B = "sharif_llm_A", "sharif_llm_B"
 def update(student: Any, oracle: Oracle) -> str | None:
     """The mistake in `low_rank_update`, or None."""
     x, a, b = (oracle[f"lora/{name}"] for name in ("x", "A", "B"))
-    found = student.low_rank_update(x, a, b, oracle.facts["scaling"])
+    with Shapes(x=x, a=a, b=b):
+        found = student.low_rank_update(x, a, b, oracle.facts["scaling"])
     what = oracle.like("lora/update", found)
     return None if what == "right" else what or "lora_forward"
 
 
 def start_of_a(student: Any, oracle: Oracle) -> str | None:
     """The mistake in `kaiming_uniform_down`, or None."""
+    features, rank = 96 + oracle.facts["seed"] % 64, 3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(oracle.facts["seed"])
-        features, rank = 96 + oracle.facts["seed"] % 64, 3
-        return _start(student.kaiming_uniform_down(features, rank), features, rank)
+        a = student.kaiming_uniform_down(features, rank)
+        if tuple(a.shape) != (features, rank):
+            return "a_turned" if tuple(a.shape) == (rank, features) else "a_shape"
+        if mistake := _start(a):
+            return mistake
+        elsewhere = on_meta(lambda device: student.kaiming_uniform_down(features, rank, device))
+    return None if elsewhere is None or elsewhere.is_meta else "a_device"
 
 
 def layer(student: Any, oracle: Oracle) -> str | None:
@@ -38,67 +46,96 @@ def layer(student: Any, oracle: Oracle) -> str | None:
 
 def merging(student: Any, oracle: Oracle) -> str | None:
     """The mistake in `merge` and `unmerge`, or None. It asks for a layer that computes the right thing."""
-    x, wanted, merged = oracle["lora/x"], oracle["lora/y"], _filled(student, oracle)
-    merged.eval()
-    merged(x)
-    merged.train()
-    _forget_gradients(merged)
-    y = merged(x)
-    trains = y.requires_grad
-    if trains:
-        (y * oracle["lora/direction"]).sum().backward()
-    if not trains or getattr(merged, A).grad is None:
-        return "merged_in_training"
     merged = _filled(student, oracle)
-    before = merged.weight.detach().clone()
+    shared = merged.weight.detach()  # the tensor that other models may share
+    before = shared.clone()
+    return (
+        _stays_merged(student, oracle)
+        or _merged_once(merged, before, oracle)
+        or (None if torch.equal(shared, before) else "merge_in_place")
+        or _merged_again(merged, before, oracle)
+        or _unguarded(_filled(student, oracle), before)
+    )
+
+
+def _stays_merged(student: Any, oracle: Oracle) -> str | None:
+    """Whether A and B get no gradient in training after an evaluation."""
+    made, x = _filled(student, oracle), oracle["lora/x"]
+    made.eval()
+    made(x)
+    made.train()
+    made.zero_grad()
+    y = made(x)
+    if y.requires_grad:
+        (y * oracle["lora/direction"]).sum().backward()
+    return None if y.requires_grad and getattr(made, A).grad is not None else "merged_in_training"
+
+
+def _merged_once(merged: nn.Module, before: Tensor, oracle: Oracle) -> str | None:
     merged.merge()
-    what = oracle.like("lora/merged", merged.weight.detach())
-    with torch.no_grad():
-        y = merged(x)
     if close(merged.weight, before):
         return "merge_nothing"
-    if what == "right" and not close(y, wanted):
-        return "merge_beside" if close(y, oracle["lora/counted_twice"]) else "merge_wrong"
+    what, y = oracle.like("lora/merged", merged.weight), merged(oracle["lora/x"])
     if what != "right":
         return what or "merge_wrong"
+    if close(y, oracle["lora/y"]):
+        return None
+    return "merge_beside" if close(y, oracle["lora/counted_twice"]) else "merge_wrong"
+
+
+def _merged_again(merged: nn.Module, before: Tensor, oracle: Oracle) -> str | None:
+    """The mistake in a second `merge`, and in `unmerge`, or None."""
     merged.merge()
     if not close(merged.weight, oracle["lora/merged"]):
         return "merge_twice"
     merged.unmerge()
     if not torch.equal(merged.weight, before):
         return "unmerge_rounding" if close(merged.weight, before) else "unmerge_wrong"
-    with torch.no_grad():
-        return None if close(merged(x), wanted) else "unmerge_wrong"
+    if not close(merged(oracle["lora/x"]), oracle["lora/y"]):
+        return "unmerge_wrong"
+    return _unguarded(merged, before)
+
+
+def _unguarded(made: nn.Module, before: Tensor) -> str | None:
+    """Whether `unmerge` does something to a layer that is not merged."""
+    try:
+        made.unmerge()
+    except NotImplementedError:
+        raise
+    except Exception:  # whatever a student's code may raise where nothing is kept to be put back
+        return "unmerge_unguarded"
+    return None if torch.equal(made.weight, before) else "unmerge_unguarded"
 
 
 def _made(student: Any, oracle: Oracle) -> str | None:
+    """The mistake in the layer's parameters, or None."""
     rank, alpha = oracle.facts["rank"], oracle.facts["alpha"]
-    made = student.LoRALinear(linear(oracle, "lora"), rank, alpha)
-    for one in (made, _on_meta(student, oracle)):
-        named = dict(one.named_parameters()) if one is not None else {A: None, B: None}
-        if A not in named or B not in named:
+    made = {where: student.LoRALinear(linear(oracle, where), rank, alpha) for where in ("lora", "lora_wide")}
+    elsewhere = on_meta(lambda device: student.LoRALinear(linear(oracle, "lora", device), rank, alpha))
+    for one in (*made.values(), *([] if elsewhere is None else [elsewhere])):
+        if not {A, B} <= dict(one.named_parameters()).keys():
             there = [name for name in (A, B) if isinstance(getattr(one, name, None), Tensor)]
             return "not_registered" if len(there) == 2 else "lora_names"
-    named = dict(made.named_parameters())
-    if any("bias" in name for name in named if name != "bias"):
-        return "update_bias"
-    (d, r), (r2, e) = oracle.tensors["lora/A"].shape, oracle.tensors["lora/B"].shape
-    shapes = tuple(named[A].shape), tuple(named[B].shape)
-    if shapes != ((d, r), (r2, e)):
-        return "lora_turned" if shapes == ((r, d), (e, r2)) else "lora_shapes"
-    wide = student.LoRALinear(nn.Linear(96, 96), 3, 6.0)
-    a, b = getattr(wide, A).detach(), getattr(wide, B).detach()
+    for where, one in made.items():
+        named = dict(one.named_parameters())
+        if any("bias" in name for name in named if name != "bias"):
+            return "update_bias"
+        wanted = [tuple(oracle.tensors[f"{where}/{letter}"].shape) for letter in "AB"]
+        shapes = [tuple(named[name].shape) for name in (A, B)]
+        if shapes != wanted:
+            return "lora_turned" if shapes == [shape[::-1] for shape in wanted] else "lora_shapes"
+    large = student.LoRALinear(nn.Linear(96, 96), 3, 6.0)
+    a, b = getattr(large, A).detach(), getattr(large, B).detach()
     if not a.any():
         return "a_zero" if b.any() else "both_zero"
-    return "b_random" if b.any() else _start(a, 96, 3)
+    return "b_random" if b.any() else _start(a)
 
 
-def _start(a: Tensor, d: int, r: int) -> str | None:
-    """What is wrong with A's first value, by its largest entry and its variance."""
-    if tuple(a.shape) != (d, r):
-        return "lora_turned" if tuple(a.shape) == (r, d) else "lora_shapes"
+def _start(a: Tensor) -> str | None:
+    """What is wrong with A's first value `(d, r)`, by its largest entry and its variance."""
     if not a.any():
         return "a_zero"
+    d, r = a.shape
     largest, deviation = a.abs().max().item(), a.std().item() * math.sqrt(3)
     bounds = {None: 1 / d, "a_gain": 6 / d, "a_fan_in": 1 / r, "a_fan_in ": 6 / r}
     for name, square in bounds.items():
@@ -106,14 +143,6 @@ def _start(a: Tensor, d: int, r: int) -> str | None:
         if 0.85 * bound < largest <= bound * 1.0001 and 0.85 < deviation / bound < 1.15:
             return name and name.strip()
     return "a_start"
-
-
-def _on_meta(student: Any, oracle: Oracle) -> nn.Module | None:
-    """The layer around a base on another device, if it can be made there; the device `meta` is one."""
-    try:
-        return student.LoRALinear(linear(oracle, "lora", "meta"), oracle.facts["rank"], oracle.facts["alpha"])
-    except Exception:  # it reads a value, which no tensor has there: nothing to be learnt from it
-        return None
 
 
 def _filled(student: Any, oracle: Oracle, where: str = "lora") -> nn.Module:
@@ -125,25 +154,19 @@ def _filled(student: Any, oracle: Oracle, where: str = "lora") -> nn.Module:
     return made
 
 
-def _forget_gradients(module: nn.Module) -> None:
-    for parameter in module.parameters():
-        parameter.grad = None
-
-
 def _computed(student: Any, oracle: Oracle) -> str | None:
-    x, fresh = (
-        oracle["lora/x"],
-        student.LoRALinear(linear(oracle, "lora"), oracle.facts["rank"], oracle.facts["alpha"]),
-    )
-    made = _filled(student, oracle)
-    y = made(x)
+    """The mistake in the layer's output and gradients, or None."""
+    x, made = oracle["lora/x"], _filled(student, oracle)
+    with Shapes(x=x, A=getattr(made, A), B=getattr(made, B), weight=made.weight):
+        y = made(x)
     what = oracle.like("lora/y", y)
-    if what != "right":
+    if what is None:
+        fresh = student.LoRALinear(linear(oracle, "lora"), oracle.facts["rank"], oracle.facts["alpha"])
         with torch.no_grad():
             at_start = oracle.like("lora/base", fresh(x))
-        if what is None and at_start is None:
-            return "weight_not_taken"
-        return what or "lora_forward"
+        return "weight_not_taken" if at_start is None else "lora_forward"
+    if what != "right":
+        return what
     if not y.requires_grad:
         return "lora_no_gradient"
     (y * oracle["lora/direction"]).sum().backward()
@@ -151,7 +174,7 @@ def _computed(student: Any, oracle: Oracle) -> str | None:
         if not close(getattr(made, name).grad, oracle[f"lora/gradient_{letter}"]):
             return "lora_no_gradient"
     # a layer that is not square
-    other = _filled(student, oracle, "lora_wide")
-    if oracle.like("lora_wide/y", other(oracle["lora_wide/x"])) != "right":
-        return "lora_forward"
-    return None
+    wide, x = _filled(student, oracle, "lora_wide"), oracle["lora_wide/x"]
+    with Shapes(x=x, A=getattr(wide, A), B=getattr(wide, B), weight=wide.weight):
+        y = wide(x)
+    return None if oracle.like("lora_wide/y", y) == "right" else "lora_forward"

@@ -7,10 +7,10 @@ compared with what is recorded, right or wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -22,6 +22,8 @@ FILES = tuple(sorted((Path(__file__).parent / "recorded").glob("*.safetensors"))
 
 #: Largest error that is rounding, relative to the largest value.
 TOLERANCE = 1e-4
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -91,3 +93,11 @@ def linear(oracle: Oracle, where: str, device: str | None = None) -> torch.nn.Li
             if bias is not None:
                 layer.bias.copy_(bias)
     return layer.requires_grad_(False)
+
+
+def on_meta(make: Callable[[torch.device], _T]) -> _T | None:
+    """What `make` gives for the device `meta`, which every machine has; None if it cannot be made there."""
+    try:
+        return make(torch.device("meta"))
+    except Exception:  # it reads a value, which no tensor has there: nothing can be learnt from it
+        return None

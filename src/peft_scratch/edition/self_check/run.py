@@ -1,18 +1,20 @@
-"""Run the checks of a group of blanks on a student's layers, and say what came of it."""
+"""Run the checks of a student's layers, and say what came of it."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from peft_scratch.edition import layers_file
 from peft_scratch.edition.self_check import adapter, libraries, lora, soft_prompt, whole_model
 from peft_scratch.edition.self_check.diagnoses import DIAGNOSES
 from peft_scratch.edition.self_check.oracle import Oracle, recorded
+from peft_scratch.edition.self_check.shapes import DoNotFit
+from peft_scratch.errors import UserError
 
 Check = Callable[[Any, Oracle], "str | None"]
 
@@ -22,94 +24,138 @@ class Item:
     """One check.
 
     Attributes:
-        name: the blank that it is about.
+        group: the section of `layers.py`.
+        name: the blank that it is about, and its method if there is a check for that alone.
         check: returns a mistake's name, or None.
         after: blanks that have to be right before; otherwise the check would blame the wrong one.
+        library: imports the library that the blank is about.
     """
 
+    group: str
     name: str
     check: Check
     after: tuple[str, ...] = ()
+    library: Callable[[], ModuleType] | None = None
+
+    @property
+    def blank(self) -> str:
+        """The blank's name in `layers.py`."""
+        return self.name.partition(".")[0]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check: `mistake` is None if it passed, and a name of `DIAGNOSES` where it has one."""
+    """What came of one check.
+
+    Attributes:
+        mistake: a name of `DIAGNOSES`, or `raised`, `blank` or `waits`; None if there is none.
+        sentence: what is said of it.
+    """
 
     name: str
     mistake: str | None
     sentence: str = ""
 
+    def __str__(self) -> str:
+        verdict = self.mistake if self.mistake in ("blank", "waits") else "wrong"
+        if self.mistake is None:
+            verdict = "skipped" if self.sentence else "passed"
+        return f"{verdict:7}  {self.name}{': ' * bool(self.sentence)}{self.sentence}"
 
-def _formula(name: str) -> Item:
-    return Item(name, partial(whole_model.formula, name=name))
+
+def _formula(group: str, name: str) -> Item:
+    return Item(group, name, partial(whole_model.formula, name=name))
 
 
-CHECKS: dict[str, tuple[Item, ...]] = {
-    "lora": (
-        Item("low_rank_update", lora.update),
-        Item("kaiming_uniform_down", lora.start_of_a),
-        Item("LoRALinear", lora.layer),
-        Item("LoRALinear.merge", lora.merging, ("LoRALinear",)),
-        _formula("attention_blocks"),
-        _formula("parameters_of_an_update"),
+#: In the order in which the notebooks ask for the blanks.
+ITEMS = (
+    Item("rest", "find_in_blocks", whole_model.places),
+    Item("rest", "freeze_all_but", whole_model.freezing),
+    Item("rest", "entries_of", whole_model.saving),
+    Item("soft_prompt", "first_rows", soft_prompt.start),
+    Item("soft_prompt", "PromptRows", soft_prompt.rows),
+    Item("soft_prompt", "lengthened", soft_prompt.mask),
+    Item("soft_prompt", "prepend_prompt", soft_prompt.encoder_hook, ("PromptRows", "lengthened")),
+    Item("soft_prompt", "lengthen_cross_attention_mask", soft_prompt.decoder_hook, ("lengthened",)),
+    Item(
+        "soft_prompt",
+        "hook_prompt",
+        soft_prompt.hooks,
+        ("PromptRows", "prepend_prompt", "lengthen_cross_attention_mask"),
     ),
-    "adapter": (
-        Item("Bottleneck", adapter.bottleneck),
-        Item("AdaptedLayerFF", adapter.adapted_layer, ("Bottleneck",)),
-        Item("adapter_places", adapter.places),
-        _formula("feed_forward_layers"),
-        _formula("parameters_of_a_bottleneck"),
-    ),
-    "soft_prompt": (
-        Item("first_rows", soft_prompt.start),
-        Item("PromptRows", soft_prompt.rows),
-        Item("lengthened", soft_prompt.mask),
-        Item("prepend_prompt", soft_prompt.encoder_hook, ("PromptRows",)),
-        Item("lengthen_cross_attention_mask", soft_prompt.decoder_hook),
-        Item(
-            "hook_prompt",
-            soft_prompt.hooks,
-            ("PromptRows", "prepend_prompt", "lengthen_cross_attention_mask"),
-        ),
-        Item("tokens_left", soft_prompt.tokens),
-        _formula("parameters_of_a_prompt"),
-    ),
-    "rest": (
-        Item("find_in_blocks", whole_model.places),
-        Item("freeze_all_but", whole_model.freezing),
-        Item("entries_of", whole_model.saving),
-    ),
-    "libraries": (
-        Item("prompt_by_opendelta", libraries.delta_call),
-        Item("bottleneck_config", libraries.hub_config),
-        Item("adapter_by_adapterhub", libraries.hub_call),
-        Item("lora_by_peft", libraries.peft_call),
-    ),
+    Item("soft_prompt", "tokens_left", soft_prompt.tokens),
+    _formula("soft_prompt", "parameters_of_a_prompt"),
+    Item("libraries", "prompt_by_opendelta", libraries.delta_call, (), libraries.import_opendelta),
+    Item("adapter", "Bottleneck", adapter.bottleneck),
+    Item("adapter", "AdaptedLayerFF", adapter.adapted_layer, ("Bottleneck",)),
+    Item("adapter", "adapter_places", adapter.places),
+    _formula("adapter", "feed_forward_layers"),
+    _formula("adapter", "parameters_of_a_bottleneck"),
+    Item("libraries", "bottleneck_config", libraries.hub_config, (), libraries.import_adapters),
+    Item("libraries", "adapter_by_adapterhub", libraries.hub_call, (), libraries.import_adapters),
+    Item("lora", "low_rank_update", lora.update),
+    Item("lora", "kaiming_uniform_down", lora.start_of_a),
+    Item("lora", "LoRALinear", lora.layer, ("low_rank_update", "kaiming_uniform_down")),
+    Item("lora", "LoRALinear.merge", lora.merging, ("LoRALinear",)),
+    _formula("lora", "attention_blocks"),
+    _formula("lora", "parameters_of_an_update"),
+    Item("libraries", "lora_by_peft", libraries.peft_call, (), libraries.import_peft),
+)
+
+#: The same by group.
+CHECKS = {
+    group: tuple(item for item in ITEMS if item.group == group)
+    for group in dict.fromkeys(item.group for item in ITEMS)
 }
 
 
-def outcomes(student: Any, group: str, oracles: Sequence[Oracle] | None = None) -> list[Outcome]:
-    """What the checks of `group` say of `student`, which has the names of `layers.py`."""
+def outcomes(
+    student: Any,
+    group: str | None = None,
+    oracles: Sequence[Oracle] | None = None,
+    only: Collection[str] = (),
+    instead: Collection[str] = (),
+) -> list[Outcome]:
+    """What the checks say of `student`, which has the names of `layers.py`.
+
+    Args:
+        group: only these checks.
+        oracles: the recordings; by default those that come with the kit.
+        only: only the checks of these blanks.
+        instead: blanks that were handed over in place of those of `layers.py`, on which they do not build.
+    """
+    oracles = recorded() if oracles is None else oracles
     found: dict[str, Outcome] = {}
-    for item in CHECKS[group]:
-        if group == "libraries" and not libraries.available(item.check):
-            found[item.name] = Outcome(item.name, None, "not checked: the library is not installed")
-            continue
-        wrong = next((name for name in item.after if found[name].mistake is not None), None)
-        if wrong:
-            found[item.name] = Outcome(item.name, "waits", f"Not checked yet: it builds on {wrong}.")
-        else:
-            found[item.name] = _outcome(item, student, recorded() if oracles is None else oracles)
-    return list(found.values())
+
+    def find(item: Item) -> Outcome:
+        if item.name not in found:
+            before = [one for one in ITEMS if one.name in item.after]
+            if item.blank in instead:
+                before = [one for one in before if one.blank in instead]
+            wrong = next((one.name for one in before if find(one).mistake is not None), None)
+            waits = Outcome(item.name, "waits", f"Not checked yet: it builds on {wrong}.")
+            found[item.name] = waits if wrong else outcome_of(item, student, oracles)
+        return found[item.name]
+
+    return [find(item) for item in ITEMS if group in (None, item.group) and (not only or item.blank in only)]
 
 
-def _outcome(item: Item, student: Any, oracles: Iterable[Oracle]) -> Outcome:
+def outcome_of(item: Item, student: Any, oracles: Sequence[Oracle]) -> Outcome:
+    """What one check says of `student`, whatever it builds on."""
+    if item.library is not None:
+        try:
+            item.library()
+        except UserError:
+            return Outcome(item.name, None, "Not checked: the library is not installed.")
     for oracle in oracles:
         try:
             mistake = item.check(student, oracle)
         except NotImplementedError as blank:
             return Outcome(item.name, "blank", str(blank) or f"{item.name} is still blank.")
+        except DoNotFit as problem:
+            line = _line_of(problem)
+            said = f"Line {line} of {layers_file.PATH.name}: {problem}" if line else str(problem)
+            return Outcome(item.name, "shapes", str(DIAGNOSES["shapes"]).format(said))
         except Exception as problem:  # whatever a student's code may raise
             return Outcome(item.name, "raised", _raised(problem))
         if mistake is not None:
@@ -120,14 +166,17 @@ def _outcome(item: Item, student: Any, oracles: Iterable[Oracle]) -> Outcome:
 
 def _raised(problem: Exception) -> str:
     """What was raised, in one line, and at which line of the student's own code."""
-    own = [frame for frame in traceback.extract_tb(problem.__traceback__) if _is_students(frame.filename)]
-    where = f" in line {own[-1].lineno} of {layers_file.PATH.name}" if own else ""
+    line = _line_of(problem)
+    where = f" in line {line} of {layers_file.PATH.name}" if line else ""
     said = " ".join(str(problem).split())[:200]
     return f"{type(problem).__name__}{where}: {said or 'no message'}."
 
 
-def _is_students(file: str) -> bool:
-    return file == str(layers_file.PATH) or "ipykernel" in file
+def _line_of(problem: Exception) -> int | None:
+    """The line of the student's own code that raised, if it is in there."""
+    frames = traceback.extract_tb(problem.__traceback__)
+    own = [f for f in frames if f.filename == str(layers_file.PATH) or "ipykernel" in f.filename]
+    return own[-1].lineno if own else None
 
 
 # What a notebook calls
@@ -153,31 +202,34 @@ def check_the_rest() -> None:
     _say("rest")
 
 
-def check_libraries(*names: str) -> None:
-    """Check the calls of the libraries, all or those named, such as `"lora_by_peft"`."""
-    _say("libraries", only=names)
+def check_libraries() -> None:
+    """Check the calls of the libraries."""
+    _say("libraries")
 
 
 def check(*names: str) -> None:
-    """Check the blanks called `names`, such as `"PromptRows"`, and what each builds on."""
-    for group, items in CHECKS.items():
-        if any(item.name.partition(".")[0] in names for item in items):
-            _say(group, only=names)
+    """Check the blanks called `names`, such as `"PromptRows"`."""
+    check_all(names)
 
 
-def check_all() -> bool:
-    """Check every blank; return whether all are right."""
-    return all([_say(group) for group in CHECKS])
+def check_all(only: Sequence[str] = ()) -> bool:
+    """Check every blank, or `only` those; return whether they are right.
+
+    Raises:
+        UserError: there is no such blank.
+    """
+    known = list(dict.fromkeys(item.blank for item in ITEMS))
+    if unknown := [name for name in only if name not in known]:
+        raise UserError(f"No blank is called {unknown[0]}; the blanks are {', '.join(known)}.")
+    return _say(only=only)
 
 
-def _say(group: str, only: Sequence[str] = (), **instead: type | None) -> bool:
-    """Print what the checks of `group` say; return whether all passed."""
-    student = layers_file.current()
+def _say(group: str | None = None, only: Sequence[str] = (), **instead: type | None) -> bool:
+    """Print what the checks say; return whether all passed."""
+    student: Any = layers_file.current()
     given = {name: thing for name, thing in instead.items() if thing is not None}
     if given:
         student = SimpleNamespace(**{**vars(student), **given})
-    found = [o for o in outcomes(student, group) if not only or o.name.partition(".")[0] in only]
-    for outcome in found:
-        verdict = "passed" if outcome.mistake is None else "not yet"
-        print(f"{verdict:7}  {outcome.name}{': ' * bool(outcome.sentence)}{outcome.sentence}")
+    found = outcomes(student, group, only=only, instead=given)
+    print("\n".join(map(str, found)))
     return all(outcome.mistake is None for outcome in found)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_scratch.edition.self_check.oracle import Oracle, close
+from peft_scratch.edition.self_check.shapes import Shapes
 
 
 def start(student: Any, oracle: Oracle) -> str | None:
@@ -28,6 +29,8 @@ def rows(student: Any, oracle: Oracle) -> str | None:
         return "prompt_names"
     if not named["prompt_emb"].requires_grad:
         return "prompt_not_trained"
+    if named["prompt_emb"].shape != given.shape:
+        return "prompt_shape"
     before = given.clone()
     with torch.no_grad():
         named["prompt_emb"].add_(1.0)
@@ -35,7 +38,9 @@ def rows(student: Any, oracle: Oracle) -> str | None:
         named["prompt_emb"].sub_(1.0)
     if shared:
         return "prompt_view"
-    y = made(oracle["prompt/embedded"])
+    embedded = oracle["prompt/embedded"]
+    with Shapes(prompt_emb=named["prompt_emb"], embedded=embedded):
+        y = made(embedded)
     what = oracle.like("prompt/y", y)
     if what != "right":
         return what or "rows_wrong"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,17 +12,17 @@ from torch import Tensor, nn
 
 from peft_scratch.edition.self_check.oracle import Oracle, close
 from peft_scratch.methods.derivation import step
-
-_OWN = "sharif_llm"
+from peft_scratch.methods.parameters import is_own
 
 
 def places(student: Any, oracle: Oracle) -> str | None:
     """The mistake in `find_in_blocks`, or None."""
     model = oracle.t5()
+    model.encoder.q, model.encoder.block[0].v = nn.Linear(1, 1), nn.Identity()  # neither is to be found
     for targets, wanted in oracle.facts["places"]:
         found = list(student.find_in_blocks(model, tuple(targets), nn.Linear))
         if found != wanted:
-            return _misplaced(found, wanted)
+            return _misplaced(model, found, wanted)
     try:
         student.find_in_blocks(model, ("q", "no_such_layer"), nn.Linear)
     except NotImplementedError:
@@ -31,12 +32,16 @@ def places(student: Any, oracle: Oracle) -> str | None:
     return "missing_silent"
 
 
-def _misplaced(found: list[str], wanted: list[str]) -> str:
+def _misplaced(model: nn.Module, found: list[str], wanted: list[str]) -> str:
     more, less = set(found) - set(wanted), set(wanted) - set(found)
-    if any(".block." not in f".{name}" for name in more):
+    outside = {name for name in more if ".block." not in f".{name}"}
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if (more & linear) - outside:
+        return "targets_substring"
+    if outside:
         return "outside_blocks"
     if more:
-        return "targets_substring"
+        return "other_kind"
     if less and less == {name for name in wanted if "EncDecAttention" in name}:
         return "cross_forgotten"
     if less and less == {name for name in wanted if name.startswith("decoder")}:
@@ -47,13 +52,14 @@ def _misplaced(found: list[str], wanted: list[str]) -> str:
 def freezing(student: Any, oracle: Oracle) -> str | None:
     """The mistake in `freeze_all_but`, or None."""
     for before in (True, False):
-        model = _with_own_parameters(oracle).requires_grad_(before)
-        returned = student.freeze_all_but(model, lambda name: _OWN in name)
+        model, returned = _with_own_parameters(oracle).requires_grad_(before), []
+        with suppress(ValueError):  # also raised where it found that nothing trains: that is looked at below
+            returned = student.freeze_all_but(model, is_own)
         named = dict(model.named_parameters())
-        own = [name for name in named if _OWN in name]
-        trained = [name for name, p in named.items() if p.requires_grad and _OWN not in name]
+        own = [name for name in named if is_own(name)]
+        trained = [name for name, p in named.items() if p.requires_grad and name not in own]
         if any(not named[name].requires_grad for name in own):
-            return "declared_frozen"
+            return "declared_frozen" if before else "stays_frozen"
         if trained:
             if all("norm" in name for name in trained):
                 return "norms_unfrozen"
@@ -62,7 +68,11 @@ def freezing(student: Any, oracle: Oracle) -> str | None:
             return "base_not_frozen"
         if list(returned or ()) != own:
             return "frozen_names"
-    return None
+    try:
+        student.freeze_all_but(oracle.t5(), is_own)
+    except ValueError:
+        return None
+    return "freeze_silent"
 
 
 def _with_own_parameters(oracle: Oracle) -> nn.Module:
@@ -79,16 +89,31 @@ def _with_own_parameters(oracle: Oracle) -> nn.Module:
 
 
 def saving(student: Any, oracle: Oracle) -> str | None:
-    """The mistake in `entries_of`, or None."""
-    model = _with_own_parameters(oracle)
-    model.encoder.block[0].layer[0].SelfAttention.q.sharif_llm_B.data = (
-        model.encoder.block[0].layer[0].SelfAttention.q.sharif_llm_B.data.to(torch.bfloat16)
-    )
-    found = student.entries_of(model, lambda name: _OWN in name)
-    wanted = {name: p for name, p in model.named_parameters() if _OWN in name}
+    """The mistake in `entries_of`, or None.
+
+    One declared parameter does not train and one of the base does; one layer saves as if it were merged.
+    """
+    model = _with_own_parameters(oracle).requires_grad_(False)
+    first, last = (stack.block[0].layer[0].SelfAttention.q for stack in (model.encoder, model.decoder))
+    first.sharif_llm_B.data = first.sharif_llm_B.data.to(torch.bfloat16)
+    wanted = {name: p for name, p in model.named_parameters() if is_own(name)}
+    for name, p in model.named_parameters():
+        p.requires_grad_(name.endswith("final_layer_norm.weight") or is_own(name))
+    first.sharif_llm_A.requires_grad_(False)
+    last.register_state_dict_post_hook(_as_if_merged)
+    found = student.entries_of(model, is_own)
     if not isinstance(found, Mapping):
         return "saved_keys"
-    return _misnamed(found, wanted) or _misshaped(found, wanted)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    if set(found) in (trained, trained & set(wanted)):
+        return "saved_trained"
+    merged = next(name for name, p in wanted.items() if p is last.sharif_llm_B)
+    return _misnamed(found, wanted) or _misshaped(found, wanted, merged)
+
+
+def _as_if_merged(module: nn.Module, state: dict[str, Tensor], prefix: str, _: object) -> None:
+    """While the update is in the weight, B is saved as zero, so that nobody adds the update again."""
+    state[f"{prefix}sharif_llm_B"] = torch.zeros_like(state[f"{prefix}sharif_llm_B"])
 
 
 def _misnamed(found: Mapping[str, object], wanted: Mapping[str, Tensor]) -> str | None:
@@ -99,44 +124,43 @@ def _misnamed(found: Mapping[str, object], wanted: Mapping[str, Tensor]) -> str 
     return "saved_keys" if set(found) != set(wanted) else None
 
 
-def _misshaped(found: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with the values: gradient first, then type, storage and numbers."""
+def _misshaped(found: Mapping[str, Any], wanted: Mapping[str, Tensor], merged: str) -> str | None:
+    """What is wrong with the values: gradient first, then type, numbers and storage."""
     if any(
         not isinstance(t, Tensor) or t.requires_grad or isinstance(t, nn.Parameter) for t in found.values()
     ):
         return "saved_gradient"
     if any(t.dtype != torch.float32 for t in found.values()):
         return "saved_type"
-    if any(not close(found[name], p.detach().float()) for name, p in wanted.items()):
-        return "saved_values"
+    if wrong := [name for name, p in wanted.items() if not close(found[name], p.detach().float())]:
+        return "saved_state" if wrong == [merged] and not found[merged].any() else "saved_values"
     if any(t.untyped_storage().nbytes() > t.numel() * t.element_size() for t in found.values()):
         return "saved_storage"
     return None
 
 
-#: The functions of `layers.py` that return a formula, and what they are called with.
-FORMULAS = {
-    "attention_blocks": (),
-    "feed_forward_layers": (),
-    "parameters_of_an_update": ("i",),
-    "parameters_of_a_bottleneck": (),
-    "parameters_of_a_prompt": (),
-}
-
-
 def formula(student: Any, oracle: Oracle, name: str) -> str | None:
     """The mistake in the formula that the function `name` returns, or None."""
-    symbols = getattr(student, name)(*FORMULAS[name])
     sizes = oracle.facts["letters"]
-    if not isinstance(symbols, str) or not re.fullmatch(r"[A-Za-z0-9+·() ]+", symbols):
+    for case in oracle.facts["counts"][name]:
+        symbols = getattr(student, name)(*case["arguments"])
+        if mistake := _unreadable(symbols, sizes):
+            return mistake
+        try:
+            value = step("", symbols, sizes).value
+        except ValueError:
+            return "count_letters"
+        if value != case["right"]:
+            return next((mistake for mistake, wrong in case["wrong"] if value == wrong), "count_wrong")
+    return None
+
+
+def _unreadable(symbols: object, sizes: Mapping[str, int]) -> str | None:
+    """Why the kit cannot read `symbols` as a formula, or None."""
+    if not isinstance(symbols, str):
+        return "count_number"
+    if "other" in symbols:
+        return "count_other"
+    if not all(sign.isdecimal() or sign in sizes or sign in "+·() " for sign in symbols):
         return "count_letters"
-    if any(letter not in sizes for letter in re.findall(r"[A-Za-z]", symbols)):
-        return "count_letters"
-    try:
-        value = step("", symbols, sizes).value
-    except ValueError:
-        return "count_letters"
-    counts = oracle.facts["counts"][name]
-    if value == counts["right"]:
-        return None
-    return next((mistake for mistake, wrong in counts["wrong"] if value == wrong), "count_wrong")
+    return "count_sign" if re.search(r"[A-Za-z0-9)]\s*[A-Za-z(]|[A-Za-z)]\s*\d|\d\s+\d", symbols) else None

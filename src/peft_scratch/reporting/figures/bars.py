@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from peft_scratch.assignment import TEN
-from peft_scratch.reporting.facts import PARTS_OF_MEMORY, all_of, gpu_peaks, knowledge_of
+from peft_scratch.reporting import facts
+from peft_scratch.reporting.facts import PARTS_OF_MEMORY
 from peft_scratch.reporting.figures import style
 from peft_scratch.reporting.figures.style import BLUE, GREY, ORANGE, RED, SKY, YELLOW
 from peft_scratch.reporting.languages import Language
@@ -25,16 +26,13 @@ _KINDS = {"training": (BLUE, ""), "evaluation": (ORANGE, "////")}
 
 def memory(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
     """Bytes by part, stacked, a bar for each run; a diamond for the peak that a GPU counted."""
-    measured = {name: run.memory for name, run in runs.items() if run.memory is not None}
+    measured = facts.measured(runs, "memory")
     if not measured:
         return None
     figure, ax = _rows(language)
-    unit = 1e9 if max(map(all_of, measured.values())) >= 1e9 else 1e6
-    peaks = gpu_peaks(runs)
-    for row, name in enumerate(TEN):
-        if name not in measured:
-            style.not_measured(ax, row, language)
-            continue
+    unit = 1e9 if max(map(facts.all_of, measured.values())) >= 1e9 else 1e6
+    peaks = facts.gpu_peaks(runs)
+    for row, name in _drawn(ax, measured, language):
         sizes = {part: getattr(measured[name], part) / unit for part in PARTS_OF_MEMORY}
         _stack(ax, row, sizes, _COLOURS)
         if name in peaks:
@@ -44,7 +42,7 @@ def memory(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
         handles.append(style.dot("black", "D", language.label("peak"), ms=4))
     letters = language.bytes(unit).replace(language.number(1, 1), "").strip()
     ax.set_xlabel(language.drawn(f"{language.say('memory')}{language.join(['', letters])}"))
-    style.legend(figure, handles, columns=len(handles))
+    style.legend(figure, handles)
     return figure
 
 
@@ -53,49 +51,32 @@ def seconds(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
     if not runs:
         return None
     figure, ax = _rows(language)
-    for row, name in enumerate(TEN):
-        if name not in runs:
-            style.not_measured(ax, row, language)
-            continue
+    for row, name in _drawn(ax, runs, language):
         _stack(ax, row, {kind: getattr(runs[name].seconds, kind) for kind in _KINDS}, _KINDS)
         total = runs[name].seconds.total
-        ax.annotate(
-            *(language.number(total), (total, row), (3, 0)),
-            textcoords="offset points",
-            va="center",
-            fontsize=7,
-        )
+        style.note(ax, language.number(total), (total, row), 3)
     ax.set_xlabel(language.label("seconds"))
     handles = [style.patch(*_KINDS[kind], language.label(f"in_{kind}")) for kind in _KINDS]
-    style.legend(figure, handles, columns=2)
+    style.legend(figure, handles)
     return figure
 
 
 def knowledge(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
     """The base's pre-training loss before tuning, after it, and with the method switched off."""
-    measured = knowledge_of(runs)
+    measured = facts.measured(runs, "knowledge")
     if not measured:
         return None
     figure, ax = _rows(language)
     before = next(iter(measured.values())).base
     ax.axvline(before, color=GREY, lw=0.9, dashes=(5, 2), zorder=1)
-    for row, name in enumerate(TEN):
-        if name not in measured:
-            style.not_measured(ax, row, language)
-            continue
+    for row, name in _drawn(ax, measured, language):
         tuned, off = measured[name].tuned, measured[name].off
         ax.plot([before, tuned], [row, row], color=RED, lw=2, alpha=0.5, zorder=2)
         if off is not None:
             ax.plot(off, row, "o", color=BLUE, mfc="white", ms=6.5, mew=1.3, zorder=3)
         ax.plot(tuned, row, "D", color=RED, ms=5, zorder=4)
-        side = 1 if tuned >= before else -1
-        ax.annotate(
-            *(language.number(tuned, 2), (tuned, row), (6 * side, 0)),
-            textcoords="offset points",
-            va="center",
-            ha="left" if side > 0 else "right",
-            fontsize=7,
-        )
+        right, ha = (6, "left") if tuned >= before else (-6, "right")
+        style.note(ax, language.number(tuned, 2), (tuned, row), right, ha=ha)
     ax.margins(x=0.15)
     ax.set_xlabel(language.label("pretraining_loss"))
     handles = [
@@ -103,7 +84,7 @@ def knowledge(runs: Mapping[str, RunResult], language: Language) -> Figure | Non
         style.dot(RED, "D", language.label("delta_on"), ms=5),
         style.dot(BLUE, "o", language.label("delta_off"), mfc="white"),
     ]
-    style.legend(figure, handles, columns=3)
+    style.legend(figure, handles)
     return figure
 
 
@@ -117,6 +98,16 @@ def _rows(language: Language) -> tuple[Figure, Axes]:
     ax.set_axisbelow(True)
     ax.xaxis.set_major_formatter(style.ticks(language))
     return figure, ax
+
+
+def _drawn(ax: Axes, measured: Mapping[str, object], language: Language) -> Iterator[tuple[int, str]]:
+    """Row and id of each run that is measured; the rows of the others say that they are not."""
+    for row, name in enumerate(TEN):
+        if name in measured:
+            yield row, name
+        else:
+            where = {"xycoords": ax.get_yaxis_transform(), "color": GREY}
+            style.note(ax, language.label("not_measured"), (0, row), 4, **where)
 
 
 def _stack(ax: Axes, row: int, sizes: Mapping[str, float], colours: Mapping[str, tuple[str, str]]) -> None:

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from peft_scratch.reporting.figures.style import GREY
+from peft_scratch.reporting.figures.style import GREY, note
 
 #: x, y of one end and of the other, in data coordinates.
 Line = tuple[float, float, float, float]
@@ -42,7 +42,7 @@ def place_labels(
         points: (x, y, text, colour).
         markers: (x, y) of every marker, those without a label too.
         bars: error bars, which a label should not cover.
-        lines: other lines, likewise, if it can be helped.
+        lines: other lines, which a label should not cover either.
 
     Returns:
         The texts, in the order of `points`.
@@ -109,12 +109,8 @@ def _best_place(
                 continue
             _put(text, distance, *way)
             box = text.get_window_extent(renderer).padded(1.5)
-            inside = (
-                ax.bbox.x0 <= box.x0
-                and box.x1 <= ax.bbox.x1
-                and ax.bbox.y0 <= box.y0
-                and box.y1 <= ax.bbox.y1
-            )
+            inside = ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1
+            inside &= ax.bbox.y0 <= box.y0 and box.y1 <= ax.bbox.y1
             if not inside or box.count_overlaps(taken):
                 continue
             leader = Bbox([start, (box.x0 if way[0] > 0 else box.x1, (box.y0 + box.y1) / 2)])
@@ -133,10 +129,9 @@ def label_lines(ax: Axes, lines: Sequence[tuple[float, str]], at_the_foot: Seque
         lines: height and label.
         at_the_foot: labels of what lies below the axis.
     """
-    style = {"textcoords": "offset points", "va": "center", "fontsize": 7, "color": GREY}
     foot, _ = ax.get_ylim()
     texts = [
-        ax.annotate(text, (1, y), (4, 0), xycoords=ax.get_yaxis_transform(), **style)
+        note(ax, text, (1, y), 4, xycoords=ax.get_yaxis_transform(), color=GREY)
         for y, text in [*((foot, text) for text in at_the_foot), *sorted(lines)]
     ]
     ax.figure.canvas.draw()  # the layout, and with it every position, is known from here on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import fmean
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -34,15 +35,8 @@ def curves(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
             shares = [100 * epoch.accuracy for epoch in runs[name].epochs]
             errors = [100 * (error_of(runs[name], share / 100) or 0) for share in shares]
             label = language.drawn(language.source_and_size_of(name))
-            lower.errorbar(
-                *(epochs, shares, errors),
-                color=colour,
-                ls=dashes,
-                marker=marker,
-                ms=4,
-                elinewidth=0.6,
-                label=label,
-            )
+            style = {"color": colour, "ls": dashes, "marker": marker, "ms": 4, "elinewidth": 0.6}
+            lower.errorbar(epochs, shares, errors, **style, label=label)
         upper.set_title(language.label(kind), fontsize=8.5, fontweight="bold")
         lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         lower.set_xlim(left=0)
@@ -81,7 +75,7 @@ def small(small_data: Mapping[str, SmallDataResult], language: Language) -> Figu
             epochs = [epoch.epoch for epoch in runs[0]]
             for one in shares:
                 ax.plot(epochs, one, color=colour, lw=0.5, alpha=0.6)
-            mean = [sum(values) / len(values) for values in zip(*shares, strict=True)]
+            mean = [fmean(values) for values in zip(*shares, strict=True)]
             ax.plot(epochs, mean, color=colour, ls=dashes, lw=1.8)
             ax.plot(epochs[-1:], mean[-1:], marker, color=colour, ms=4)
         title = filter(None, (language.method_of(name), language.source_and_size_of(name)))
@@ -98,5 +92,5 @@ def small(small_data: Mapping[str, SmallDataResult], language: Language) -> Figu
         line(colour, language.label(word), marker=marker, ls=dashes, ms=4)
         for _, colour, marker, dashes, word in kinds
     ]
-    legend(figure, handles, columns=2)
+    legend(figure, handles)
     return figure

@@ -70,7 +70,7 @@ def _lines_of_comparison(
             continue
         y = inputs.results[name].percent
         label = language.drawn(f"{language.run(name)} {language.number(y, 1)}")
-        if y < lowest - FAR_BELOW:  # down to it, the runs would all lie on one line
+        if y < lowest - FAR_BELOW:  # if the axis reached it, the runs would seem to lie on one line
             at_the_foot.append(f"{label} ↓")
             continue
         ax.axhline(y, color=style.GREY, lw=0.9, dashes=dashes, zorder=1)
@@ -91,4 +91,4 @@ def _axes_and_legend(figure: Figure, ax: Axes, inputs: Inputs, language: Languag
     handles = [style.dot(*style.METHODS[kind], language.label(kind)) for kind in kinds]
     handles.append(style.dot(style.GREY, "o", language.label("from_scratch")))
     handles.append(style.dot(style.GREY, "o", language.label("through_library"), mfc="white"))
-    style.legend(figure, handles, columns=len(handles))
+    style.legend(figure, handles)

@@ -16,6 +16,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter
 
 from peft_scratch.reporting.languages import Language
@@ -82,11 +83,16 @@ def svg(figure: Figure) -> str:
     return drawn.getvalue()
 
 
-def legend(figure: Figure, handles: list[Artist], columns: int) -> None:
-    """The legend above the axes."""
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=columns, handlelength=1.8, columnspacing=1.2
-    )
+def legend(figure: Figure, handles: list[Artist]) -> None:
+    """The legend above the axes, on one line."""
+    place = {"loc": "outside upper center", "ncols": len(handles)}
+    figure.legend(handles=handles, handlelength=1.8, columnspacing=1.2, **place)
+
+
+def note(ax: Axes, text: str, at: tuple[float, float], right: float, **more: Any) -> Annotation:
+    """Small words beside a point, so many typographic points to its right."""
+    small = {"textcoords": "offset points", "va": "center", "fontsize": 7}
+    return ax.annotate(text, at, (right, 0), **small, **more)
 
 
 def dot(colour: str, marker: str, label: str, mfc: str | None = None, ms: float = 6) -> Artist:
@@ -102,11 +108,3 @@ def line(colour: str, label: str, **style: Any) -> Artist:
 def patch(colour: str, hatch: str, label: str) -> Artist:
     """A filled part of the legend."""
     return mpl.patches.Patch(fc=colour, hatch=hatch, ec="black", lw=0.4, label=label)
-
-
-def not_measured(ax: Axes, row: int, language: Language) -> None:
-    """Say in a run's row that there is nothing to draw."""
-    ax.annotate(
-        language.label("not_measured"), (0, row), (4, 0), xycoords=ax.get_yaxis_transform(),
-        textcoords="offset points", va="center", fontsize=7, color=GREY,
-    )  # fmt: skip

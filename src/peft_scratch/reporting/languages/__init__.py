@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from peft_scratch.assignment import LIBRARY_NAMES, RUNS, SIZES
 from peft_scratch.reporting.languages import english, persian
@@ -25,7 +26,7 @@ class Language:
         units: how a number gets its unit, by unit.
         right_to_left: the direction of the text.
         commas: what separates the parts of a list, and of a list whose parts have commas themselves.
-        typeface: of those in the folder `fonts`, if the usual ones do not do.
+        typeface: from the folder `fonts`, if the default one lacks the script.
         digits: from the digits and marks of an English number to the language's own.
     """
 
@@ -47,9 +48,18 @@ class Language:
         """Between a file's name and its ending; empty for English."""
         return "" if self.code == "en" else f".{self.code}"
 
+    @property
+    def notes_file(self) -> str:
+        """The student's discussion, in the output folder: `notes.md`, `notes.fa.md`."""
+        return f"notes{self.suffix}.md"
+
     def say(self, key: str, **values: object) -> str:
-        """The words `key` with `values` put in."""
-        return self.words[key].format(**values)
+        """The words `key` with `values` put in, whole numbers as the language sets them."""
+        return self.words[key].format(**{name: self.cell(value) for name, value in values.items()})
+
+    def cell(self, value: Any) -> Any:
+        """`value` for a sentence or a table: a whole number as the language sets it, all else as it is."""
+        return self.number(value) if isinstance(value, int) else value
 
     def join(self, parts: Iterable[str]) -> str:
         """The parts of a list."""
@@ -120,7 +130,7 @@ class Language:
         return self.formula(text.replace("-", "−").translate(self.digits))
 
     def number(self, value: float, digits: int = 0) -> str:
-        """1234.5 as 1,234 or 1,234.5; what would be a zero with a minus sign is a zero."""
+        """1234.5 as 1,234 or 1,234.5; a zero never has a minus sign."""
         text = f"{value:,.{digits}f}"
         return self.numeral(text if float(text.replace(",", "")) else text.lstrip("-"))
 
@@ -130,14 +140,18 @@ class Language:
         return self.numeral(f"{value:+.1f}" if value else "0.0")
 
     def rate(self, value: float) -> str:
-        """A learning rate: 0.003, 0.0001, 1e-5; in digits of its own a language has no such exponents."""
+        """A learning rate: 0.003, 0.0001, 1e-5; a language with its own digits has no such exponents."""
         if self.digits:
             return self.numeral(f"{Decimal(f'{value:g}'):f}")
         return f"{value:g}".replace("e-0", "e-")
 
+    def in_percent(self, share: float | None, digits: int = 1) -> str:
+        """A share of 1 in percent, where the sign stands elsewhere; nothing for `None`."""
+        return "" if share is None else self.number(100 * share, digits)
+
     def percent(self, share: float, digits: int = 1) -> str:
         """A share of 1 in percent."""
-        return self._unit("percent", self.number(100 * share, digits))
+        return self._unit("percent", self.in_percent(share, digits))
 
     def share(self, share: float) -> str:
         """A share in percent with two figures that count, for shares that may be tiny."""

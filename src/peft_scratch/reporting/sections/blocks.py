@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from peft_scratch.assignment import TEN
+from peft_scratch.reporting.facts import ends
 from peft_scratch.reporting.inputs import Inputs
 from peft_scratch.reporting.languages import Language
 from peft_scratch.results import RunResult
@@ -70,7 +72,7 @@ class Page:
         return {
             "kind": "table",
             "head": [self.say(word) for word in head],
-            "rows": rows,
+            "rows": [list(map(self.language.cell, row)) for row in rows],
             "text_columns": text_columns,
             "rules": list(rules),
         }
@@ -79,12 +81,27 @@ class Page:
         """A cell that says what is not there, across `span` columns."""
         return {"style": "missing", "text": self.say(word), "span": span}
 
-    def distinct(
-        self, of: Callable[[RunResult], str], runs: Iterable[RunResult] | None = None, raw: bool = False
-    ) -> str:
-        """What `of` says of the runs, each different answer once; `raw` if it has a direction already."""
+    def rows(self, cells: Callable[[str, RunResult], list[Any]], span: int) -> list[list[Any]]:
+        """A row for each of the ten: its name, and what `cells` says of it, or that it is missing."""
+        absent = [self.missing("missing", span)]
+        return [
+            [self.language.run(name), *(cells(name, self.runs[name]) if name in self.runs else absent)]
+            for name in TEN
+        ]
+
+    def ends(self, values: Mapping[str, float], shown: Callable[[float], str]) -> dict[str, str]:
+        """Lowest and highest of the runs' `values`, and whose they are, for a sentence to put in."""
+        low, high = ends(values)
+        runs = {"low_run": self.language.run(low), "high_run": self.language.run(high)}
+        return {"low": shown(values[low]), "high": shown(values[high]), **runs}
+
+    def distinct(self, of: Callable[[Any], Any], runs: Iterable[Any] | None = None, raw: bool = False) -> str:
+        """What `of` says of the runs, each different answer once; `raw` if a text has a direction already."""
         answers = dict.fromkeys(of(run) for run in (self.runs.values() if runs is None else runs))
-        return self.language.join_longer(answer if raw else self.language.ltr(answer) for answer in answers)
+        return self.language.join_longer(
+            self.language.cell(answer) if raw or isinstance(answer, int) else self.language.ltr(answer)
+            for answer in answers
+        )
 
 
 def capital(sentence: str) -> str:
@@ -104,7 +121,7 @@ _FORMULA = re.compile(r'(?:[A-Za-z](?![A-Za-z])|[0-9 ·+()=,"])*')
 
 
 def maths(text: str) -> Block:
-    """A formula of single letters, digits and signs; anything else is set as it is: Typst would run it."""
+    """A formula of single letters, digits and signs; anything else is plain text: Typst would run it."""
     return {"style": "maths" if _FORMULA.fullmatch(text) else "plain", "text": text}
 
 

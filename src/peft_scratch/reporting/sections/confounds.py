@@ -1,4 +1,4 @@
-"""Where the assignment's constants make two numbers differ in more than they seem to."""
+"""Pairs of numbers that differ in more than they seem to, because of the assignment's constants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def section(page: Page) -> list[Block]:
     ]
     seeds = {run.config.seed for run in page.runs.values()}
     if len(seeds) == 1 and not page.inputs.seeds:
-        items.append(page.say("one_seed", seed=page.language.number(seeds.pop() or 0)))
+        items.append(page.say("one_seed", seed=seeds.pop() or 0))
     return [
         page.heading("confounds"),
         {"kind": "list", "items": [{"text": item, "maths": ""} for item in items]},
@@ -76,7 +76,7 @@ def _prompt(page: Page, run: RunResult) -> str:
     return page.say(
         "prompt_stays" if fall <= 0 else "prompt_falls" if clear else "prompt_falls_little",
         rate=page.language.rate(run.config.learning_rate),
-        epoch=page.language.number(accuracy.best_epoch or 0),
+        epoch=accuracy.best_epoch or 0,
         best=page.language.percent(accuracy.best),
         last=page.language.percent(last),
     )

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable
 from itertools import chain
+from statistics import fmean
 from typing import Any
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, HUB_REVIEWS, RUNS, TEN
-from peft_scratch.comparison import CONFIDENCE, SIGNIFICANT, holm, outside_published, paired
+from peft_scratch.comparison import CONFIDENCE, SIGNIFICANT, outside_published
 from peft_scratch.reporting.facts import (
     Pair,
     compared_over_seeds,
+    differences,
+    differing,
     error_of,
     is_assignments,
-    mean,
     reviews_of,
 )
 from peft_scratch.reporting.sections.blocks import Block, Page, aside, strong
-from peft_scratch.results import Environment, Result, RunResult
+from peft_scratch.results import Environment, RunResult
 
 
 def section(page: Page) -> list[Block]:
@@ -40,16 +41,16 @@ def _row(page: Page, name: str) -> list[Any]:
     label, result = page.language.run(name), page.inputs.results.get(name)
     if result is None:
         return [label, page.missing("missing", span=7)]
-    accuracy, malformed = result.accuracy, page.language.number(100 * result.malformed, 1)
+    accuracy, malformed = result.accuracy, page.language.in_percent(result.malformed)
     if not isinstance(result, RunResult):
-        return [label, "", strong(_percent(page, accuracy.best)), "", "", "", malformed, ""]
+        return [label, "", strong(page.language.in_percent(accuracy.best)), "", "", "", malformed, ""]
     low, high = (page.language.number(bound, 1) for bound in RUNS[name].published)
     published = page.say("interval_value", low=low, high=high)
     return [
         label,
         page.language.rate(result.config.learning_rate),
         strong(_at_epoch(page, accuracy.best, accuracy.best_epoch)),
-        _percent(page, accuracy.last),
+        page.language.in_percent(accuracy.last),
         _at_epoch(page, accuracy.validation_chosen, accuracy.validation_chosen_epoch),
         published if is_assignments(result) else aside(published),
         malformed,
@@ -57,14 +58,10 @@ def _row(page: Page, name: str) -> list[Any]:
     ]
 
 
-def _percent(page: Page, share: float | None) -> str:
-    return "" if share is None else page.language.number(100 * share, 1)
-
-
 def _at_epoch(page: Page, share: float | None, epoch: int | None) -> str:
     if share is None or epoch is None:
-        return _percent(page, share)
-    return page.say("at_epoch", value=_percent(page, share), epoch=page.language.number(epoch))
+        return page.language.in_percent(share)
+    return page.say("at_epoch", value=page.language.in_percent(share), epoch=epoch)
 
 
 def _about_the_published_column(page: Page) -> str:
@@ -81,26 +78,18 @@ def _about_published(page: Page) -> Iterable[str]:
     compared = {name: run for name, run in page.runs.items() if is_assignments(run)}
     outside = {name: found for name, run in compared.items() if (found := outside_published(run))}
     if compared:
-        number = page.language.number
-        yield page.say(
-            "published_all" if not outside else "published_some",
-            inside=number(len(compared) - len(outside)),
-            runs=number(len(compared)),
-        )
+        key = "published_some" if outside else "published_all"
+        yield page.say(key, inside=len(compared) - len(outside), runs=len(compared))
     for name, found in outside.items():
-        yield page.say(
-            "published_above" if found.points > 0 else "published_below",
-            run=page.language.run(name),
-            points=page.language.number(abs(found.points), 1),
-            cause=page.say(f"cause_{found.cause}"),
-        )
+        key = "published_above" if found.points > 0 else "published_below"
+        points, cause = page.language.number(abs(found.points), 1), page.say(f"cause_{found.cause}")
+        yield page.say(key, run=page.language.run(name), points=points, cause=cause)
 
 
 def _about_numbers(page: Page) -> Iterable[str]:
     best = {name: run.accuracy.best for name, run in page.runs.items()}
     if not best:
         return
-    number, percent = page.language.number, page.language.percent
     if len(page.inputs.summaries) == len(best) > 1:
         yield from _about_means(page)
         yield from _about_baselines(page, [of.mean for of in page.inputs.summaries.values()])
@@ -108,61 +97,44 @@ def _about_numbers(page: Page) -> Iterable[str]:
         highest = max(best.values())
         first = [name for name, share in best.items() if share == highest]
         run = page.language.join_longer(map(page.language.run, first))
-        yield page.say("ranking", accuracy=percent(highest), run=run)
+        yield page.say("ranking", accuracy=page.language.percent(highest), run=run)
         yield from _about_baselines(page, list(best.values()))
         yield from _about_noise(page, first[0], best)
     accuracies = [run.accuracy for run in page.runs.values()]
-    for key, others in (
-        ("last", [accuracy.last for accuracy in accuracies]),
-        ("chosen", [accuracy.validation_chosen for accuracy in accuracies]),
-    ):
+    for key, field in (("last", "last"), ("chosen", "validation_chosen")):
+        others = [getattr(accuracy, field) for accuracy in accuracies]
         if None in others:
             continue
-        above = mean(accuracy.best - other for accuracy, other in zip(accuracies, others, strict=True))
-        points = page.language.number(abs(100 * above), 1)
+        above = fmean(accuracy.best - other for accuracy, other in zip(accuracies, others, strict=True))
+        points = page.language.in_percent(abs(above))
         if round(100 * above, 1) == 0:
-            yield page.say(f"selection_{key}_none", runs=number(len(best)))
+            yield page.say(f"selection_{key}_none", runs=len(best))
         else:
             higher = page.say("higher" if above > 0 else "lower")
-            yield page.say(f"selection_{key}", runs=number(len(best)), points=points, higher=higher)
+            yield page.say(f"selection_{key}", runs=len(best), points=points, higher=higher)
 
 
 def _about_means(page: Page) -> Iterable[str]:
     """The highest mean over the seeds, and how many of the others cannot be told from it."""
-    number, means = page.language.number, {name: of.mean for name, of in page.inputs.summaries.items()}
+    language, means = page.language, {name: of.mean for name, of in page.inputs.summaries.items()}
     first = max(means, key=means.__getitem__)
     others = [Pair(first, name, "best") for name in means if name != first]
     found = compared_over_seeds(others, page.inputs.seeds)
-    yield page.say(
-        "ranking_seeds",
-        accuracy=page.language.percent(means[first]),
-        run=page.language.run(first),
-        seeds=number(min(of.seeds for of in page.inputs.summaries.values())),
-    )
-    yield page.say(
-        "noise_seeds",
-        others=number(len(others)),
-        close=number(sum(of.kind != "clear" for of in found.values())),
-        level=number(100 * SIGNIFICANT),
-    )
+    seeds = min(of.seeds for of in page.inputs.summaries.values())
+    accuracy = language.percent(means[first])
+    yield page.say("ranking_seeds", accuracy=accuracy, run=language.run(first), seeds=seeds)
+    close, level = sum(of.kind != "clear" for of in found.values()), language.in_percent(SIGNIFICANT, 0)
+    yield page.say("noise_seeds", others=len(others), close=close, level=level)
 
 
 def _about_baselines(page: Page, shares: list[float]) -> Iterable[str]:
-    number, percent, results = page.language.number, page.language.percent, page.inputs.results
-    if "bag_of_words" in results:
-        bar = results["bag_of_words"].accuracy.best
-        above = sum(share > bar for share in shares)
-        yield page.say(
-            "bag_some" if above else "bag_none",
-            above=number(above),
-            runs=number(len(shares)),
-            accuracy=percent(bar),
-        )
-    zero_shot = [results[name].accuracy.best for name in ("zero_shot", "zero_shot_prefix") if name in results]
-    if zero_shot:
-        bar = max(zero_shot)
-        above = sum(share > bar for share in shares)
-        yield page.say("zero_shot_some", accuracy=percent(bar), above=number(above), runs=number(len(shares)))
+    for word, names in (("bag", ["bag_of_words"]), ("zero_shot", ["zero_shot", "zero_shot_prefix"])):
+        found = [page.inputs.results[name].accuracy.best for name in names if name in page.inputs.results]
+        if found:
+            bar = page.language.percent(max(found))
+            above = sum(share > max(found) for share in shares)
+            key = f"{word}_some" if above or word == "zero_shot" else f"{word}_none"
+            yield page.say(key, above=above, runs=len(shares), accuracy=bar)
 
 
 def _about_noise(page: Page, first: str, best: dict[str, float]) -> Iterable[str]:
@@ -170,34 +142,25 @@ def _about_noise(page: Page, first: str, best: dict[str, float]) -> Iterable[str
     errors = {name: error_of(page.runs[name], share) for name, share in best.items()}
     if len(best) < 2 or None in errors.values():
         return
-    number = page.language.number
-    values = {
-        "error": number(100 * max(errors.values()), 1),
-        "reviews": page.distinct(lambda run: number(reviews_of(run, "test")), raw=True),
-        "others": number(len(best) - 1),
-    }
+    error, reviews = max(errors.values()), page.distinct(lambda run: reviews_of(run, "test"))
+    values = {"error": page.language.in_percent(error), "reviews": reviews, "others": len(best) - 1}
     others = [name for name in best if name != first]
-    found = [_paired(page.runs[first], page.runs[name]) for name in others]
-    if None not in found:
-        close = sum(p >= SIGNIFICANT for p in holm([of.p for of in found]))
-        yield page.say("noise_paired", **values, close=number(close), level=number(100 * SIGNIFICANT))
+    found = differences(page.runs, [Pair(first, name, "best") for name in others])
+    if len(found) == len(others):
+        close = sum(of.p >= SIGNIFICANT for of in found.values())
+        yield page.say("noise_paired", **values, close=close, level=page.language.in_percent(SIGNIFICANT, 0))
         return
     close = sum(best[first] - best[name] <= 2 * math.hypot(errors[first], errors[name]) for name in others)
-    yield page.say("noise", **values, close=number(close))
-
-
-def _paired(first: RunResult, second: Result) -> Any:
-    reviews = reviews_of(first, "test")
-    return paired(first, second, reviews) if reviews and reviews == reviews_of(second, "test") else None
+    yield page.say("noise", **values, close=close)
 
 
 def _seeds(page: Page) -> list[Block]:
     """Mean and interval of each run that has several seeds."""
-    number, rows = page.language.number, []
+    percent, rows = page.language.in_percent, []
     for name, of in page.inputs.summaries.items():
-        interval = page.say("interval_value", low=number(100 * of.low, 1), high=number(100 * of.high, 1))
-        mean_and_deviation = [number(100 * of.mean, 1), number(100 * of.deviation, 2)]
-        rows.append([page.language.run(name), number(of.seeds), *mean_and_deviation, interval])
+        interval = page.say("interval_value", low=percent(of.low), high=percent(of.high))
+        numbers = (of.seeds, percent(of.mean), percent(of.deviation, 2))
+        rows.append([page.language.run(name), *numbers, interval])
     if not rows:
         return []
     share = page.language.percent(CONFIDENCE, 0)
@@ -214,15 +177,10 @@ def _unlike(page: Page) -> Iterable[str]:
     for runs in page.inputs.seeds.values():
         for run in runs:
             by_seed.setdefault(run.seed, []).append(run.conditions.environment)
-    differ = [word for word, of in _ENVIRONMENT.items() if _values(of, chain(*by_seed.values())) > 1]
-    if differ:
+    if differ := differing(chain(*by_seed.values()), _ENVIRONMENT):
         yield page.say("seeds_differ", what=page.language.join(map(page.say, differ)))
-        if all(_values(_ENVIRONMENT[word], runs) == 1 for word in differ for runs in by_seed.values()):
+        if not any(set(differ) & set(differing(runs, _ENVIRONMENT)) for runs in by_seed.values()):
             yield page.say("seeds_differ_in_pairs")
-
-
-def _values(of: Callable[[Environment], Any], environments: Iterable[Environment]) -> int:
-    return len({json.dumps(of(environment)) for environment in environments})
 
 
 _ENVIRONMENT: dict[str, Callable[[Environment], Any]] = {

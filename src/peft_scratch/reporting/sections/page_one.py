@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, HUB_REVIEWS, TEN
-from peft_scratch.reporting.facts import differing_conditions, is_assignments, reviews_of
+from peft_scratch.reporting.facts import CONDITIONS, differing, is_assignments, reviews_of
 from peft_scratch.reporting.sections.blocks import Block, Page
 from peft_scratch.results import RunResult
 
@@ -24,7 +24,7 @@ def warnings(page: Page) -> list[Block]:
         found.append({"title": page.say("rehearsal"), "text": text})
     if missing := [page.language.run(name) for name in TEN | BASELINES if name not in page.inputs.results]:
         found.append({"title": "", "text": page.say("incomplete", runs=page.language.join_longer(missing))})
-    if differ := [page.say(word) for word in differing_conditions(page.runs.values())]:
+    if differ := [page.say(word) for word in differing(page.runs.values(), CONDITIONS)]:
         found.append({"title": "", "text": page.say("mixed", what=page.language.join(differ))})
     return found
 
@@ -43,13 +43,11 @@ def facts(page: Page) -> list[list[str]]:
         ("training", distinct(lambda run: _training(page, run), raw=True)),
         ("seed", _seeds(page)),
         ("device", distinct(lambda run: _device(page, run), raw=True)),
-        ("time", page.say("time_value", **time, runs=number(len(page.runs)))),
+        ("time", page.say("time_value", **time, runs=len(page.runs))),
         ("versions", distinct(lambda run: _versions(page, run), raw=True)),
     ]
     if made := page.inputs.pretraining:
-        value = page.say(
-            "base_made_value", tokens=number(made["tokens"]), minutes=number(made["seconds"] / 60)
-        )
+        value = page.say("base_made_value", tokens=made["tokens"], minutes=number(made["seconds"] / 60))
         found.insert(2, ("base_made", value))
     return [[page.say(word), value] for word, value in found]
 
@@ -58,32 +56,27 @@ _KINDS = ("training", "evaluation")
 
 
 def _base(page: Page, run: RunResult) -> str:
-    number, base = page.language.number, run.base_model
+    base = run.base_model
     return page.say(
         "base_value",
         name=page.language.ltr(base.name),
-        parameters=number(base.parameters),
-        encoder=number(base.num_layers),
-        decoder=number(base.num_decoder_layers),
-        width=number(base.d_model),
+        parameters=base.parameters,
+        encoder=base.num_layers,
+        decoder=base.num_decoder_layers,
+        width=base.d_model,
         sha=page.language.ltr(f"SHA-256 {run.config.base_sha256[:8]}…") if run.config.base_sha256 else "",
     )
 
 
 def _reviews(page: Page, run: RunResult) -> str:
-    number = page.language.number
-    train, test = (
-        number(count) if (count := reviews_of(run, split)) else page.say("all") for split in ("train", "test")
-    )
-    tokens = number(run.config.max_tokens) if run.config.max_tokens else page.say("all")
-    return page.say(
-        "reviews_value", name=page.language.ltr(run.config.reviews), tokens=tokens, train=train, test=test
-    )
+    name, everything = page.language.ltr(run.config.reviews), page.say("all")
+    train, test = (reviews_of(run, split) or everything for split in ("train", "test"))
+    tokens = run.config.max_tokens or everything
+    return page.say("reviews_value", name=name, tokens=tokens, train=train, test=test)
 
 
 def _training(page: Page, run: RunResult) -> str:
-    number = page.language.number
-    return page.say("training_value", epochs=number(run.config.epochs), batch=number(run.config.batch_size))
+    return page.say("training_value", epochs=run.config.epochs, batch=run.config.batch_size)
 
 
 def _seeds(page: Page) -> str:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from peft_scratch.assignment import TEN
-from peft_scratch.reporting.facts import count_is_right
+from peft_scratch.reporting.facts import count_error
 from peft_scratch.reporting.sections.blocks import ABSENT, Block, Page, check, maths
+from peft_scratch.results import RunResult
 
 
 def section(page: Page) -> list[Block]:
-    number = page.language.number
-    right = [count_is_right(run) for run in page.runs.values()]
-    counted = [one for one in right if one is not None]
+    errors = [count_error(run) for run in page.runs.values()]
+    counted = [error for error in errors if error is not None]
     findings = []
     if counted:
-        key = "counts_yes" if all(counted) else "counts_no"
-        findings.append(page.say(key, runs=number(len(counted)), wrong=number(counted.count(False))))
-    if absent := right.count(None):
-        findings.append(page.say("counts_absent", runs=number(absent)))
-    base = page.distinct(lambda run: number(run.base_model.parameters), raw=True)
+        key = "counts_no" if any(counted) else "counts_yes"
+        findings.append(page.say(key, runs=len(counted), wrong=sum(map(bool, counted))))
+    if absent := errors.count(None):
+        findings.append(page.say("counts_absent", runs=absent))
+    base = page.distinct(lambda run: run.base_model.parameters)
     head = ["run", "with_numbers", "trainable", "whole", "equal"]
     return [
         page.heading("parameters"),
         page.text(page.say("parameters_text", base=base)),
         {"kind": "list", "items": _formulas(page)},
-        page.table(head, [_row(page, name) for name in TEN]),
+        page.table(head, page.rows(lambda _, run: _cells(page, run), span=4)),
         *page.findings(findings),
     ]
 
@@ -44,14 +43,10 @@ def _formulas(page: Page) -> list[Block]:
     return list(items.values())
 
 
-def _row(page: Page, name: str) -> list[Any]:
-    label, run = page.language.run(name), page.runs.get(name)
-    if run is None:
-        return [label, page.missing("missing", span=4)]
-    counted, by_hand, right = run.parameters, run.parameters.by_hand, count_is_right(run)
+def _cells(page: Page, run: RunResult) -> list[Any]:
+    counted, by_hand, error = run.parameters, run.parameters.by_hand, count_error(run)
     if by_hand is None:
         derivation = page.missing("no_hand_count", span=1)
     else:
         derivation = maths(f'{by_hand.with_numbers} = "{by_hand.value:,}"' if by_hand.value else "0")
-    whole = [page.language.number(count) for count in (counted.trainable, counted.whole)]
-    return [label, derivation, *whole, ABSENT if right is None else check(right)]
+    return [derivation, counted.trainable, counted.whole, ABSENT if error is None else check(error == 0)]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from peft_scratch.comparison import POWER, SIGNIFICANT, seeds_needed, two_figures
+from peft_scratch.exactness.page import largest
 from peft_scratch.reporting.facts import PAIRS, Pair, differences
 from peft_scratch.reporting.sections.blocks import Block, Page
 
@@ -18,35 +19,26 @@ def section(page: Page) -> list[Block]:
 
 
 def _exactness(page: Page, exactness: Mapping[str, Any]) -> list[Block]:
-    number, rows = page.language.number, []
+    def counts(compared: list[Mapping[str, Any]]) -> tuple[int, int, int]:
+        exact = sum(largest(row) == 0 for row in compared)
+        return len(compared), exact, sum(row["control_detected"] for row in compared)
+
+    rows = []
     for base in exactness["bases"]:
-        most = max(map(_largest, base["rows"]))
-        rows.append(
-            [
-                page.language.words.get(f"base_{base['name']}", base["title"]),
-                number(len(base["rows"])),
-                number(sum(_largest(row) == 0 for row in base["rows"])),
-                page.language.ltr(f"{most:.1e}") if most else number(0),
-                number(sum(row["control_detected"] for row in base["rows"])),
-            ]
-        )
+        title = page.language.words.get(f"base_{base['name']}", base["title"])
+        most = max(map(largest, base["rows"]))
+        shown = page.language.ltr(f"{most:.1e}") if most else 0
+        number, exact, detected = counts(base["rows"])
+        rows.append([title, number, exact, shown, detected])
     every = [row for base in exactness["bases"] for row in base["rows"]]
-    said = page.say(
-        "exact",
-        equal=number(sum(_largest(row) == 0 for row in every)),
-        rows=number(len(every)),
-        within=number(sum(row["equal"] for row in every)),
-        controls=number(sum(row["control_detected"] for row in every)),
-    )
-    places = page.say("exact_places", places=number(len(exactness["differences"])))
+    number, exact, detected = counts(every)
+    within = sum(row["equal"] for row in every)
+    said = page.say("exact", equal=exact, rows=number, within=within, controls=detected)
+    places = page.say("exact_places", places=len(exactness["differences"]))
     return [
         page.table(["on_base", "comparisons", "to_the_bit", "largest", "controls"], rows),
         *page.findings([said, places]),
     ]
-
-
-def _largest(row: Mapping[str, Any]) -> float:
-    return max(row[part] for part in ("logits", "loss", "gradients", "weights_after_steps"))
 
 
 def _title(page: Page, pair: Pair) -> str:
@@ -60,43 +52,36 @@ def _title(page: Page, pair: Pair) -> str:
 
 def _apart(page: Page) -> list[Block]:
     """The pairs as they were trained, on the same test reviews."""
-    found, number, rows = differences(page.inputs.results), page.language.number, []
+    found, language, rows = differences(page.inputs.results), page.language, []
     for pair in PAIRS:
         if pair.first not in page.runs or pair.second not in page.runs:
             rows.append([_title(page, pair), page.missing("missing", span=6)])
             continue
         runs = [page.runs[name] for name in (pair.first, pair.second)]
         shares = [run.accuracy.best for run in runs]
-        rates = [page.language.rate(run.config.learning_rate) for run in runs]
+        rates = dict.fromkeys(language.rate(run.config.learning_rate) for run in runs)
         of = found.get(pair)
-        rows.append(
-            [
-                _title(page, pair),
-                *(number(100 * share, 1) for share in shares),
-                page.language.points(shares[0] - shares[1]),
-                page.language.numeral(two_figures(100 * of.error)) if of else "",
-                page.language.numeral(two_figures(of.p)) if of else "",
-                page.language.ltr(" / ").join(dict.fromkeys(rates)),
-            ]
-        )
+        luck = [language.numeral(two_figures(value)) for value in (100 * of.error, of.p)] if of else ["", ""]
+        numbers = [*map(language.in_percent, shares), language.points(shares[0] - shares[1]), *luck]
+        rows.append([_title(page, pair), *numbers, language.ltr(" / ").join(rates)])
     # What several seeds say of a pair stands in for what one says.
     said = {pair: of.kind for pair, of in found.items() if pair not in page.inputs.seed_differences}
     head = ["pair", "first", "second", "difference", "error", "p", "rates"]
     return [
         page.table(head, rows),
-        page.note(page.say("pairs_note", pairs=number(len(found)))),
+        page.note(page.say("pairs_note", pairs=len(found))),
         *page.findings(_about_pairs(page, said)),
     ]
 
 
-def _about_pairs(page: Page, kinds: dict[Pair, str], suffix: str = "") -> Iterable[str]:
+def _about_pairs(page: Page, kinds: dict[Pair, str]) -> Iterable[str]:
     """What can be said of the pairs; those of which the same is said in one sentence."""
     for about in ("library", "size"):
         for kind in ("none", "chance", "clear"):
             titles = [_title(page, pair) for pair, of in kinds.items() if (pair.about, of) == (about, kind)]
             if titles:
                 pairs = page.language.join_longer(titles)
-                yield page.say(f"{about}_{kind}{suffix}", pairs=pairs)
+                yield page.say(f"{about}_{kind}", pairs=pairs)
 
 
 def _over_seeds(page: Page) -> list[Block]:
@@ -104,31 +89,17 @@ def _over_seeds(page: Page) -> list[Block]:
     found, language, rows = page.inputs.seed_differences, page.language, []
     for pair, of in found.items():
         interval = page.say("range", low=language.points(of.low), high=language.points(of.high))
-        rows.append(
-            [
-                _title(page, pair),
-                language.number(of.seeds),
-                language.points(of.gap),
-                interval,
-                language.numeral(two_figures(of.p)),
-                language.number(100 * of.findable, 1),
-            ]
-        )
+        p, findable = language.numeral(two_figures(of.p)), language.in_percent(of.findable)
+        rows.append([_title(page, pair), of.seeds, language.points(of.gap), interval, p, findable])
     if not rows:
         return []
-    findings = list(_about_pairs(page, {pair: of.kind for pair, of in found.items()}, "_seeds"))
+    said = _about_pairs(page, {pair: of.kind for pair, of in found.items()})
+    findings = [page.say("over_the_seeds", sentence=sentence) for sentence in said]
     seeds, needed = min(of.seeds for of in found.values()), seeds_needed(len(found))
-    findable = [of.findable for of in found.values()]
-    findings.append(
-        page.say(
-            "findable",
-            share=language.percent(POWER, 0),
-            low=language.number(100 * min(findable), 1),
-            high=language.number(100 * max(findable), 1),
-        )
-    )
+    low, high = (language.in_percent(end(of.findable for of in found.values())) for end in (min, max))
+    findings.append(page.say("findable", share=language.percent(POWER, 0), low=low, high=high))
     if seeds < needed:
-        values = {"seeds": language.number(seeds), "needed": language.number(needed)}
-        findings.append(page.say("too_few_seeds", level=language.percent(SIGNIFICANT, 0), **values))
+        level = language.percent(SIGNIFICANT, 0)
+        findings.append(page.say("too_few_seeds", level=level, seeds=seeds, needed=needed))
     head = ["pair", "seeds", "mean_difference", "interval", "p", "findable_head"]
     return [page.subheading("pairs_over_seeds"), page.table(head, rows), *page.findings(findings)]

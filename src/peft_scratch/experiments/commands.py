@@ -1,18 +1,26 @@
-"""Many runs from the command line: several seeds, and `sweep`, one run with combinations of settings."""
+"""The command `sweep`, runs with several seeds, and what `--set` changes in a run."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peft_scratch.assignment import find_run
+from peft_scratch.assignment import FROM_SCRATCH, Profile, find_run
 from peft_scratch.errors import UserError
+from peft_scratch.experiments.planned import ALL, TUNED, planned
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.jobs import Engine
+
+#: In place of a setting, these ask what there is to set.
+_HELP = ("--help", "-h", "help")
+#: Settings whose values are words.
+_WORDS = ("initialiser", "schedule")
 
 EngineName = Annotated[str, typer.Option(help="here, one run after another; or ray, many at once.")]
 Address = Annotated[
@@ -79,9 +87,54 @@ def train_many(
     """Train every run with every seed; what is finished already is found on disk."""
     from peft_scratch.experiments.jobs import jobs_of
 
-    for job, result in engine.train(jobs_of(run_ids, seeds, profile, output, recipe, [changes])):
+    plan = planned(run_ids, changes, profile)
+    jobs = [
+        job
+        for run_id, changed in plan
+        for job in jobs_of([run_id], seeds, profile, output, recipe, [changed])
+    ]
+    jobs.sort(key=lambda job: seeds.index(job.seed))  # runs of a seed share the tokenised reviews
+    for job, result in engine.train(jobs):
         best, last = (100 * share for share in (result.accuracy.best, result.accuracy.last))
         typer.echo(f"{job}: best epoch {best:.1f} %, last {last:.1f} %")
+
+
+def asks_for_help(texts: Sequence[str]) -> bool:
+    """Whether one of the values of `--set` asks for the list of settings."""
+    return any(text in _HELP for text in texts)
+
+
+def listing(run_ids: Sequence[str], profile_name: str) -> str:
+    """The settings of runs with their values, a line each; by default of each method once.
+
+    Raises:
+        UserError: unknown run or profile.
+    """
+    from peft_scratch.experiments.profile_choice import choose_profile
+    from peft_scratch.experiments.settings import settings_of
+
+    profile = choose_profile(profile_name).profile
+    blocks = []
+    named = [run_id for run_id in run_ids if run_id not in (ALL, TUNED)]
+    for run in map(find_run, named or FROM_SCRATCH):
+        lines = (f"  {name:16}{value}" for name, value in settings_of(run, profile).items())
+        blocks.append("\n".join([f"{run.id}, in the {profile.name} profile:", *lines]))
+    return "\n\n".join([*blocks, "Change one with --set NAME=NUMBER, such as --set learning_rate=0.001."])
+
+
+def setting(text: str) -> tuple[str, int | float | str]:
+    """Name and value of `rank=4`, or of `schedule=linear`.
+
+    Raises:
+        UserError: it has no name, or its value is not a number and should be one.
+    """
+    name, _, text_of_value = text.partition("=")
+    value = _value(text_of_value)
+    if isinstance(value, str) and not (value and name in _WORDS):
+        raise UserError(
+            f"--set needs NAME=NUMBER, such as rank=4, not {text!r}. `--set --help` lists the names."
+        )
+    return name, value
 
 
 def values_of(text: str) -> tuple[str, list[Any]]:
@@ -101,6 +154,16 @@ def _value(text: str) -> int | float | str:
     if re.fullmatch(r"[+-]?\d+", text):
         return int(text)
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    return number if math.isfinite(number) else text
+
+
+def changed(run_id: str, profile: Profile, changes: Mapping[str, Any]) -> str:
+    """What was changed in a run, with what it was before: `changed: rank = 4 (8 otherwise)`."""
+    from peft_scratch.experiments.settings import settings_of
+
+    before = settings_of(find_run(run_id), profile)
+    words = (f"{name} = {value} ({before[name]} otherwise)" for name, value in changes.items())
+    return f"changed: {', '.join(words)}"

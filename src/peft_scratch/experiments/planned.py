@@ -1,0 +1,49 @@
+"""Which runs a command asks for: run ids, `all` for the ten, `tuned` for those with better constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from peft_scratch.assignment import RUNS, find_run
+from peft_scratch.errors import UserError
+
+ALL, TUNED = "all", "tuned"
+
+#: Constants that scored better than the assignment's, by kind of method. The sweeps in `report/sweeps`
+#: chose them, on the offline base; `report/tables/advice.md` gives each difference with its interval.
+BETTER: Mapping[str, Mapping[str, Any]] = {
+    "adapter": {"learning_rate": 1e-2},
+}
+#: The profiles with that base.
+_PROFILES = ("offline", "smoke")
+
+
+def planned(
+    names: Iterable[str], changes: Mapping[str, Any], profile: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """Each run with its changed constants.
+
+    Args:
+        names: run ids, `all` or `tuned`.
+        changes: for every run; they replace those of `BETTER`.
+        profile: as the user names it.
+
+    Raises:
+        UserError: a name is unknown, or `tuned` is asked for in a profile with another base.
+    """
+    plan: list[tuple[str, dict[str, Any]]] = []
+    for name in names:
+        if name == ALL:
+            plan += [(run_id, dict(changes)) for run_id in RUNS]
+        elif name != TUNED:
+            plan.append((find_run(name).id, dict(changes)))
+        elif profile in _PROFILES:
+            better = [run for run in RUNS.values() if run.kind in BETTER]
+            plan += [(run.id, {**BETTER[run.kind], **changes}) for run in better]
+        else:
+            raise UserError(
+                f"The constants of `{TUNED}` were found on the offline base: add --profile offline, or name "
+                "runs and change their constants with --set."
+            )
+    return plan
