@@ -33,7 +33,7 @@ def test_the_exit_status_says_whether_it_is_ready(right, tmp_path):
     assert "worth 75 of 105" in done.stdout.splitlines()[-1]
     done = CliRunner().invoke(app, ["check", str(tmp_path / "nowhere")])
     assert done.exit_code == 2
-    assert "is not there" in done.stderr
+    assert "does not exist" in done.stderr
 
 
 def test_many_submissions_make_a_table(right, tmp_path):
