@@ -20,10 +20,10 @@ _SET = re.compile(r'^(Repository = "https://github\.com/)([\w.-]+/[\w.-]+)(")$',
 
 NOTEBOOKS = {
     "01_full_fine_tuning": ("1 Full fine-tuning", "1, and the baselines"),
-    "02_soft_prompt": ("2 Soft prompt", "3: from scratch, OpenDelta twice"),
+    "02_soft_prompt": ("2 Soft prompt", "3: from scratch; OpenDelta, N = 1 and 10"),
     "03_adapter": ("3 Adapter", "1: from scratch"),
-    "04_adapter_library": ("4 Adapter, library", "2: AdapterHub twice"),
-    "05_lora": ("5 LoRA", "3: from scratch, PEFT twice"),
+    "04_adapter_library": ("4 Adapter, library", "2: AdapterHub, b = 1 and 8"),
+    "05_lora": ("5 LoRA", "3: from scratch; PEFT, r = 1 and 8"),
 }
 
 
@@ -55,22 +55,26 @@ def asked(arguments: list[str]) -> str:
     return found[1]
 
 
-def badge(owner_and_name: str, notebook: str) -> str:
+_COLAB = "https://colab.research.google.com"
+_BADGE = f"{_COLAB}/assets/colab-badge.svg"
+
+
+def badge(owner_and_name: str, notebook: str, image: str = f"![Open in Colab]({_BADGE})") -> str:
     """The badge that opens a notebook in Colab; nothing until an address is set."""
     if owner_and_name == UNSET:
         return ""
-    colab = "https://colab.research.google.com"
-    page = f"{colab}/github/{owner_and_name}/blob/main/notebooks/{notebook}.ipynb"
-    return f"[![Open in Colab]({colab}/assets/colab-badge.svg)]({page})"
+    return f"[{image}]({_COLAB}/github/{owner_and_name}/blob/main/notebooks/{notebook}.ipynb)"
 
 
 def readme(text: str, owner_and_name: str) -> str:
     """The README with its table of notebooks and its first command for this address."""
     rows = [
-        f"| [{title}](notebooks/{name}.ipynb) | {numbers} | {badge(owner_and_name, name)} |"
+        f"| [{title}](notebooks/{name}.ipynb) | {numbers} | {badge(owner_and_name, name, '![Colab]')} |"
         for name, (title, numbers) in NOTEBOOKS.items()
     ]
-    table = "\n".join(["| notebook | numbers | |", "|---|---|---|", *rows])
+    # The image's address once, below the table: a long owner/name must not make the page too long.
+    image = [] if owner_and_name == UNSET else ["", f"[Colab]: {_BADGE}"]
+    table = "\n".join(["| notebook | numbers | |", "|---|---|---|", *rows, *image])
     get = (
         f"git clone https://github.com/{owner_and_name}"
         if owner_and_name != UNSET

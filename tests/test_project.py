@@ -68,7 +68,9 @@ def test_make_address_changes_every_place(tmp_path):
     assert script.address((tmp_path / "pyproject.toml").read_text()) == "some-one/a.fork"
     readme = (tmp_path / "README.md").read_text()
     assert "git clone https://github.com/some-one/a.fork\ncd a.fork\n" in readme
-    assert readme.count("colab-badge.svg") == len(NOTEBOOKS)
+    colab = "https://colab.research.google.com"
+    assert readme.count(f"[![Colab]]({colab}/github/some-one/a.fork/") == len(NOTEBOOKS)
+    assert readme.count(f"\n\n[Colab]: {colab}/assets/colab-badge.svg\n") == 1
     for path in (tmp_path / "README.md", *(tmp_path / "notebooks").glob("*.ipynb")):
         assert _addresses(path.read_text()) == {"some-one/a.fork"}, path.name
         if path.suffix == ".ipynb":
@@ -80,6 +82,12 @@ def test_make_address_changes_every_place(tmp_path):
     for path in (tmp_path / "notebooks").glob("*.ipynb"):
         assert json.loads(path.read_text()) == json.loads((ROOT / "notebooks" / path.name).read_text())
         assert not _addresses(path.read_text())
+
+
+def test_a_long_address_leaves_the_readme_short(tmp_path):
+    script = _copy_of_the_project(tmp_path)
+    script.main([f"{'o' * 20}/{'n' * 19}"])
+    assert len((tmp_path / "README.md").read_bytes()) < 9_000
 
 
 @pytest.mark.parametrize(

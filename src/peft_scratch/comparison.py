@@ -92,9 +92,9 @@ def _lists_its_mistakes(result: Result | OneSeed, reviews: int) -> bool:
 #: In English, for notebooks and the report alike. `gap` has a sign, `p` its own `=` or `<`.
 SENTENCES = {
     "none": "There is no difference.",
-    "chance": "The difference is {gap} points (standard error {error}, p {p}): chance alone can make it.",
+    "chance": "The difference is {gap} points (standard error {error}, p {p}): chance alone can explain it.",
     "clear": (
-        "The difference is {gap} points (standard error {error}, p {p}): more than chance alone would make."
+        "The difference is {gap} points (standard error {error}, p {p}): chance alone can hardly explain it."
     ),
 }
 

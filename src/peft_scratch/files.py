@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import glob
 import hashlib
@@ -72,6 +73,16 @@ def _write(path: Path, data: bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def encoding_of(data: bytes) -> str:
+    """The encoding that the mark at the beginning of a text file names; UTF-8 if there is none.
+
+    >>> encoding_of("text".encode("utf-16"))
+    'utf-16'
+    """
+    marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    return next((name for mark, name in marks.items() if data.startswith(mark)), "utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

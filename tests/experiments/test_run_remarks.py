@@ -84,7 +84,7 @@ def test_a_prompt_worse_than_none_is_remarked_on(prompted, monkeypatch):
     _base_predicts(monkeypatch, prompted.session, plain=0, prefixed=16)
     remark = remark_on_prompt(prompted, _history(right=10))
     assert "the soft prompt is worse than none: of 20 test reviews it predicts 50.0 % correctly" in remark
-    assert 'and the untrained base, asked with the prefix "sst2 sentence:", 80.0 %' in remark
+    assert 'and the base without a prompt, asked with the prefix "sst2 sentence:", 80.0 %' in remark
     assert "a learning rate that is too high: it is 30 here, and 0.3 is usual" in remark
 
 

@@ -60,7 +60,7 @@ def test_mcnemars_exact_test_by_hand():
     assert difference.p == pytest.approx(by_hand)
     assert difference.error == pytest.approx(math.sqrt(10 - 36 / N) / N)
     assert sentence(difference) == (
-        "The difference is +0.6 points (standard error 0.32, p = 0.11): chance alone can make it."
+        "The difference is +0.6 points (standard error 0.32, p = 0.11): chance alone can explain it."
     )
 
 
@@ -68,7 +68,7 @@ def test_a_large_difference_is_more_than_chance():
     difference = paired(_run(mistakes=range(300)), _run(mistakes=range(100)), N)
     assert difference.kind == "clear"
     assert sentence(difference).startswith("The difference is -20.0 points")
-    assert sentence(difference).endswith("p < 0.001): more than chance alone would make.")
+    assert sentence(difference).endswith("p < 0.001): chance alone can hardly explain it.")
 
 
 def test_results_without_their_mistakes_are_not_compared():

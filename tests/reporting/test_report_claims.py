@@ -107,7 +107,7 @@ def test_claim_three_holds_or_is_contradicted(inputs):
     assert _claim_three(inputs, {"full": 0.01}, {"full": 0.1}) == "contradicted"
     said = _said(inputs)
     assert "No, these runs contradict it: 9 of 9 other runs change the base's pre-training loss more" in said
-    assert "and 0 of 9 have a wider gap between training and test accuracy (in the ten runs)" in said
+    assert "and, in the ten runs, 0 of 9 have a wider gap between training and test accuracy." in said
     assert _claim_three(inputs, {"full": 0.5, "lora_peft_r8": 0.9}, {"full": 0.1}) == "partly"
     assert "In part: 1 of 9 other runs" in _said(inputs)
     del inputs.results["full"]
@@ -176,9 +176,9 @@ def test_pairs_are_compared_on_the_same_reviews(inputs):
     inputs.results["lora_peft_r8"]["mistakes"] = inputs.results["lora_scratch_r8"]["mistakes"]
     inputs.results["lora_peft_r8"]["accuracy"] = inputs.results["lora_scratch_r8"]["accuracy"]
     said = _said(inputs)
-    assert "There is no difference between scratch and library: LoRA, r = 8, PEFT." in said
+    assert "There is no difference between scratch and library for LoRA, r = 8, PEFT." in said
     assert (
-        "The difference between two sizes is more than chance alone would make: soft prompt, OpenDelta, "
+        "Chance alone can hardly explain the difference between two sizes for soft prompt, OpenDelta, "
         in said
     )
     assert "Over the seeds" not in said and "findable" not in said
@@ -196,10 +196,8 @@ def test_several_seeds_have_means_intervals_and_sentences_of_their_own(inputs, l
     assert language.say("over_seeds") in text and language.say("pairs_over_seeds") in text
     assert language.say("one_seed", seed="0")[:10] not in text
     if language is ENGLISH:
-        assert (
-            "Over the seeds, the difference between two sizes is more than chance alone would make: " in text
-        )
-        assert "This number of seeds finds a true difference in 80 % of all cases" in text
+        assert "Over the seeds, chance alone can hardly explain the difference between two sizes for " in text
+        assert "With this number of seeds, a true difference is found in 80 % of cases" in text
         assert "the test cannot reach" not in text
     assert len(PdfReader(io.BytesIO(compile_pdf(said))).pages) <= 7
 
@@ -210,11 +208,15 @@ def test_with_several_seeds_sentences_about_differences_come_from_them(inputs):
     means = {name: of.mean for name, of in inputs.read().summaries.items()}
     best = max(means, key=means.__getitem__)
     assert best in ("lora_scratch_r8", "full")
-    assert f"Over 9 seeds, the highest mean accuracy of a best epoch is {100 * means[best]:.1f} %" in said
+    assert f"Over 9 seeds, the highest mean accuracy in the best epoch is {100 * means[best]:.1f} %" in said
     assert "Of the 9 other runs, 1 cannot be told apart from it" in said
-    for of_one_seed in ("Between scratch and library", "Between two sizes", "The highest accuracy of a best"):
+    for of_one_seed in (
+        "Between scratch and library",
+        "Between two sizes",
+        "The highest accuracy in the best",
+    ):
         assert of_one_seed not in said
-    assert "The seeds were not all trained alike" not in said
+    assert "The seeds were not all trained in the same way" not in said
 
 
 def test_seeds_that_were_trained_otherwise_are_said_to_be(inputs):
@@ -224,17 +226,17 @@ def test_seeds_that_were_trained_otherwise_are_said_to_be(inputs):
         for run in inputs.further_seeds[name]:
             run["environment"] = {**run["environment"], "threads": 1}
     said = _said(inputs)
-    assert "The seeds were not all trained alike: they differ in the number of threads." in said
-    assert "Runs with the same seed are alike in it" in said
+    assert "The seeds were not all trained in the same way: they differ in the number of threads." in said
+    assert "Within one seed this is the same for all runs" in said
     inputs.further_seeds["full"][0]["environment"]["threads"] = 4
-    assert "Runs with the same seed are alike in it" not in _said(inputs)
+    assert "Within one seed this is the same for all runs" not in _said(inputs)
 
 
 def test_too_few_seeds_are_said_to_be_too_few(inputs):
     _with_mistakes(inputs, {"prompt_opendelta_n1": 0.6}, seeds=3)
     said = _said(inputs)
     assert "With 3 seeds the test cannot reach the 5 % level for all pairs; it needs 8." in said
-    assert "more than chance alone would make" not in said.partition("The pairs over several seeds")[2]
+    assert "can hardly explain" not in said.partition("The pairs over several seeds")[2]
 
 
 def test_seeds_are_read_from_their_folders_and_go_to_tables(tmp_path, inputs):

@@ -33,7 +33,7 @@ def test_the_exit_status_says_whether_it_is_ready(right, tmp_path):
     assert "worth 75 of 105" in done.stdout.splitlines()[-1]
     done = CliRunner().invoke(app, ["check", str(tmp_path / "nowhere")])
     assert done.exit_code == 2
-    assert "is not there" in done.stderr
+    assert "does not exist" in done.stderr
 
 
 def test_many_submissions_make_a_table(right, tmp_path):
@@ -52,7 +52,7 @@ def test_many_submissions_make_a_table(right, tmp_path):
     done = CliRunner().invoke(app, ["check", *arguments, "--csv", str(tmp_path / "out.csv")])
     assert done.exit_code == 1, done.exception
     assert len([line for line in done.stdout.splitlines() if not line.startswith("copy?")]) == 5
-    assert "list.csv is no file of a submission" in done.stderr
+    assert "list.csv does not belong to a submission" in done.stderr
     table = pd.read_csv(tmp_path / "out.csv", dtype={"student_number": str}).set_index("submission")
     rows = {Path(name).name: row for name, row in table.iterrows()}
     good = rows["400123456 Ada"]

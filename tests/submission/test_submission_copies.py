@@ -19,13 +19,13 @@ from submission.parts import pdf
 FROM_SCRATCH = [run.id for run in RUNS.values() if run.weight_file]
 
 
-def weights(seed: int) -> dict[str, dict[str, np.ndarray]]:
+def weights(seed: int, profile: str = "course") -> dict[str, dict[str, np.ndarray]]:
     """Of an honest student: prompts start alike, as the measured cosine of 0.28 says; the rest does not."""
     rng, shared = np.random.default_rng(seed), np.random.default_rng(0)
     made = {}
     for run in FROM_SCRATCH:
         entries = {}
-        for name, shape in sizes_of(run, "course").entries.items():
+        for name, shape in sizes_of(run, profile).entries.items():
             start = shared.standard_normal(shape) * 0.6 if run.startswith("prompt") else 0
             entries[name] = (start + rng.standard_normal(shape)).astype(np.float32)
         made[run] = entries
@@ -102,6 +102,12 @@ def test_no_honest_pair_is_accused(honest):
 def test_a_planted_copy_of_weights_is_found(change, honest):
     pairs = copies.find([*honest, traces(change(weights(7)))])
     assert {(pair.first, pair.second, pair.item) for pair in pairs} == {(6, 24, 2), (6, 24, 3), (6, 24, 5)}
+
+
+def test_rehearsals_on_a_smaller_base_are_compared_with_each_other(honest):
+    rehearsals = [traces(weights(seed, "offline")) for seed in (1, 2, 1)]
+    pairs = copies.find([*honest, *rehearsals, None])
+    assert {(pair.first, pair.second, pair.item) for pair in pairs} == {(24, 26, 2), (24, 26, 3), (24, 26, 5)}
 
 
 def test_a_class_of_300_takes_less_than_a_minute(honest):

@@ -27,7 +27,7 @@ def test_deep_reproduces_the_number_or_says_that_it_does_not(tmp_path):
     assert (found.item, found.mark, found.code) == (3, "✓", "reproduced")
     (found,) = reproduce(arguments[0], {"adapter_scratch_b8": percent + 5}, "smoke")
     assert (found.item, found.mark, found.code) == (3, "✗", "not-reproducible")
-    assert f"gives {percent:.1f} %, reported are {percent + 5:.1f} %" in found.text
+    assert f"gives {percent:.1f} %; reported: {percent + 5:.1f} %" in found.text
 
 
 def test_deep_without_the_base_says_so(right, tmp_path):

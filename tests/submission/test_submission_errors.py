@@ -559,7 +559,7 @@ def test_there_are_errors_enough():
         (a_compressed_weight_file, "unpacks from .* to .* bytes, which torch.save never does"),
         (
             a_wrong_count,
-            r"prints 60,654,080 parameters; it should be 60,801,536 \(LoRA, from scratch, r = 8\)",
+            r"prints 60,654,080 parameters; it should print 60,801,536 \(LoRA, from scratch, r = 8\)",
         ),
         (a_number_written_over, r"84.9 % in the table, but 84.7 % in the log"),
         (cells_run_out_of_order, "1 cell ran out of order: `bench.train.*` .as number 1."),

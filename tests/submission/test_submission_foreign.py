@@ -176,7 +176,7 @@ def test_a_part_from_scratch_that_uses_the_library_is_said():
         (b"<html>", "it is not JSON"),
         (b'{"cells": [', "cut short"),
         (b'{"cells": 1}', "no list of cells"),
-        (b"[{}," * 600_000, "which no notebook needs"),
+        (b"[{}," * 600_000, "more than any notebook needs"),
         (b"[" * 5_000, "nested too deeply"),
     ],
 )

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from peft_scratch.submission import check, notebooks, report, tensors, weights
-from peft_scratch.submission.archive import File, Gathered
+from peft_scratch.submission.archive import File, Gathered, Reader
 from peft_scratch.submission.findings import OK, shown
 from submission import course
 from submission.parts import NUMBERS, STEM, notebook, pdf, report_lines, saved, zipped
@@ -146,7 +146,7 @@ def test_damaged_weights(name, changes):
 def test_damaged_reports(name, changes):
     data = edited(right()[name], changes)
     with in_time():
-        said = report.examine([File("a.pdf", "a.pdf", data)], NUMBERS, "course", "")
+        said = list(report.examine([File("a.pdf", "a.pdf", data)], NUMBERS, "course", ""))
     said_of(said)
     if name == "a.pdf" and any(one.code == "report-numbers" and one.mark == OK for one in said):
         assert all(f"{number:.1f}".encode() in data for number in NUMBERS.values())
@@ -157,7 +157,7 @@ def test_damaged_reports(name, changes):
 def test_damaged_archives(changes):
     gathered = Gathered("x")
     with in_time():
-        gathered._take("a.zip", "a.zip", edited(right()["a.zip"], changes))
+        Reader(gathered).take("a.zip", "a.zip", edited(right()["a.zip"], changes))
     said_of(gathered.findings)
 
 
@@ -191,10 +191,11 @@ def test_whole_submissions_with_a_number_that_is_not_the_report_s(data):
         File(f"{STEM}.pdf", f"{STEM}.pdf", compiled(text)),
     ]
     gathered = Gathered("x")
+    reader = Reader(gathered)
     whole = data.draw(st.sampled_from([None, 0, 1]))
     for n, file in enumerate(files):
         content = file.data if whole != n else edited(file.data, data.draw(edits))
-        gathered._take(file.name, file.where, content)
+        reader.take(file.name, file.where, content)
     with in_time():
         checked = check.inspect(gathered)
     said_of(checked.findings)

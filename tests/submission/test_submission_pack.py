@@ -34,7 +34,7 @@ def test_packing_says_that_the_report_is_anonymous(right, tmp_path):
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0
     assert (
-        "report.pdf does not have the student number 400123456: put number and name into its head"
+        "report.pdf does not have the student number 400123456: put number and name at its beginning"
         in done.output
     )
 
@@ -43,7 +43,7 @@ def test_packing_makes_the_three_files_that_pass(right, tmp_path):
     folder = right.write_unpacked(tmp_path / "kit")
     (folder / "weights" / "old_lora_backup.pt").write_bytes(b"not to be handed in")
     (folder / "notebooks" / "notes.txt").write_text("mine")
-    packed = pack.pack_checked(folder, "400123456", "Ada  Lovelace")
+    packed = pack.pack(folder, "400123456", "Ada  Lovelace")
     written = packed.files
     assert packed.checked.verdict == READY
     names = [f"{STEM}_notebooks.zip", f"{STEM}_weights.zip", f"{STEM}.pdf"]
@@ -60,7 +60,7 @@ def test_packing_makes_the_three_files_that_pass(right, tmp_path):
 
 
 def test_the_bytes_depend_on_the_contents_alone(right, tmp_path):
-    first = pack.pack(right.write_unpacked(tmp_path / "one"), "400123456", "Ada")
+    first = pack.pack(right.write_unpacked(tmp_path / "one"), "400123456", "Ada").files
     second = right.write_unpacked(tmp_path / "two")
     for path in second.rglob("*"):  # another order, another time, other rights
         if path.is_file():
@@ -68,7 +68,7 @@ def test_the_bytes_depend_on_the_contents_alone(right, tmp_path):
             path.unlink()
             path.write_bytes(content)
             path.chmod(0o600)
-    again = pack.pack(second, "۴۰۰۱۲۳۴۵۶", " Ada ")
+    again = pack.pack(second, "۴۰۰۱۲۳۴۵۶", " Ada ").files
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
     assert [path.name for path in first] == [path.name for path in again]
 
@@ -76,7 +76,9 @@ def test_the_bytes_depend_on_the_contents_alone(right, tmp_path):
 def test_what_has_an_error_is_not_packed(right, tmp_path):
     lora_not_trained(right)
     folder = right.write_unpacked(tmp_path / "kit")
-    with pytest.raises(UserError, match=r"Nothing was packed, for 1 error; the first: .*36 of 36 places"):
+    with pytest.raises(
+        UserError, match=r"Nothing was packed, because of 1 error; the first: .*36 of 36 places"
+    ):
         pack.pack(folder, "400123456", "Ada")
     assert not (folder / "submission").exists()
 
@@ -86,8 +88,8 @@ def test_what_has_an_error_is_not_packed(right, tmp_path):
     [
         ("40012345", "Ada", "run `make report` first"),
         ("4001", "Ada", "has 4 digits, where 8 to 10 are usual"),
-        ("", "Ada", "A student number is 4 to 12 digits, not ''"),
-        ("../40012", "Ada", "A student number is 4 to 12 digits"),
+        ("", "Ada", "A student number has 4 to 12 digits, not ''"),
+        ("../40012", "Ada", "A student number has 4 to 12 digits"),
         ("400123456", "", "A name is made of letters, not ''"),
         ("400123456", "../Ada", "A name is made of letters"),
         ("400123456", "Ada/Lovelace", "A name is made of letters"),
@@ -151,7 +153,7 @@ def test_the_last_cell_may_be_run_again_as_it_asks(right, tmp_path):
 def test_a_second_run_under_another_name_leaves_nothing_of_the_first(name, right, tmp_path):
     folder = right.write_unpacked(tmp_path / "kit")
     pack.pack(folder, "400123456", "Misspelt")
-    written = pack.pack(folder, "400123456", name)
+    written = pack.pack(folder, "400123456", name).files
     assert {path.name for path in (folder / "submission").iterdir()} == {path.name for path in written}
     checked = check.check([folder / "submission"])
     assert checked.verdict == READY and checked.student[0] == "400123456"
@@ -163,4 +165,4 @@ def test_a_name_of_81_letters_and_an_unusual_number_are_questioned(right, tmp_pa
         pack.pack(folder, "400123456", "A" * 81)
     with pytest.raises(UserError, match="give --any-number if it is right"):
         pack.pack(folder, "4001234", "Ada")
-    assert pack.pack(folder, "4001234", "Ada", any_number=True)[0].name == "4001234_Ada_notebooks.zip"
+    assert pack.pack(folder, "4001234", "Ada", any_number=True).files[0].name == "4001234_Ada_notebooks.zip"

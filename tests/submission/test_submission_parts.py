@@ -33,7 +33,7 @@ def called(monkeypatch):
         return Packed(folder, [folder / "one.zip"], check([folder]))
 
     monkeypatch.setattr(report, "write", lambda *arguments: calls.append(("report", *arguments)))
-    monkeypatch.setattr(pack, "pack_checked", packed)
+    monkeypatch.setattr(pack, "pack", packed)
     return calls
 
 

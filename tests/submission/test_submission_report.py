@@ -14,6 +14,7 @@ from peft_scratch.assignment import RUNS
 from peft_scratch.submission import report
 from peft_scratch.submission.archive import File
 from peft_scratch.submission.findings import ERROR, LOOK, OK
+from peft_scratch.submission.hints import sizes_in
 from peft_scratch.submission.sizes import sizes_of
 from submission.parts import NUMBERS, pdf
 
@@ -25,9 +26,8 @@ def made(source: str) -> bytes:
 
 
 def examine(data: bytes, numbers: dict[str, float] | None = None) -> list:
-    return report.examine(
-        [File("r.pdf", "r.pdf", data)], NUMBERS if numbers is None else numbers, "course", ""
-    )
+    files = [File("r.pdf", "r.pdf", data)]
+    return list(report.examine(files, NUMBERS if numbers is None else numbers, "course", ""))
 
 
 def codes(found: list, mark: str) -> list[str]:
@@ -334,6 +334,10 @@ def test_a_list_of_numbers_alone_does_not_say_whose_they_are():
     found = examine(made("\n".join(f"+ {number:.1f}" for number in NUMBERS.values())))
     assert codes(found, ERROR) == [] and "report-numbers" not in codes(found, OK)
     assert "report-unlabelled" in codes(found, LOOK)
+
+
+def test_two_sizes_at_the_start_of_a_sentence_are_read():
+    assert sizes_in("Ranks 1 and 8 give 88.5 and 88.7") == [1, 8]
 
 
 NOTHING = "The course asks for a report. It explains four methods, and where to hand in the files."

@@ -125,9 +125,15 @@ def test_names_of_a_persian_windows_are_read(tmp_path):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_class_list_is_read(text, encoding, tmp_path):
     (tmp_path / "list.csv").write_bytes(text.encode(encoding))
-    names = read_class_list(tmp_path / "list.csv").names
+    names = read_class_list(tmp_path / "list.csv")
     assert list(names) == ["400123456", "400999999"]
     assert "Ada Lovelace" in names["400123456"]
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_class_list_of_a_persian_windows_is_read(end, tmp_path):
+    (tmp_path / "list.csv").write_bytes(f"شماره,نام\n400123456,علي{end}".encode("cp1256"))
+    assert read_class_list(tmp_path / "list.csv") == {"400123456": "علي"}
 
 
 def test_a_class_list_without_numbers_gets_one_sentence(tmp_path):

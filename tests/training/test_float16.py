@@ -225,7 +225,7 @@ def test_a_skipped_step_moves_nothing():
 
 
 def test_when_it_happens_again_and_again_the_run_goes_on_in_float32(in_float16, tmp_path, capsys):
-    """From its last whole epoch, and it ends as one that was started there in float32."""
+    """From its last finished epoch, and it ends as one that was started there in float32."""
     first = apply(LoRA(rank=2), make_t5()).model
     history = _trainer(first).fit(COLLATOR, lambda _: {"accuracy": 0.5}, 1, tmp_path)
     assert history.epochs[0]["precision"] == "float16"
@@ -237,7 +237,7 @@ def test_when_it_happens_again_and_again_the_run_goes_on_in_float32(in_float16, 
     assert [epoch["precision"] for epoch in history.epochs] == ["float16", "float32", "float32"]
     assert [epoch["skipped_steps"] for epoch in history.epochs] == [0, 0, 0]
     said = capsys.readouterr().out
-    assert "goes on in float32, from its last whole epoch (1 of 3)" in said
+    assert "goes on in float32, from its last finished epoch (1 of 3)" in said
     assert trainer.recipe.precision_name == "float32"
     assert {p.dtype for p in again.parameters()} == {torch.float32}
 

@@ -13,16 +13,15 @@ from peft_scratch.errors import UserError
 if TYPE_CHECKING:
     from peft_scratch.experiments.ask import Opinion, Panel
 
-ProfileName = Annotated[str, typer.Option(help="Whose base and runs to ask, as for `run`.")]
+ProfileName = Annotated[str, typer.Option(help="The profile whose base and runs to ask, as for `run`.")]
 OutputFolder = Annotated[Path | None, typer.Option(help="Folder of the runs; out/PROFILE by default.")]
 Weights = Annotated[
     list[Path] | None,
     typer.Option("--weights", help="A .pt file to hand in, or a PEFT or AdapterHub folder; may be repeated."),
 ]
-
-
 Alpha = Annotated[
-    float | None, typer.Option(help="LoRA's alpha for --weights; a folder's own, or the assignment's, 4.")
+    float | None,
+    typer.Option(help="LoRA's alpha for --weights; by default the folder's own, or 4 as in the assignment."),
 ]
 
 
@@ -31,22 +30,23 @@ def ask(
         str | None, typer.Argument(metavar="TEXT", help="The text to predict, in quotes.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A CSV file with a column `text` to predict.")] = None,
-    to: Annotated[Path | None, typer.Option(help="The CSV to write for --file; FILE.opinions.csv.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The CSV to write for --file; by default FILE.opinions.csv.")
+    ] = None,
     weights: Weights = None,
     alpha: Alpha = None,
     profile: ProfileName = "auto",
     output: OutputFolder = None,
 ) -> None:
-    """Ask the base and every trained model for their opinion.
+    """Ask the base and every trained model for their opinion on a text, or on every row of a CSV file.
 
-    Of a text, or of every row of a CSV file: the verdict, the probability of each label word, and what is
-    generated if it is neither.
+    An opinion is the verdict, the probability of each label word, and the generated text if it is neither.
     """
     if (text is None) == (file is None):
         raise UserError('Give either a text, such as ask "A fine film.", or --file reviews.csv.')
     if file is None:
         if to is not None:
-            raise UserError("--to names the CSV to write for --file; for one text there is none.")
+            raise UserError("--to is the CSV to write for --file; for one text there is none.")
         panel = _panel(profile, output, weights, alpha)
         for remark in panel.remarks(text):
             typer.echo(f"note: {remark}")

@@ -1,8 +1,7 @@
-"""Texts from a CSV file as people's programs write it, and the opinions on them as a CSV file."""
+"""Texts from a CSV file as spreadsheets and scripts write it, and the opinions on them as a CSV file."""
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from peft_scratch.assignment import LABEL_WORDS
 from peft_scratch.errors import UserError
-from peft_scratch.files import write_atomically
+from peft_scratch.files import encoding_of, write_atomically
 
 if TYPE_CHECKING:
     from peft_scratch.experiments.ask import Opinion
@@ -20,12 +19,11 @@ if TYPE_CHECKING:
 TEXT = "text"
 
 _SEPARATORS = ",;\t|"
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file: the names of its columns, and its rows, each as long as they are."""
+    """A CSV file: the names of its columns, and its rows with one value per column."""
 
     columns: list[str]
     rows: list[list[str]]
@@ -38,10 +36,10 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """The rows of the CSV file `path`; the column `text` is among them.
+    """The rows of the CSV file `path`, which must have a column `text`.
 
-    Columns are separated by comma, semicolon, tab or bar, whichever finds that column in the first row. Lines
-    without anything in them are left out.
+    Columns are separated by comma, semicolon, tab or bar: the one with which the first row has that column.
+    Empty lines are left out.
 
     Raises:
         UserError: it cannot be read, has no column `text`, or no row.
@@ -68,7 +66,7 @@ def _content(path: Path) -> str:
         data = path.read_bytes()
     except OSError as problem:
         raise UserError(f"{path} cannot be read as a CSV file ({problem.strerror}).") from None
-    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    encoding = encoding_of(data)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as problem:
@@ -98,7 +96,7 @@ def _first_row(path: Path, content: str) -> tuple[str, list[str]]:
 
 
 def write_opinions(path: Path, table: Table, opinions: list[list[Opinion]], remarks: list[list[str]]) -> None:
-    """`table` with the remarks on each text and the opinions of each model, as a CSV file at `path`."""
+    """Write `table` with the remarks on each text and the opinions of each model to a CSV file."""
     columns = [*table.columns, "remarks"]
     for opinion in opinions[0]:
         columns += [f"{opinion.model}: {what}" for what in ("verdict", *LABEL_WORDS, "writes")]
@@ -107,7 +105,7 @@ def write_opinions(path: Path, table: Table, opinions: list[list[Opinion]], rema
     writer.writerow(columns)
     for row, found, said in zip(table.rows, remarks, opinions, strict=True):
         writer.writerow([*row, " ".join(found), *(cell for opinion in said for cell in _cells(opinion))])
-    # With a mark at the beginning, by which Excel knows UTF-8.
+    # Excel needs the mark at the beginning to recognise UTF-8.
     write_atomically(path, "\ufeff" + text.getvalue())
 
 

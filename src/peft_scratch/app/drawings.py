@@ -15,10 +15,10 @@ from peft_scratch.results import RunResult
 _COLOURS = dict(zip(LABEL_WORDS, ("#D55E00", "#0072B2"), strict=True))
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 
-#: If no word changes the lean by more than this, the grounds are paler than they could be.
+#: If no word changes the model's lean by more than this, all backgrounds stay pale.
 FAINT = 0.05
 
-#: Of the page: the verdicts' colours are lighter on a dark page.
+#: The style of the page. On a dark page, the colours of the verdicts are lighter.
 STYLE = f"""
 .opinions {{ width: 100%; border-collapse: collapse; }}
 .opinions th, .opinions td {{ text-align: start; padding: 5px 8px; border-bottom: 1px solid #8883; }}
@@ -71,7 +71,7 @@ def bars(opinions: Sequence[Opinion]) -> str:
 
 
 def _unbroken(title: str) -> str:
-    """The title, to be broken after its commas only, and not within `N = 10`."""
+    """The title, which may be broken after its commas but not within `N = 10`."""
     return plain(title).replace(" = ", "\u00a0=\u00a0")
 
 
@@ -91,11 +91,11 @@ def _written(opinion: Opinion) -> str:
 
 
 def marked(words: Iterable[tuple[str, float]], model: str = "the model") -> str:
-    """The words of a text, each on a ground as strong as what it carries.
+    """The words of a text, each with a background as strong as its effect on the answer.
 
     Args:
-        words: as `Panel.occlusion` gives them.
-        model: whose opinion they carry.
+        words: with their effects, as `Panel.occlusion` gives them.
+        model: the name of the model that answered.
     """
     words = list(words)
     if not words:
@@ -107,18 +107,14 @@ def marked(words: Iterable[tuple[str, float]], model: str = "the model") -> str:
     )
     together = max(len(word.split()) for word, _ in words)
     left_out = "each word" if together == 1 else f"each group of {together} words"
+    negative, positive = (f"<span class='{word}'>{word}</span>" for word in LABEL_WORDS)
     return (
         f"<div class='words'><h4>The words that carried the answer of {_unbroken(model)}</h4>"
         f"<div dir='auto'>{spans}</div></div>"
         f"<p class='aside'>Occlusion: {left_out} is left out once, and the change of the model's lean "
-        f"towards positive is measured; the largest is {most:.2f}. {_speaking()} Words that matter only "
-        "together are missed.</p>"
+        f"towards positive is measured; the largest is {most:.2f}. Orange words speak for {negative}, "
+        f"blue ones for {positive}. Words that matter only together are missed.</p>"
     )
-
-
-def _speaking() -> str:
-    negative, positive = (f"<span class='{word}'>{word}</span>" for word in LABEL_WORDS)
-    return f"Orange words speak for {negative}, blue ones for {positive}."
 
 
 def _ground(weight: float, most: float) -> str:
@@ -128,7 +124,7 @@ def _ground(weight: float, most: float) -> str:
 
 
 def summary(opinions: Sequence[Opinion]) -> str:
-    """The verdicts in a few words: the most frequent one, and which models have another."""
+    """The verdicts in a few words: the most frequent one, and the models with another one."""
     (verdict, count), *_ = Counter(opinion.verdict for opinion in opinions).most_common()
     if count == len(opinions):
         return f"all {verdict}" if count > 1 else verdict
@@ -137,7 +133,7 @@ def summary(opinions: Sequence[Opinion]) -> str:
 
 
 def history(rows: Sequence[tuple[str, str]]) -> str:
-    """What was asked so far in this tab, newest first: the beginning of the text, and the verdicts."""
+    """What was asked so far in this tab, the newest first: the beginning of each text, and the verdicts."""
     if not rows:
         return "<p>Nothing was asked yet.</p>"
     lines = "".join(
@@ -157,9 +153,9 @@ def accuracy_plot(results: Sequence[RunResult]) -> str:
 
     with style.styled(LANGUAGES["en"]):
         figure, (ax,) = style.new_figure(5.6, 3.4)
-        for ground in figure.patch, ax.patch:  # the page's own, which may be dark
-            ground.set_visible(False)
-        # Through a library first, and larger: both are seen, and can be clicked, where they coincide.
+        for background in figure.patch, ax.patch:  # the page has its own, which may be dark
+            background.set_visible(False)
+        # Runs through a library come first and larger, so that both can be clicked where they coincide.
         for result in sorted(results, key=_is_from_scratch):
             colour, marker = style.METHODS[result.config.kind]
             filled, size = (colour, 7) if _is_from_scratch(result) else ("none", 11)
@@ -176,7 +172,7 @@ def accuracy_plot(results: Sequence[RunResult]) -> str:
         style.legend(figure, handles, 3)
         drawn = style.svg(figure)
     drawn = drawn[drawn.index("<svg") :].replace("#000000", "currentColor")
-    for result in results:  # what a screen reader says, and the keyboard reaches
+    for result in results:  # for screen readers and the keyboard
         label = html.escape(f"{result.title}: {result.percent:.1f} %", quote=True)
         drawn = drawn.replace(
             f'id="run-{result.id}"', f'id="run-{result.id}" tabindex="0" role="button" aria-label="{label}"'
@@ -189,7 +185,7 @@ def _is_from_scratch(result: RunResult) -> bool:
 
 
 def run_facts(result: RunResult) -> str:
-    """What is known of one run, for the point that was clicked."""
+    """What is known about one run, for the point that was clicked."""
     accuracy, counts, config = result.accuracy, result.parameters, result.config
     last = "" if accuracy.last is None else f", {100 * accuracy.last:.1f} % in the last"
     lines = [

@@ -29,7 +29,7 @@ EXAMPLES = (
     "It is a film. It has a beginning and an end.",
 )
 
-# The points of the plot are SVG groups with an id; a click on one, or Enter, says which.
+# The points of the plot are SVG groups with an id. A click on one, or Enter, chooses its run.
 _CHOOSE = """
 const choose = (event) => {
   const point = event.target.closest("[id^='run-']");
@@ -42,7 +42,7 @@ element.addEventListener('click', choose);
 element.addEventListener('keydown', choose);
 """
 
-# A box for any language: each text is written in its own direction.
+# Each text is written in the direction of its own language.
 _DIRECTION = "() => { document.querySelector('#review textarea').dir = 'auto'; }"
 
 Asked = list[tuple[str, str]]
@@ -66,7 +66,7 @@ def make_page(panel: Panel, results: dict[str, RunResult]) -> Any:
         remarks = "\n\n".join(f"⚠ {remark}" for remark in panel.remarks(text))
         line = text[:80] + ("…" if len(text) > 80 else "")
         asked = [*asked, (line, drawings.summary(opinions))][-20:]
-        # The words come a moment later: until then, none of another text are shown.
+        # The marked words come a moment later. Until then, those of the text before are not shown.
         shown = drawings.bars(opinions), "", drawings.history(asked)
         return remarks, *shown, asked, text
 
@@ -107,13 +107,13 @@ def make_page(panel: Panel, results: dict[str, RunResult]) -> Any:
 
 
 def _plot(gr: Any, results: dict[str, RunResult]) -> None:
-    """The plot of the runs, whose points can be clicked, and beside it what is known of the chosen one."""
+    """The plot of the runs, whose points can be clicked, and next to it the facts about the chosen run."""
 
     def facts(event: Any) -> str:
         chosen = results.get(str(event.run))
         return drawings.run_facts(chosen) if chosen else ""
 
-    # Gradio looks at annotations to see what a function wants to be given, and here they are only strings.
+    # Gradio finds out from the annotations what a function needs, and in this file they are only strings.
     facts.__annotations__["event"] = gr.EventData
     gr.Markdown("## What the runs cost and reached\nClick a point to see its numbers.")
     with gr.Row():
@@ -130,10 +130,10 @@ def _plot(gr: Any, results: dict[str, RunResult]) -> None:
 
 
 def open_page(session: Session, files: Sequence[Path] = (), port: int | None = None) -> str:
-    """The page on what `session` has trained, below the cell of a notebook; return its address.
+    """Show the page for what `session` has trained below the cell of a notebook; return its address.
 
-    In Jupyter on this machine it is a frame, and in Colab one that Colab itself connects. The page stays
-    until the kernel is restarted.
+    In Jupyter on this machine it is a frame; in Colab, a frame that Colab connects. The page stays until the
+    kernel is restarted.
 
     Args:
         files: more trained parts, as for `peft-scratch ask --weights`.
@@ -184,7 +184,7 @@ def launch(page: Any, port: int | None = None, *, block: bool = True) -> str:
 
 
 def _reach_directly(host: str) -> None:
-    """Have this process, which tries the page at its start, reach `host` without a proxy."""
+    """Let this process reach `host` without a proxy: Gradio requests the page when it starts."""
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [one for one in os.environ.get(name, "").split(",") if one]
         if host not in hosts:
@@ -192,7 +192,7 @@ def _reach_directly(host: str) -> None:
 
 
 def require_gradio() -> ModuleType:
-    """The package, which then asks nobody for news and sends nothing.
+    """The package, with its usage statistics switched off.
 
     Raises:
         UserError: it is not installed.

@@ -8,6 +8,6 @@ import re
 def clean(review: str) -> str:
     """Lower-case `review` and replace each `<br />` by a space.
 
-    Repeated white space becomes one space; a SentencePiece tokenizer reads both alike.
+    Repeated white space becomes one space; to a SentencePiece tokenizer the two are the same.
     """
     return re.sub(r"\s+", " ", review.lower().replace("<br />", " ")).strip()

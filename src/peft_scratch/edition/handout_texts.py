@@ -55,7 +55,7 @@ _EN: dict[str, Any] = {
     "report_items": [
         "the {runs} numbers, each for the best and the last epoch, and what explains the differences;",
         "a table of the added, the trained and all parameters, with your derivation;",
-        "three claims, tested by your own measurements: the optimiser's memory grows with what is trained; one small file is enough for a task; the base keeps what it knew, and overfits less.",
+        "three claims, tested by your own measurements: the optimizer's memory grows with what is trained; one small file is enough for a task; the base keeps what it knew, and overfits less.",
     ],
     "h_points": "Points",
     "points": "Code is what you write in `layers.py`. The rest is for the executed notebook: its hand count, its runs, its numbers and its files.",

@@ -264,7 +264,12 @@ def _derivation(title: str, steps: list[Step]) -> Table:
 def _libraries(account: Account) -> Table:
     numbers = ("by hand", "counted", "difference")
     table = _table(
-        f"{_name(account)} in the libraries", "library", "called with", *numbers, "why", numbers=numbers
+        f"{_name(account)} in the libraries",
+        "library",
+        "called with",
+        *numbers,
+        "what differs",
+        numbers=numbers,
     )
     for count in account.libraries:
         table.add_row(

@@ -43,7 +43,8 @@ def equal_to_the_libraries(method: Method, base: T5ForConditionalGeneration, bat
 
 
 def counted_in_the_libraries(method: Method, config: T5Config) -> Table:
-    """How many parameters each library adds, by default and set up like ours: by hand, counted, and why.
+    """How many parameters each library adds, by default and set up like ours: by hand, counted, and what
+    differs.
 
     Returns:
         Header and rows.
@@ -54,4 +55,4 @@ def counted_in_the_libraries(method: Method, config: T5Config) -> Table:
             assert count.counted == count.by_hand, count
             numbers = (f"{count.by_hand:,}", f"{count.counted:,}")
             rows.append((f"{count.library}, {count.setting}", *numbers, count.reason))
-    return ("library", "by hand", "counted", "why"), rows
+    return ("library", "by hand", "counted", "what differs"), rows

@@ -2,7 +2,7 @@
 
 `here` trains them one after the other in this process. `on_ray` hands them to Ray, which gives each a GPU
 or some cores, on this machine or on a cluster. If a worker dies, Ray starts its job again, which resumes
-after its last whole epoch. Both write the same files with the same code.
+after its last finished epoch. Both write the same files with the same code.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ def remark_on_prompt(prepared: PreparedRun, history: History) -> str | None:
     usual = prepared.run.learning_rate_in(prepared.profile)
     return (
         f"remark: the soft prompt is worse than none: of {len(rows)} test reviews it predicts "
-        f"{100 * tuned:.1f} % correctly, and the untrained base, asked {how}, {100 * best:.1f} %; the usual "
-        f"cause is {_cause(prepared.learning_rate, usual)}."
+        f"{100 * tuned:.1f} % correctly, and the base without a prompt, asked {how}, {100 * best:.1f} %; the "
+        f"usual cause is {_cause(prepared.learning_rate, usual)}."
     )
 
 

@@ -33,7 +33,8 @@ def small_data(
 ) -> Iterator[SmallDataResult]:
     """Train each of `runs` with each of `seeds`; write `report/small_data/<run>.json` and yield it.
 
-    The reviews are the same for every run and seed. An interrupted run continues after its last whole epoch.
+    The reviews are the same for every run and seed. An interrupted run continues after its last
+    finished epoch.
 
     Raises:
         UserError: as `Session.open`, `Session.prepare` and `Trainer.fit` do.

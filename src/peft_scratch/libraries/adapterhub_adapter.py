@@ -37,7 +37,7 @@ def reduction_factor(width: int, bottleneck: int) -> float:
 
 @dataclass(frozen=True)
 class AdapterHubAdapter(Adapter):
-    """Our `Adapter` by AdapterHub: its `SeqBnConfig`, the Pfeiffer placement.
+    """Our `Adapter`, made by AdapterHub: its `SeqBnConfig`, the Pfeiffer placement.
 
     One difference remains: both projections start from a normal distribution of standard deviation 0.02
     (methods/modeling.py, Adapter.init_bert_weights), so it is not quite the identity at the start.

@@ -177,7 +177,7 @@ def _lora(method: LoRA, config: T5Config) -> list[Call]:
     r, alpha = method.rank, method.alpha
     everywhere, self_attention = method.derivation(config).symbols, "(E + D)·2·(d·r + r·i)"
     default = _compared("r", 8, r)
-    transposed = "none; A and B are stored as the transposes of ours"
+    transposed = "nothing; A and B are stored as the transposes of ours"
     named = [f"{attention}.{target}" for attention in _ATTENTIONS for target in method.targets]
     peft, adapterhub = {"r": r, "lora_alpha": alpha}, {"r": r, "alpha": alpha}
     opendelta = {"lora_r": r, "lora_alpha": alpha, "modified_modules": named}
@@ -213,12 +213,12 @@ def _adapter(method: Adapter, config: T5Config) -> list[Call]:
     before = (
         f"{doubled}, and before the residual connection; {_compared('b', 24, b)}; gelu_new where ours is ReLU"
     )
-    in_full = "none; the feed-forward layers have to be named in full"
+    in_full = "nothing; the feed-forward layers have to be named in full"
     adapterhub = {"reduction_factor": reduction_factor(d, b)}
     opendelta = {"bottleneck_dim": b, "non_linearity": "relu", "modified_modules": _FEED_FORWARD}
     return [
         Call(ADAPTERHUB, DEFAULTS, "SeqBnConfig", {}, f"the same layers; {default}", once, sixteenth),
-        Call(ADAPTERHUB, AS_OURS, "SeqBnConfig", adapterhub, "none", once, {"b": b}),
+        Call(ADAPTERHUB, AS_OURS, "SeqBnConfig", adapterhub, "nothing", once, {"b": b}),
         Call(ADAPTERHUB, "double_seq_bn", "DoubleSeqBnConfig", {}, f"{doubled}; {default}", twice, sixteenth),
         Call(OPENDELTA, DEFAULTS, "AdapterModel", {}, before, twice, {"b": 24}),
         Call(OPENDELTA, AS_OURS, "AdapterModel", opendelta, in_full, once, {"b": b}),
@@ -234,9 +234,9 @@ def _soft_prompt(method: SoftPrompt, config: T5Config) -> list[Call]:
     once = {**peft, "num_transformer_submodules": 1}
     return [
         Call(PEFT, DEFAULTS, "PromptTuningConfig", peft, twice, f"2·{rows}", {"N": n}),
-        Call(PEFT, AS_OURS, "PromptTuningConfig", once, "none", rows, {"N": n}),
+        Call(PEFT, AS_OURS, "PromptTuningConfig", once, "nothing", rows, {"N": n}),
         Call(OPENDELTA, DEFAULTS, "SoftPromptModel", {}, _compared("N", 100, n), rows, {"N": 100}),
-        Call(OPENDELTA, AS_OURS, "SoftPromptModel", {"soft_token_num": n}, "none", rows, {"N": n}),
+        Call(OPENDELTA, AS_OURS, "SoftPromptModel", {"soft_token_num": n}, "nothing", rows, {"N": n}),
         Call(ADAPTERHUB, "", "PromptTuningConfig", {}, "its T5 does not take prompt tuning"),
     ]
 

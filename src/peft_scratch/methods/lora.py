@@ -97,8 +97,8 @@ class LoRALinear(nn.Linear):
         self.rank = rank
         self.scaling = alpha / rank
         # BEGIN SOLUTION
-        # A and B lie in memory as loralib's and PEFT's (R, D) and (E, R) do: .T turns the view, not the
-        # numbers. So their matrix products and ours take one road and agree to the last bit.
+        # A and B lie in memory as loralib's and PEFT's (R, D) and (E, R) do: .T changes the view,
+        # not the memory. So both use the same matrix product and agree to the last bit.
         device = base.weight.device
         self.sharif_llm_A = nn.Parameter(kaiming_uniform_down(self.in_features, rank, device))  # (D, R)
         up = torch.zeros(self.out_features, rank, device=device, dtype=torch.float32)  # (E, R)

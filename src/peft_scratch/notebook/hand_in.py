@@ -45,7 +45,7 @@ def hand_in(session: Session, notebook: int, name: str = "", number: str = "", l
     shown_now = _numbers_of(session, notebook)
     display(shown_now, raw=True)
     if front_end.executed_by_the_kit():
-        print(f"`peft-scratch notebooks` keeps this notebook as {shown(_place(output, notebook))}.")
+        print(f"This notebook is saved as {shown(_place(output, notebook))}.")
         return
     kept = _keep(output, notebook, shown_now)
     if kept and _is_alone(output):

@@ -248,8 +248,8 @@ _NUMBERS = ("best epoch, %", "last epoch, %", "by validation, %", "malformed, %"
 
 _SELECTION = (
     "*Best epoch: the assignment's number. It is optimistic, because the same reviews choose the epoch and "
-    "score it. Last epoch: involves no choice. By validation: a fifth of the test reviews (the validation "
-    "part) chooses the epoch, the others score it; these are other reviews, so it can be above the first.*"
+    "score it. Last epoch: involves no choice. By validation: one fifth of the test reviews chooses the "
+    "epoch; its accuracy is measured on the other four fifths, so it can be higher than the first number.*"
 )
 
 
@@ -281,8 +281,8 @@ def mistakes(session: Session, prepared: PreparedRun, result: Result, count: int
     ]
     table(("where the review says it", "label", "the model answers"), shown)
     _display(
-        "*Of each review, this is the phrase after which the model, having read nothing else, leans most "
-        "towards the label.*"
+        "*From each review, the table shows one phrase: the one that, read alone, moves the model most "
+        "towards the right label.*"
     )
 
 

@@ -23,7 +23,7 @@ def pack_submission(output: Path, name: str, number: str, language: str = "") ->
             is no report.
     """
     from peft_scratch.submission.findings import READY
-    from peft_scratch.submission.pack import checked_name, checked_number, pack_checked
+    from peft_scratch.submission.pack import checked_name, checked_number, pack
 
     checked_name(name), checked_number(number)  # before the report is made
     if find_spec("peft_scratch.reporting"):
@@ -33,5 +33,5 @@ def pack_submission(output: Path, name: str, number: str, language: str = "") ->
         write(output, Student(name, number), language)
     elif not (report := output / "report" / "report.pdf").is_file():  # the student edition makes none
         raise UserError(f"Your report is missing: put it into {shown(report.parent)} as {report.name}.")
-    packed = pack_checked(output, number, name)
+    packed = pack(output, number, name)
     return packed.files, packed.checked.verdict != READY

@@ -101,7 +101,7 @@ minutes on two such cores; the recipe is `fast`.
   of answering. With the prefix it is about as accurate as the tuned models, because the teacher taught it
   this very task. So tuning mostly teaches it to answer without the prefix, and ten prompt rows can do that
   as well as all weights. On a base that has never seen the task, the methods would differ more.
-- Stored in float16. T5 must not be run in float16: load it in float32 or bfloat16.
+- Stored in float16. T5 must not be run in plain float16: load it in float32 or bfloat16.
 
 ## Licences
 

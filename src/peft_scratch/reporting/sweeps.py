@@ -245,7 +245,8 @@ def sweep_markdown(path: Path) -> str:
         f"# Sweep of {run}\n\n{compared}{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
         "*Best epoch* is chosen on the test reviews, as the assignment has it; the last epoch involves no "
         "choice. *Pareto front*: no other combination is better in accuracy or in trainable parameters "
-        "without being worse in the other.\n"
+        "without being worse in the other. *Seconds* are by the clock: they depend on what else the machine "
+        "did.\n"
     )
 
 

@@ -7,5 +7,5 @@ From Python:
 
 - `check.check(folder_or_files) -> Checked`: the checklist of one submission, in this process;
 - `pool.check_all(groups)`: of many, each in a process of its own with limits;
-- `pack.pack(output, number, name) -> list[Path]`: the three files of a run.
+- `pack.pack(output, number, name) -> Packed`: the three files of a run, checked.
 """

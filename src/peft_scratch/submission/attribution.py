@@ -1,19 +1,19 @@
-"""Which number of a foreign notebook belongs to which run: by evidence, never by what would fit.
+"""Which accuracy of a foreign notebook belongs to which run: by evidence, never by what would fit.
 
-Evidence for the size, from strong to weak: the parameter count printed beside the number, what its own line
-says, the last constant set or call made above, the heading above. Evidence for who implements it: the
-library that is called, the heading. Where the evidence contradicts itself, the number is left to a person.
+Evidence for the size, from strong to weak: the parameter count printed beside the accuracy, its own line, the
+last constant set or call made above it, the heading above it. Evidence for who implements it: the library
+that is called, the heading. If the evidence contradicts itself, the accuracy is left to a person.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from peft_scratch.assignment import RUNS, Run
 from peft_scratch.submission.cells import Cell
-from peft_scratch.submission.outputs import BEST, Seen, seen_in
+from peft_scratch.submission.outputs import BEST, Accuracy, seen_in
 from peft_scratch.submission.sizes import added_by, base_of_profile, size_of
 from peft_scratch.submission.source import SIZE_NAMES, CodeReader, Event
 
@@ -22,124 +22,140 @@ _LIBRARY_HEADING = re.compile(
     r"|peft (?:lib|package|lora)|librar\w*\s*(?:$|[:(-])|open\s?delta|adapter\s?hub|adaptertrainer|کتابخانه",
     re.IGNORECASE,
 )
-# Headings that speak of libraries or files in another sense.
+# Headings that speak of libraries in another sense.
 _OTHER_HEADING = re.compile(r"\bimport|install|\bsav(?:e|ing)\b|\bload|require|without", re.IGNORECASE)
 _SCRATCH_HEADING = re.compile(r"from scratch|by hand|own implementation|manual|از صفر|پیاده", re.IGNORECASE)
 _LARGEST_SIZE = 128
 
 
 @dataclass
-class Measured:
-    """An accuracy with the evidence for its run.
-
-    Attributes:
-        run: the run that it belongs to; None if it is none of the ten, or cannot be told.
-        size, library: what the evidence says; None if it says nothing.
-        contradiction: what contradicts what, in words; empty if nothing does.
-    """
-
-    seen: Seen
-    cell: int
-    run: Run | None = None
-    size: float | None = None
-    library: bool | None = None
-    contradiction: str = ""
-
-
-@dataclass
-class Found:
-    """What the cells of a notebook give.
-
-    Attributes:
-        measured: all accuracies, in order.
-        counts: all parameter counts, with the index of the cell.
-        imports: the modules that the code imports.
-        trains: whether any code trains.
-        library_cells: the cells in which a library of the method is called.
-    """
-
-    measured: list[Measured] = field(default_factory=list)
-    counts: list[Seen] = field(default_factory=list)
-    imports: set[str] = field(default_factory=set)
-    trains: bool = False
-    library_cells: list[int] = field(default_factory=list)
-
-
-@dataclass
 class _Said:
-    """The latest word on the size, where it was said, and whether it came from code or a heading."""
+    """The latest size that was named, by what, and in which cell."""
 
     size: float | None = None
     by: str = ""
     at: int = -1
 
 
-@dataclass
-class _State:
-    library: bool | None
-    code: _Said = field(default_factory=_Said)
-    heading: _Said = field(default_factory=_Said)
-    headings_since: int = 0
-    loop: tuple[float, ...] = ()
-    count: Seen | None = None
+class Reading:
+    """What the cells of notebook `number` (1 to 5) give, each accuracy with the run that it belongs to.
 
+    Attributes:
+        accuracies, counts: all accuracies and parameter counts, in order.
+        imports: the modules that the code imports.
+        trains: whether any code trains.
+        library_cells: the cells in which a library of the method is called.
+    """
 
-def attribute(cells: list[Cell], number: int) -> Found:
-    """The accuracies of notebook `number` (1 to 5), each with the run that it belongs to by evidence."""
-    kind = next(run.kind for run in RUNS.values() if run.notebook == number)
-    reader = CodeReader(kind if kind in SIZE_NAMES else "lora")
-    found = Found()
-    state = _State(library=True if number == 4 else None)
-    waiting: list[Measured] = []  # without a count yet: one may be printed just after
-    for at, cell in enumerate(cells):
-        if cell.kind == "markdown":
-            _read_heading(cell, at, state, kind, number)
-            continue
-        events = reader.read(cell.source)
-        if kind in SIZE_NAMES and _take(events, at, state, found, number):
-            waiting = []
-        seen = seen_in(cell, kind)
-        _pair_loop(seen, state.loop if kind in SIZE_NAMES else ())
-        _counts_after(seen)
+    def __init__(self, cells: list[Cell], number: int) -> None:
+        self.accuracies: list[Accuracy] = []
+        self.counts: list[int] = []
+        self.library_cells: list[int] = []
+        self._number = number
+        self._kind = next(run.kind for run in RUNS.values() if run.notebook == number)
+        self._runs = [run for run in RUNS.values() if run.kind == self._kind]
+        self._has_sizes = self._kind in SIZE_NAMES
+        self._library = True if number == 4 else None
+        self._code, self._heading = _Said(), _Said()
+        self._headings_since = 0  # the heading that named a size
+        self._loop: tuple[float, ...] = ()
+        self._count: int | None = None  # the last one, until an accuracy has taken it
+        self._waiting: Accuracy | None = None  # without a count: one may be printed just after it
+        code = CodeReader(self._kind if self._has_sizes else "lora")
+        for at, cell in enumerate(cells):
+            if cell.kind == "markdown":
+                self._read_heading(cell, at)
+            else:
+                self._read_code(cell, at, code.read(cell.source))
+        self.imports, self.trains = code.imports, code.trains
+
+    def _read_heading(self, cell: Cell, at: int) -> None:
+        short = len(cell.source) < 120
+        lines = [line for line in cell.source.splitlines() if short or line.lstrip().startswith("#")]
+        for line in lines[:20]:
+            self._headings_since += 1
+            if _LIBRARY_HEADING.search(line) and not _OTHER_HEADING.search(line) and self._number != 3:
+                self._library, self._count = True, None
+            elif _SCRATCH_HEADING.search(line) and self._number != 4:
+                self._library, self._count = False, None
+            if self._has_sizes and (size := _size_of_heading(line, self._kind)) is not None:
+                self._heading = _Said(size, f"the heading “{line.strip('# ').strip()[:60]}”", at)
+                self._headings_since, self._count = 0, None
+
+    def _read_code(self, cell: Cell, at: int, events: list[Event]) -> None:
+        if self._has_sizes and events:
+            self._count = self._waiting = None
+            for event in events:
+                self._take(event, at)
+        seen = seen_in(cell, self._kind)
+        _pair_loop(seen, self._loop)
+        _pair_counts(seen)
+        self._loop = ()
         for one in seen:
-            one.cell = at
-            if one.what == "count":
-                state.count = one
-                found.counts.append(one)
-                for before in waiting:
-                    _settle(before, one, state, kind)
-                waiting = []
+            if isinstance(one, int):
+                self.counts.append(one)
+                self._count = one
+                if self._waiting is not None:
+                    self._settle(self._waiting, one)
+                self._waiting = None
                 continue
-            measured = Measured(one, at, size=one.size, library=one.library)
-            _settle(measured, one.beside or state.count, state, kind)
+            one.cell = at
+            self.accuracies.append(one)
+            count = one.beside if one.beside is not None else self._count
+            self._settle(one, count)
             if one.strength == BEST:
-                if state.count is None and one.beside is None:
-                    waiting = [measured]
-                state.count = None
-            found.measured.append(measured)
-        state.loop = ()
-    found.imports, found.trains = reader.imports, reader.trains
-    for measured in found.measured:
-        measured.run = _run(kind, number, measured)
-    return found
+                self._waiting = one if count is None else self._waiting
+                self._count = None
 
+    def _take(self, event: Event, at: int) -> None:
+        """Take in what the code of a cell says."""
+        if event.what == "library":
+            self.library_cells.append(at)
+            self._library = True
+        elif event.what == "scratch":
+            self._library = self._library if self._number == 4 else False
+        elif event.what == "size":
+            self._code = _Said(event.values[0], event.by, at)
+            if self._heading.size == event.values[0]:
+                self._heading = _Said()  # confirmed: from here on the code says it alone
+        else:
+            self._loop = event.values
+            self._code = _Said(None, event.by, at)
 
-def _read_heading(cell: Cell, at: int, state: _State, kind: str, number: int) -> None:
-    lines = [
-        line for line in cell.source.splitlines() if line.lstrip().startswith("#") or len(cell.source) < 120
-    ]
-    for line in lines[:20]:
-        state.headings_since += 1
-        if _LIBRARY_HEADING.search(line) and not _OTHER_HEADING.search(line) and number != 3:
-            state.library = True
-            state.count = None
-        elif _SCRATCH_HEADING.search(line) and number != 4:
-            state.library = False
-            state.count = None
-        if kind in SIZE_NAMES and (size := _size_of_heading(line, kind)) is not None:
-            state.heading = _Said(size, f"the heading “{line.strip('# ').strip()[:60]}”", at)
-            state.headings_since = 0
-            state.count = None
+    def _settle(self, one: Accuracy, count: int | None) -> None:
+        """Weigh the evidence: set the run, or what contradicts what."""
+        one.contradiction, size = "", one.size
+        if self._has_sizes:
+            counted = size_by_count(count, self._kind) if count is not None else None
+            if counted is not None and size is not None and counted != size:
+                one.contradiction = f"its line says {size:g}, the count beside it {counted:g}"
+            size = counted if counted is not None else size
+            if size is None:
+                size, one.contradiction = self._size_above()
+        one.run = None if one.contradiction else self._run(size, one.library)
+
+    def _size_above(self) -> tuple[float | None, str]:
+        """The size by the code and the heading above, and what contradicts what."""
+        code, heading = self._code, self._heading
+        if None in (code.size, heading.size):
+            return (code.size if code.size is not None else heading.size), ""
+        # A constant that was set above the newest heading belongs to the section before.
+        if heading.at > code.at:
+            return heading.size, ""
+        if code.size != heading.size and self._headings_since == 0:
+            return None, f"{heading.by} says {heading.size:g}, the code below it {code.by}"
+        return code.size, ""
+
+    def _run(self, size: float | None, library: bool | None) -> Run | None:
+        """The run that the evidence means; None if it means none of the ten."""
+        if not self._has_sizes:
+            return self._runs[0]
+        if library is None:
+            library = self._library if self._library is not None else self._number == 4
+        runs = [run for run in self._runs if (run.library != "scratch") == library]
+        if size is None:
+            return runs[0] if len(runs) == 1 else None  # the only one, and nothing contradicts it
+        return next((run for run in runs if size_of(run) == size), None)
 
 
 def _size_of_heading(line: str, kind: str) -> float | None:
@@ -150,56 +166,29 @@ def _size_of_heading(line: str, kind: str) -> float | None:
         "adapter": r"bottleneck\w*(?:\s?(?:size|dim\w*))?|adapter size|\bb",
     }
     found = re.findall(rf"(?:{words[kind]})\s*(?:=|:|is|of|\()?\s*(\d{{1,3}})(?![\d.])", line, re.IGNORECASE)
-    found += (
-        re.findall(r"(?<![\d.])(\d{1,3})[\s-]*(?:soft|virtual|prompt|tokens?)", line, re.IGNORECASE)
-        if kind == "soft_prompt"
-        else []
-    )
+    if kind == "soft_prompt":
+        found += re.findall(r"(?<![\d.])(\d{1,3})[\s-]*(?:soft|virtual|prompt|tokens?)", line, re.IGNORECASE)
     sizes = {int(size) for size in found}
     return float(sizes.pop()) if len(sizes) == 1 else None
 
 
-def _take(events: list[Event], at: int, state: _State, found: Found, number: int) -> bool:
-    """Let what a cell's code says change the state; whether it says anything."""
-    for event in events:
-        if event.what == "library":
-            found.library_cells.append(at)
-            state.library = True
-        elif event.what == "scratch":
-            if number != 4:
-                state.library = False
-        elif event.what == "size":
-            state.code = _Said(event.values[0], event.by, at)
-            if state.heading.size == event.values[0]:
-                state.heading = _Said()  # confirmed: from here on the code says it alone
-        elif event.what == "sizes":
-            state.loop = event.values
-            state.code = _Said(None, event.by, at)
-    if events:
-        state.count = None
-    return bool(events)
-
-
-def _pair_loop(seen: list[Seen], loop: tuple[float, ...]) -> None:
-    """In a cell that loops over sizes, the k-th result is of the k-th size, where there are as many."""
-    if len(loop) < 2:
-        return
-    for strength in (BEST, None):
-        results = [one for one in seen if one.what == "accuracy" and strength in (None, one.strength)]
+def _pair_loop(seen: list[Accuracy | int], loop: tuple[float, ...]) -> None:
+    """In a cell that loops over sizes, the k-th result is of the k-th size, if there are as many."""
+    for strength in (BEST, None) if len(loop) > 1 else ():
+        results = [one for one in seen if isinstance(one, Accuracy) and strength in (None, one.strength)]
         if len(results) == len(loop):
             for one, size in zip(results, loop, strict=True):
                 one.size = one.size or size
             return
 
 
-def _counts_after(seen: list[Seen]) -> None:
-    """Where a cell prints each count after its result, each result takes the one that follows."""
-    whats = [one.what for one in seen if one.what == "count" or one.strength == BEST]
-    half = len(whats) // 2
-    if half and whats == ["accuracy", "count"] * half:
-        for one, other in itertools.pairwise(seen):
-            if one.what == "accuracy" and other.what == "count":
-                one.beside = other
+def _pair_counts(seen: list[Accuracy | int]) -> None:
+    """If a cell prints a count after each best accuracy, each accuracy takes the count that follows it."""
+    main = [one for one in seen if isinstance(one, int) or one.strength == BEST]
+    if [isinstance(one, int) for one in main] == [False, True] * (len(main) // 2):
+        for one, count in itertools.pairwise(seen):
+            if isinstance(one, Accuracy) and isinstance(count, int):
+                one.beside = count
 
 
 def size_by_count(count: int, kind: str) -> float | None:
@@ -210,52 +199,3 @@ def size_by_count(count: int, kind: str) -> float | None:
         if count in (added, base.parameters + added):
             return float(size)
     return None
-
-
-def _settle(measured: Measured, count: Seen | None, state: _State, kind: str) -> None:
-    """Weigh the evidence for the size and for the library."""
-    if measured.seen.library is None:
-        measured.library = state.library
-    if kind not in SIZE_NAMES:
-        return
-    counted = size_by_count(int(count.value), kind) if count is not None else None
-    own = measured.seen.size
-    if counted is not None and own is not None and counted != own:
-        measured.size, measured.contradiction = (
-            None,
-            f"its line says {own:g}, the count beside it {counted:g}",
-        )
-        return
-    if counted is not None or own is not None:
-        measured.size, measured.contradiction = counted if counted is not None else own, ""
-        return
-    measured.size, measured.contradiction = _by_code_and_heading(state)
-
-
-def _by_code_and_heading(state: _State) -> tuple[float | None, str]:
-    code, heading = state.code, state.heading
-    if code.size is None or heading.size is None:
-        return (code.size if code.size is not None else heading.size), ""
-    if code.size == heading.size:
-        return code.size, ""
-    if heading.at > code.at:
-        # Under a newer heading a constant of a section above says nothing, unless nothing was set since.
-        return heading.size, ""
-    if state.headings_since == 0:
-        return None, f"{heading.by} says {heading.size:g}, the code below it {code.by}"
-    return code.size, ""
-
-
-def _run(kind: str, number: int, measured: Measured) -> Run | None:
-    """The run of the ten that the evidence means."""
-    runs = [run for run in RUNS.values() if run.kind == kind]
-    if kind == "full":
-        return runs[0]
-    if measured.contradiction:
-        return None
-    library = measured.library if measured.library is not None else number == 4
-    runs = [run for run in runs if (run.library != "scratch") == library]
-    if measured.size is None:
-        # One run and nothing that speaks against it.
-        return runs[0] if len(runs) == 1 else None
-    return next((run for run in runs if size_of(run) == measured.size), None)

@@ -9,6 +9,8 @@ from peft_scratch.submission.archive import File
 from peft_scratch.submission.cells import Cell
 from peft_scratch.submission.findings import Finding, look, ok
 
+RUN_AGAIN = "restart the kernel, run all cells from the top, and save"
+
 
 @dataclass
 class Notebook:
@@ -33,6 +35,11 @@ class Notebook:
     curves: dict[str, list[float]] = field(default_factory=dict)
 
     @property
+    def where(self) -> str:
+        """Its name in messages."""
+        return self.file.where
+
+    @property
     def code(self) -> list[Cell]:
         """The cells with code."""
         return [cell for cell in self.cells if cell.kind == "code"]
@@ -42,17 +49,20 @@ class Notebook:
         """The runs whose numbers it has to give."""
         return [run for run in RUNS.values() if run.notebook == self.number]
 
-
-def compared(item: int, run_id: str, percent: float, where: str, profile: str | None) -> Finding:
-    """A number beside the published runs of the course's constants; other profiles have none."""
-    said = f"{where}: {RUNS[run_id].title} is {percent:.1f} %"
-    if profile != "course":
-        return ok(item, "number", f"{said} (profile {profile}, for which nothing is published)")
-    low, high = RUNS[run_id].published
-    outside = points_outside(run_id, percent)
-    if outside <= SEED_SPREAD:
-        return ok(item, "number", f"{said}; published runs gave {low} to {high}")
-    text = f"{said}; published runs of the course's constants gave {low} to {high}"
-    if outside <= FAR_OUTSIDE:
-        return look(item, "number-unusual", text, "another seed moves it by some 0.3: look for the reason")
-    return look(item, "number-out-of-band", text, "see which constant, base or split was another one")
+    def compared(self, run: Run, percent: float) -> Finding:
+        """A number beside the published runs of the course's constants; other profiles have none."""
+        said = f"{self.where}: {run.title} is {percent:.1f} %"
+        if self.profile not in (None, "course"):
+            return ok(
+                run.notebook, "number", f"{said} (profile {self.profile}, for which nothing is published)"
+            )
+        low, high = run.published
+        outside = points_outside(run.id, percent)
+        if outside <= SEED_SPREAD:
+            return ok(run.notebook, "number", f"{said}; published runs gave {low} to {high}")
+        text = f"{said}; published runs of the course's constants gave {low} to {high}"
+        if outside <= FAR_OUTSIDE:
+            fix = "another seed changes it by about 0.3: look for the reason"
+            return look(run.notebook, "number-unusual", text, fix)
+        fix = "check which constant, base or split was different"
+        return look(run.notebook, "number-out-of-band", text, fix)

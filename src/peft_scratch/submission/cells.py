@@ -1,6 +1,6 @@
-"""A notebook file as cells: leniently read, since Jupyter, Colab and VS Code open what breaks the format.
+"""A notebook file as cells. It is read as JSON and never executed.
 
-It is read as JSON and never executed.
+Files that break the format are read too, because Jupyter, Colab and VS Code open them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 from peft_scratch.submission.numerals import western
 
-#: What this kit's notebooks display for programs.
+#: The type of the results that this kit's notebooks display for programs.
 RESULTS_TYPE = "application/vnd.peft-scratch.results+json"
 
-#: Limits of one notebook: bytes, brackets and commas (each becomes an object), cells, letters of an output.
+#: Limits for one notebook: bytes, brackets and commas (each becomes an object), cells, letters of an output.
 _LARGEST, _MOST_PARTS, _MOST_CELLS, _LONGEST = 64 * 2**20, 1_500_000, 2_000, 400_000
 _MOST_ROWS = 200
 
-# A progress bar goes back to the start of its line, and so does what is printed after it.
+#: A progress bar returns to the start of its line, and what follows overwrites it.
 _OVERWRITTEN = re.compile(r"^[^\n]*\r(?=[^\n])", re.MULTILINE)
 
 
@@ -31,7 +31,7 @@ class NotANotebook(Exception):
 
 @dataclass
 class Output:
-    """One output of a cell: its text, a table of cells if it shows one, the kit's results if any."""
+    """One output of a cell: its text, the rows of a table if it shows one, this kit's results if any."""
 
     text: str = ""
     rows: list[list[str]] = field(default_factory=list)
@@ -40,6 +40,11 @@ class Output:
     picture: bool = False
     #: Whether it is the value of the cell's last line rather than something printed.
     is_value: bool = False
+
+    @property
+    def is_printed(self) -> bool:
+        """Whether it is printed text and nothing else."""
+        return not (self.rows or self.error or self.picture or self.is_value or self.results)
 
 
 @dataclass
@@ -60,6 +65,11 @@ class Cell:
         """A cell with outputs was executed, whether or not a count is left."""
         return self.count is not None or bool(self.outputs)
 
+    @property
+    def printed(self) -> str:
+        """The text of its outputs."""
+        return "\n".join(output.text for output in self.outputs)
+
 
 def read_cells(data: bytes) -> list[Cell]:
     """The cells of a notebook with something in them.
@@ -68,17 +78,17 @@ def read_cells(data: bytes) -> list[Cell]:
         NotANotebook: the file is too large, is no JSON, or has no cells.
     """
     if len(data) > _LARGEST:
-        raise NotANotebook(f"it has {len(data):,} bytes, which no notebook needs")
+        raise NotANotebook(f"it has {len(data):,} bytes, more than any notebook needs")
     parts = data.count(b"{") + data.count(b"[") + data.count(b",")
     if parts > _MOST_PARTS and data.count(b"{") + data.count(b"[") > _MOST_PARTS // 5:
-        raise NotANotebook(f"it has {parts:,} parts, which no notebook needs")
+        raise NotANotebook(f"it has {parts:,} parts, more than any notebook needs")
     try:
-        # Half a character in an output is no damage.
+        # A broken character in an output does no harm.
         raw = json.loads(data.decode("utf-8-sig", "replace"), parse_int=_integer)
     except (ValueError, RecursionError) as problem:
         raise NotANotebook(_why(data, problem)) from problem
     if not isinstance(raw, dict):
-        raise NotANotebook("it holds no notebook")
+        raise NotANotebook("it is JSON, but not a notebook")
     cells = raw.get("cells")
     if cells is None and isinstance(raw.get("worksheets"), list):  # nbformat 3
         sheets = [sheet for sheet in raw["worksheets"] if isinstance(sheet, dict)]
@@ -124,13 +134,13 @@ def _cell(raw: dict[str, Any]) -> Cell:
     if raw.get("cell_type") == "heading":
         source = f"# {source}"
     count = raw.get("execution_count", raw.get("prompt_number"))
-    cell = Cell(kind, source, count if isinstance(count, int) and not isinstance(count, bool) else None)
-    if kind == "code":
-        outputs = [
-            _output(output) for output in _list(raw.get("outputs"))[:2_000] if isinstance(output, dict)
-        ]
-        cell.outputs = _without_repeats(outputs)
-    return cell
+    outputs = _list(raw.get("outputs"))[:2_000] if kind == "code" else []
+    return Cell(
+        kind,
+        source,
+        count if isinstance(count, int) and not isinstance(count, bool) else None,
+        _without_repeats([_output(output) for output in outputs if isinstance(output, dict)]),
+    )
 
 
 def _output(raw: dict[str, Any]) -> Output:
@@ -165,13 +175,7 @@ def _without_repeats(outputs: list[Output]) -> list[Output]:
         before = kept[-1] if kept else None
         if before and output.rows and before.rows and output.rows[: len(before.rows)] == before.rows:
             kept[-1] = output
-        elif (
-            before
-            and not (output.rows or before.rows or output.error or before.error)
-            and not (output.picture or before.picture or output.is_value or before.is_value)
-            and not (output.results or before.results)
-            and len(before.text) < _LONGEST
-        ):
+        elif before and before.is_printed and output.is_printed and len(before.text) < _LONGEST:
             before.text += ("" if before.text.endswith("\n") else "\n") + output.text
         else:
             kept.append(output)

@@ -1,4 +1,4 @@
-"""The commands `check` and `submit`. Imports stand inside them, so that help is quick."""
+"""The commands `check` and `submit`. Imports stand inside the functions, so that help is quick."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check(
     listed = read_class_list(class_list) if class_list else None
     groups, others = submissions(paths)
     for path in others[:20]:
-        typer.echo(f"{printable(str(path))} is no file of a submission and is passed over.", err=True)
+        typer.echo(f"{printable(str(path))} does not belong to a submission and is not read.", err=True)
     if not groups:
         raise UserError("There is no submission among these paths: give folders, or zip files and PDFs.")
     table = marking.Table(csv) if csv else None
@@ -77,7 +77,7 @@ def check(
 
 
 def _check_each(groups: list[Group], deep: bool, processes: int | None, table: Table | None) -> list[Checked]:
-    """Check every submission, print what was found as soon as it is there, and return all in order."""
+    """Check every submission, print each as soon as it is checked, and return all in order."""
     from tqdm import tqdm
 
     from peft_scratch.submission.findings import printable
@@ -134,7 +134,7 @@ def submit(
     from peft_scratch.errors import UserError
     from peft_scratch.paths import shown
     from peft_scratch.submission.findings import LOOK, READY, run_of
-    from peft_scratch.submission.pack import pack_checked
+    from peft_scratch.submission.pack import pack
 
     if profile != "auto":
         output = output or find_profile(profile).output
@@ -142,7 +142,7 @@ def submit(
         output = _put_together(part_files or [], output, number, name, language, any_number)
     elif part_files:
         raise UserError(f"{part_files[0]} is not an option: to put parts together, write --parts before it.")
-    packed = pack_checked(output, number, name, any_number)
+    packed = pack(output, number, name, any_number)
     typer.echo(f"Packed the run in {shown(packed.folder)}:", err=True)
     for path in packed.files:
         typer.echo(path)
@@ -157,7 +157,7 @@ def submit(
 def _put_together(
     files: list[Path], output: Path | None, number: str, name: str, language: str, any_number: bool
 ) -> Path:
-    """Put the parts together and make their report; the folder where all of it lies then.
+    """Put the parts together and make their report; return the folder that has all of it.
 
     Raises:
         UserError: the parts do not belong together, some are missing, or name or number cannot be used.

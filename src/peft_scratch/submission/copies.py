@@ -1,50 +1,53 @@
-"""Copies among the submissions of a class: weights, notebooks, reports; between all pairs.
+"""Copies among the submissions of a class: weights, notebooks and reports, compared between all pairs.
 
-Two honest students start from other random numbers: the cosine of their weights is about 0 (LoRA, adapter)
-or 0.3 (prompts, which start alike), that of their products A·B about 0.4. A copy with a little noise, or
-rescaled, has 1. Products also see through a permutation of LoRA's rank directions or the adapter's units, and
-through any other change of A and B that leaves the model as it is.
+The weights of two honest students have a cosine of about 0 (LoRA, adapter) or 0.3 (prompts, which start
+alike), and their products A·B of about 0.4. A copy with a little noise, or rescaled, has 1. The product A·B
+stays the same if LoRA's rank directions or the adapter's units are permuted, or if A and B are changed in any
+other way that leaves the model as it is.
 
-A class of honest students shares the course's template, so equal code proves nothing, and is not looked at
-alone. What honest students never share are the digits that their own training printed.
+All students of a class complete the same template, so equal code proves nothing and is not compared. Honest
+students never share the digits that their own training printed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import itertools
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from peft_scratch.assignment import RUNS
+from peft_scratch.assignment import REPORT, RUNS
 from peft_scratch.submission import pdf
 from peft_scratch.submission.archive import Gathered
 from peft_scratch.submission.book import Notebook
 from peft_scratch.submission.numerals import western
 
-#: From this cosine on, two weight files are one. Honest pairs stay below 0.5.
+#: Above this cosine, two weight files are copies. Honest pairs stay below 0.5.
 NEARLY_EQUAL = 0.9
 #: Random directions on each side of a product A·B, and entries of the weights that are compared.
 _PROBES, _SAMPLE = 12, 4096
-#: Long numbers that a training printed: how many make a notebook comparable; the share that copies share.
+#: Long numbers that a training printed: how many a comparison needs, and which share copies have in common.
 _FEWEST_DIGITS, _SHARED_DIGITS = 10, 0.8
 _FEWEST_WORDS, _SHARED_WORDS, _FEWEST_DECIMALS = 40, 0.9, 6
-#: A number with four digits or more behind the point: a loss or an accuracy, not a constant.
+#: A number with four digits or more after the point: a loss or an accuracy, not a constant.
 _LONG_NUMBER = re.compile(r"(?<![\d.])\d{1,3}\.\d{4,}(?!\d)")
 
 
 @dataclass
 class Traces:
-    """What copies are found by. Small, since those of a whole class are kept together.
+    """What copies are found by. It is small, because those of a whole class are kept at the same time.
 
     Attributes:
         weights: by run, a hash of the entries, a sample, and a sketch of what copies keep.
         digits: by notebook, hashes of the long numbers that the training printed.
-        words: hashes of the words of the report, five in a row, without names and digits.
+        words: hashes of every five words in a row in the report, without the student's name and digits.
         decimals: the decimal numbers of the report in their order.
     """
 
@@ -59,7 +62,7 @@ class Pair:
     """Two submissions that share what honest ones do not.
 
     Attributes:
-        first, second: their places in the list that was compared.
+        first, second: their indexes in the list that was compared.
         item: the part of the submission: 2 to 5, or 6 for the report.
         text: what they share.
     """
@@ -84,24 +87,19 @@ def traces_of(
         digest = hashlib.sha256(vector.tobytes()).hexdigest()
         traces.weights[run] = digest, _unit(_sampled(vector)), _invariant(run, entries)
     for number, notebook in notebooks.items():
-        printed = [o.text for cell in notebook.code for o in cell.outputs]
-        printed += [part for cell in notebook.code for o in cell.outputs for row in o.rows for part in row]
+        outputs = [output for cell in notebook.code for output in cell.outputs]
+        printed = [output.text for output in outputs]
+        printed += [part for output in outputs for row in output.rows for part in row]
         found = {number for text in printed for number in _LONG_NUMBER.findall(text[:100_000])}
         traces.digits[number] = frozenset(map(_hash, found))
-    reports = gathered.of(".pdf")
-    if reports:
-        try:
-            text = pdf.read(reports[0].data).plain
-        except (pdf.Damaged, pdf.Locked):
-            return traces
-        own = {part for part in (*student, *student[1].split()) if len(part) > 1}
-        words = [
-            w
-            for w in re.findall(r"[^\W\d_]{2,}", unicodedata.normalize("NFKC", text).casefold())
-            if w not in own
-        ]
-        traces.words = frozenset(_hash(" ".join(words[n : n + 5])) for n in range(max(len(words) - 4, 0)))
-        traces.decimals = " ".join(re.findall(r"\d{1,3}[.,]\d{1,6}", western(text)))
+    for report in gathered.of(".pdf")[:1]:
+        with contextlib.suppress(pdf.Damaged, pdf.Locked):
+            text = pdf.read(report.data).plain
+            words = re.findall(r"[^\W\d_]{2,}", unicodedata.normalize("NFKC", text).casefold())
+            own = {*student, *student[1].split()}
+            words = [word for word in words if word not in own]
+            traces.words = frozenset(_hash(" ".join(words[n : n + 5])) for n in range(len(words) - 4))
+            traces.decimals = " ".join(re.findall(r"\d{1,3}[.,]\d{1,6}", western(text)))
     return traces
 
 
@@ -132,105 +130,85 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 def _invariant(run: str, entries: Mapping[str, np.ndarray]) -> np.ndarray:
     """What does not change when the parts of a method are rearranged without changing the model.
 
-    LoRA: A·B of every place, seen through random directions on both sides, each place of length one. Adapter:
-    the same of its two projections. Prompt: its rows in the order of their lengths.
+    LoRA: A·B of every place, multiplied by random directions on both sides and scaled to length one. Adapter:
+    the same with its two projections. Prompt: its rows in the order of their lengths.
     """
     kind = RUNS[run].kind
     if kind == "soft_prompt":
         rows = next(iter(entries.values()))
         return _unit(rows[np.argsort(np.linalg.norm(rows, axis=1))].ravel())
+    # The product is left·right: (d, r) and (r, d) of LoRA, (d, b) and (b, d) of the adapter.
+    left, right = ("_A", "_B") if kind == "lora" else (".2.weight", ".0.weight")
     products = []
-    if kind == "lora":
-        for name in sorted(name for name in entries if name.endswith("_A")):
-            down, up = entries[name], entries[f"{name[:-1]}B"]  # (d, r), (r, d)
-            products.append((_probes(len(down), 1).T @ down) @ (up @ _probes(up.shape[1], 2)))
-    else:
-        for name in sorted(name for name in entries if name.endswith(".0.weight")):
-            down, up = entries[name], entries[name.replace(".0.weight", ".2.weight")]  # (b, d), (d, b)
-            products.append((_probes(len(up), 1).T @ up) @ (down @ _probes(down.shape[1], 2)))
-    return _unit(np.concatenate([_unit(product.ravel()) for product in products]))
+    for name in sorted(name for name in entries if name.endswith(left)):
+        a, b = entries[name], entries[name.removesuffix(left) + right]
+        products.append(_unit(((_probes(len(a), 1).T @ a) @ (b @ _probes(b.shape[1], 2))).ravel()))
+    return _unit(np.concatenate(products))
 
 
 # All pairs
 
 
 def find(many: list[Traces | None]) -> list[Pair]:
-    """The pairs of a class that share what honest submissions do not."""
-    return [*_equal_weights(many), *_equal_notebooks(many), *_equal_reports(many)]
+    """The pairs of a class that share what honest submissions do not. `None` is compared with nothing."""
+    known = [traces or Traces() for traces in many]
+    return [*_equal_weights(known), *_equal_notebooks(known), *_equal_reports(known)]
 
 
-def _equal_weights(many: list[Traces | None]) -> list[Pair]:
-    pairs = []
+def _equal_weights(many: list[Traces]) -> Iterator[Pair]:
     for run in RUNS.values():
-        places = [n for n, traces in enumerate(many) if traces is not None and run.id in traces.weights]
-        if len(places) < 2:
-            continue
-        kept = [many[n].weights[run.id] for n in places]  # type: ignore[union-attr]
-        raw = np.stack([sample for _, sample, _ in kept])
-        products = np.stack([sketch for _, _, sketch in kept])
-        cosines, of_products = np.abs(raw @ raw.T), np.abs(products @ products.T)
-        for i, j in zip(
-            *np.nonzero(np.triu(np.maximum(cosines, of_products) > NEARLY_EQUAL, 1)), strict=True
-        ):
-            if kept[i][0] == kept[j][0]:
-                text = f"{run.weight_file}: the same numbers"
-            elif cosines[i, j] > NEARLY_EQUAL:
-                text = f"{run.weight_file}: nearly the same numbers (cosine {cosines[i, j]:.3f})"
-            else:
-                text = f"{run.weight_file}: the same update in another form (cosine {of_products[i, j]:.3f})"
-            pairs.append(Pair(places[i], places[j], run.notebook, text))
-    return pairs
+        # A rehearsal on a smaller base has another number of entries, and nothing to compare with the others.
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for n, traces in enumerate(many):
+            if run.id in traces.weights:
+                _, sample, sketch = traces.weights[run.id]
+                by_size.setdefault((len(sample), len(sketch)), []).append(n)
+        for places in by_size.values():
+            digests, samples, sketches = zip(*(many[n].weights[run.id] for n in places), strict=True)
+            raw, products = np.stack(samples), np.stack(sketches)
+            cosines, of_products = np.abs(raw @ raw.T), np.abs(products @ products.T)
+            alike = np.triu(np.maximum(cosines, of_products) > NEARLY_EQUAL, 1)
+            for i, j in zip(*np.nonzero(alike), strict=True):
+                if digests[i] == digests[j]:
+                    same = "the same numbers"
+                elif cosines[i, j] > NEARLY_EQUAL:
+                    same = f"nearly the same numbers (cosine {cosines[i, j]:.3f})"
+                else:
+                    same = f"the same update in another form (cosine {of_products[i, j]:.3f})"
+                yield Pair(places[i], places[j], run.notebook, f"{run.weight_file}: {same}")
 
 
-def _equal_notebooks(many: list[Traces | None]) -> list[Pair]:
+def _equal_notebooks(many: list[Traces]) -> Iterator[Pair]:
     """Notebooks whose training printed the same digits: an index of digits finds the pairs."""
-    pairs = []
     for number in range(1, 6):
         holders: dict[int, list[int]] = {}
-        sizes = {}
-        for n, traces in enumerate(many):
-            digits = traces.digits.get(number, frozenset()) if traces is not None else frozenset()
-            if len(digits) >= _FEWEST_DIGITS:
-                sizes[n] = len(digits)
-                for digit in digits:
-                    holders.setdefault(digit, []).append(n)
-        pairs += [
-            Pair(
-                i,
-                j,
-                number,
-                f"notebook {number}: {shared} of {min(sizes[i], sizes[j])} long numbers printed are the same",
-            )
-            for (i, j), shared in _shared(holders, len(many)).items()
-            if shared >= _SHARED_DIGITS * min(sizes[i], sizes[j])
-        ]
-    return pairs
+        sizes = {n: len(traces.digits.get(number, ())) for n, traces in enumerate(many)}
+        for n in (n for n, size in sizes.items() if size >= _FEWEST_DIGITS):
+            for digit in many[n].digits[number]:
+                holders.setdefault(digit, []).append(n)
+        for (i, j), shared in _shared(holders, len(many)).items():
+            fewer = min(sizes[i], sizes[j])
+            if shared >= _SHARED_DIGITS * fewer:
+                text = f"notebook {number}: {shared} of {fewer} long numbers printed are the same"
+                yield Pair(i, j, number, text)
 
 
-def _shared(holders: Mapping[int, list[int]], students: int) -> dict[tuple[int, int], int]:
-    """How many things each pair shares, without what a tenth of a class shares: that is the template's."""
+def _shared(holders: Mapping[int, list[int]], students: int) -> Counter[tuple[int, int]]:
+    """How many things each pair shares. What a tenth of a class shares comes from the template."""
     most = max(students // 10, 4)
-    shared: dict[tuple[int, int], int] = {}
-    for places in holders.values():
-        if 2 <= len(places) <= most:
-            for a, i in enumerate(places):
-                for j in places[a + 1 :]:
-                    shared[i, j] = shared.get((i, j), 0) + 1
-    return shared
+    few = (places for places in holders.values() if len(places) <= most)
+    return Counter(pair for places in few for pair in itertools.combinations(places, 2))
 
 
-def _equal_reports(many: list[Traces | None]) -> list[Pair]:
+def _equal_reports(many: list[Traces]) -> Iterator[Pair]:
     """Reports with the same numbers in the same order and nearly the same words."""
     groups: dict[str, list[int]] = {}
     for n, traces in enumerate(many):
-        if traces is not None and len(traces.decimals.split()) >= _FEWEST_DECIMALS:
+        if len(traces.decimals.split()) >= _FEWEST_DECIMALS:
             groups.setdefault(traces.decimals, []).append(n)
-    pairs = []
     for places in groups.values():
-        for a, i in enumerate(places):
-            for j in places[a + 1 :]:
-                one, other = many[i].words, many[j].words  # type: ignore[union-attr]
-                together = len(one | other)
-                if together >= _FEWEST_WORDS and len(one & other) >= _SHARED_WORDS * together:
-                    pairs.append(Pair(i, j, 6, "the reports have the same numbers and the same words"))
-    return pairs
+        for i, j in itertools.combinations(places, 2):
+            one, other = many[i].words, many[j].words
+            together = len(one | other)
+            if together >= _FEWEST_WORDS and len(one & other) >= _SHARED_WORDS * together:
+                yield Pair(i, j, REPORT, "the reports have the same numbers and the same words")

@@ -1,9 +1,9 @@
-"""The reported accuracies, measured again from the weight files alone."""
+"""The reported accuracies, measured again from the weight files."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -14,42 +14,37 @@ from peft_scratch.experiments.session import Session
 from peft_scratch.methods.checkpoint import copy_delta
 from peft_scratch.submission.findings import Finding, error, look, ok
 
-#: How far a reload may be from the reported number, in points: another device rounds differently.
+#: Points by which the accuracy may differ from the reported one: another device rounds differently.
 RELOAD = 0.5
 
 
 def reproduce(
     weights: Mapping[str, Mapping[str, np.ndarray]], numbers: Mapping[str, float], profile: str
-) -> list[Finding]:
-    """Load the entries of each run into a fresh base, predict all test reviews, compare with the number.
+) -> Iterator[Finding]:
+    """Load the entries of each run into a fresh base, predict all test reviews, and compare the accuracy.
 
     Args:
         weights: entries by run, known to fit.
         numbers: the reported accuracies in %, by run.
         profile: whose base and reviews to take.
     """
-    findings = []
     with tempfile.TemporaryDirectory() as output:
         for name, entries in weights.items():
             run = RUNS[name]
-            if name not in numbers:
-                text = f"{run.weight_file} was not tried: there is no number of {run.title} to compare with"
-                findings.append(look(run.notebook, "not-reproduced", text))
-                continue
             try:
-                session = Session.open(profile, output=output)
-                prepared = session.prepare(name)
+                if name not in numbers:
+                    raise UserError(f"there is no number of {run.title} to compare with")
+                prepared = Session.open(profile, output=output).prepare(name)
                 tensors = {key: torch.from_numpy(np.array(entry)) for key, entry in entries.items()}
                 copy_delta(prepared.tuned.model, tensors, str(run.weight_file))
                 percent = 100 * prepared.score()["accuracy"]
             except UserError as problem:
-                text = f"{run.weight_file} was not tried: {str(problem).rstrip('.')}"
-                findings.append(look(run.notebook, "not-reproduced", text))
+                text = f"{run.weight_file} was not measured again: {str(problem).rstrip('.')}"
+                yield look(run.notebook, "not-reproduced", text)
                 continue
-            said = f"{run.weight_file} on its base gives {percent:.1f} %, reported are {numbers[name]:.1f} %"
+            said = f"{run.weight_file} on its base gives {percent:.1f} %; reported: {numbers[name]:.1f} %"
             if abs(percent - numbers[name]) > RELOAD:
-                fix = "hand in the weights of that very run, from its best epoch"
-                findings.append(error(run.notebook, "not-reproducible", said, fix))
+                fix = "hand in the weights of the same run, from its best epoch"
+                yield error(run.notebook, "not-reproducible", said, fix)
             else:
-                findings.append(ok(run.notebook, "reproduced", said))
-    return findings
+                yield ok(run.notebook, "reproduced", said)

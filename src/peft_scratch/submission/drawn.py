@@ -1,7 +1,7 @@
 """What a page of a PDF draws: pieces of text and straight rules, each with its place.
 
-pypdf decodes the fonts and keeps the matrices of a page. Its own layout mode gives a text of fixed width, in
-which words leave their columns, and no rules.
+pypdf decodes the fonts and keeps the matrices of a page. Its own layout mode gives no rules, and a text of
+fixed width, in which words leave their columns.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pypdf import PageObject
 from pypdf._text_extraction._layout_mode._text_state_manager import TextStateManager
 from pypdf.generic import ContentStream
 
-#: Limits of one page: operators, pieces of text, rules.
+#: Limits for one page: operators, pieces of text, rules.
 _MOST_OPERATORS, _MOST_PIECES, _MOST_RULES = 120_000, 6_000, 8_000
 #: A rule is thinner than this, in points.
 _THIN = 2.5
-#: In heights of letters: a gap is a space, or parts two columns.
+#: In heights of letters: a gap that is a space, and one between two columns.
 SPACE, COLUMN = 0.15, 1.5
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Letters on one line, in points: `base` downwards, and the signs from left to right."""
+    """Letters on one line, from left to right; places in points, `base` from the top downwards."""
 
     text: str
     left: float
@@ -101,7 +101,7 @@ class _Walk:
         elif operator == b"Q":
             if self._kept:
                 state.remove_q()
-                # Word sets the spacing of letters within q and Q; pypdf lets it go on.
+                # Word sets the spacing of letters between q and Q; pypdf does not reset it.
                 state.Tc, state.Tw, state.Tz, state.TL, state.Ts = self._kept.pop()
         elif operator == b"cm":
             state.add_cm(*operands)
@@ -122,9 +122,8 @@ class _Walk:
 
     def _show(self, operator: bytes, operands: list[Any]) -> None:
         if operator in (b"'", b'"'):
-            if operator == b'"':
-                self._state.set_state_param(b"Tw", operands[0])
-                self._state.set_state_param(b"Tc", operands[1])
+            for name, value in zip((b"Tw", b"Tc"), operands[:-1], strict=False):
+                self._state.set_state_param(name, value)
             self._state_of(b"T*", [])
         shown = operands[-1] if operands else []
         run = self._state.text_state_params(b"")
@@ -150,7 +149,7 @@ class _Walk:
         bare = text.strip()
         if not bare or run.rotated or len(self._drawn.pieces) >= _MOST_PIECES:
             return
-        # Spaces at the ends take place and say nothing.
+        # Spaces at the ends take space, but are no text.
         share = (end - start) / len(text)
         start += share * (len(text) - len(text.lstrip()))
         end -= share * (len(text) - len(text.rstrip()))

@@ -1,20 +1,25 @@
 """What a check finds, and how it is said.
 
-There are three kinds and they are never mixed. An error is shown by evidence. A point to look at is something
-that the reader does not understand or that only a person can decide; it costs nothing. The third is right.
+There are three kinds. An error is shown by evidence in the files. A point to look at is something that the
+program did not understand or that only a person can decide; it costs no points. The third is right.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from peft_scratch.assignment import ALL_POINTS, PARTS
 from peft_scratch.wording import counted
 
+if TYPE_CHECKING:
+    from peft_scratch.submission.copies import Traces
+
 OK, LOOK, ERROR = "✓", "!", "✗"
 READY, REHEARSAL, NOT_READY, UNREAD = "ready", "rehearsal", "not ready", "not read"
 
-#: Longest text of one finding, and most findings of one code that are shown: names in an archive can be huge.
+#: Longest text of one finding, because names in an archive can be huge; most findings shown of one code.
 _LONGEST, _MOST_ALIKE = 400, 12
 
 
@@ -46,7 +51,7 @@ def ok(item: int, code: str, text: str) -> Finding:
 
 
 def look(item: int, code: str, text: str, fix: str = "") -> Finding:
-    """Something that a person should look at. It stops nobody from handing in and costs no point."""
+    """Something that a person should look at. It costs no points and does not prevent handing in."""
     return Finding(item, LOOK, code, _clipped(text), fix)
 
 
@@ -68,8 +73,8 @@ class Checked:
         student: number and name, as the files' names give them, folded for comparison.
         written_name: the name as it is written.
         handed_in: when the newest of its files was last changed, in seconds since 1970; 0 if unknown.
-        traces: what copies are found by, for `copies.find`; None if it was not asked for.
-        unread: whether the check ended before anything was known.
+        traces: what copies are found by (`copies.Traces`); None if it was not asked for.
+        unread: whether the check ended early, so that nothing is known.
     """
 
     name: str
@@ -80,7 +85,7 @@ class Checked:
     student: tuple[str, str] = ("", "")
     written_name: str = ""
     handed_in: float = 0.0
-    traces: object = None
+    traces: Traces | None = None
     unread: bool = False
 
     def of(self, item: int, mark: str | None = None) -> list[Finding]:
@@ -101,7 +106,7 @@ class Checked:
 
     @property
     def points_without_error(self) -> int:
-        """The points of the parts that have no error. It is no mark: nobody has read a line yet."""
+        """The points of the parts that have no error. It is no mark: it counts whole parts."""
         if self.unread:
             return 0
         return sum(item.points for key, item in PARTS.items() if not self.of(key, ERROR))
@@ -141,18 +146,19 @@ def run_of(profile: str) -> str:
 
 
 def shown(findings: list[Finding]) -> list[Finding]:
-    """`findings` without the many of one code: an archive can hold a thousand stray files."""
+    """`findings` with only the first of each code: an archive can hold a thousand stray files."""
     kept: list[Finding] = []
-    alike: dict[tuple[int, str, str], int] = {}
+    alike: Counter[tuple[int, str, str]] = Counter()
     for one in findings:
         key = (one.item, one.mark, one.code)
-        alike[key] = alike.get(key, 0) + 1
+        alike[key] += 1
         if alike[key] <= _MOST_ALIKE:
             kept.append(one)
-    for (item, mark, code), number in alike.items():
-        if number > _MOST_ALIKE:
-            kept.append(Finding(item, mark, code, f"and {number - _MOST_ALIKE:,} more of this kind"))
-    return kept
+    return kept + [
+        Finding(*key, f"and {number - _MOST_ALIKE:,} more of this kind")
+        for key, number in alike.items()
+        if number > _MOST_ALIKE
+    ]
 
 
 def _clipped(text: str) -> str:
@@ -161,6 +167,10 @@ def _clipped(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` without what could play tricks on a terminal or a table, and not endless; joiners stay."""
-    text = _clipped(text)
+    """`text` of limited length, without what could disturb a terminal."""
+    return visible(_clipped(text))
+
+
+def visible(text: str) -> str:
+    """`text` without control characters. The joiners of Persian words stay."""
     return "".join(c if c.isprintable() or c in "\u200c\u200d" else "�" for c in text)

@@ -1,7 +1,8 @@
-"""What a piece of text says of a run: its method, who implements it, its size. In English and Persian."""
+"""What a piece of text says about a run: its method, who implements it, its size. In English and Persian."""
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ _KINDS = {
     "lora": re.compile(r"\blo-?ra\b|lora_|_lora|لورا|لُرا|low[\s-]?rank", re.IGNORECASE),
     "full": re.compile(r"\bfull|fine[\s-]?tun+\w*|کامل|فاین", re.IGNORECASE),
 }
-#: What belongs to one method, where the method itself is not named.
+#: Words of one method, in case the method itself is not named.
 _OF_KINDS = {
     "soft_prompt": re.compile(r"open\s?delta|soft_?token|n_?soft|virtual tokens?|توکن", re.IGNORECASE),
     "adapter": re.compile(r"bottle\s?neck|pfeiffer|seqbn|باتل\s?نک|بات[تل]ل\s?نک|گلوگاه", re.IGNORECASE),
@@ -31,7 +32,7 @@ _LIBRARY = re.compile(
     r"|کتابخانه|کتاب\s?خانه|آماده",
     re.IGNORECASE,
 )
-#: The word PEFT as the name of the field, or of what was written without it.
+#: The word PEFT as the name of the field, or in a sentence that says that no library was used.
 _NO_LIBRARY = re.compile(
     r"without (?:the |a |any )?(?:peft|librar)\w*|no library|non-library|peft methods?|\(peft\)"
     r"|بدون کتابخانه",
@@ -59,7 +60,7 @@ _NOTEBOOK = re.compile(
     rf"([1-5](?!\d)|{'|'.join(_ORDINALS)})",
     re.IGNORECASE,
 )
-#: The runs of a notebook: method, and whether a library implements it, where that is settled.
+#: For each notebook its method, and whether a library implements it; None if it has both.
 _NOTEBOOKS: dict[int, tuple[str, bool | None]] = {
     1: ("full", None),
     2: ("soft_prompt", None),
@@ -71,34 +72,26 @@ _NOTEBOOKS: dict[int, tuple[str, bool | None]] = {
 
 @dataclass
 class Hints:
-    """What a piece of text says of a run; None where it says nothing, or several things."""
+    """What a piece of text says about a run; None for what it does not say, or says in two ways."""
 
     kind: str | None = None
     library: bool | None = None
     size: int | None = None
 
     def over(self, other: Hints) -> Hints:
-        """These, and where they say nothing the other's."""
-        return Hints(
-            self.kind or other.kind,
-            self.library if self.library is not None else other.library,
-            self.size if self.size is not None else other.size,
-        )
+        """These hints, completed with the other's."""
+        library = self.library if self.library is not None else other.library
+        return Hints(self.kind or other.kind, library, self.size or other.size)
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing is said."""
-        return self.kind is None and self.library is None and self.size is None
-
-
-def normal(text: str) -> str:
-    """Text with the letters of formulas and of presentation forms as plain ones."""
-    return unicodedata.normalize("NFKC", text)
+    def without_size(self) -> Hints:
+        """The method and who implements it."""
+        return Hints(self.kind, self.library)
 
 
 def hints_of(text: str) -> Hints:
-    """What a piece of text says of a run. A line break may part words, or stand in one."""
-    text = normal(text)
+    """What a piece of text says about a run. A line break may stand between two words, or within one."""
+    text = unicodedata.normalize("NFKC", text)  # also the letters of formulas
     if "\n" in text:
         return _hints(text.replace("\n", " ")).over(_hints(text.replace("\n", "")))
     return _hints(text)
@@ -133,24 +126,21 @@ def sizes_in(text: str) -> list[int]:
     """The sizes that a text names, in their order."""
     places = {found.start(1): int(found[1]) for found in _SIZE.finditer(text)}
     places |= {found.start(1): int(found[1]) for found in _SIZE_BEFORE.finditer(text)}
-    for found in re.finditer(
-        r"(?:ranks?|tokens?|sizes?|counts?)\s*(?:of\s+)?(\d{1,2})\s+and\s+(\d{1,2})\b", text
-    ):
+    for found in _TWO_SIZES.finditer(text):
         places |= {found.start(n): int(found[n]) for n in (1, 2)}
     return [places[at] for at in sorted(places)]
 
 
 def hints_of_counts(text: str) -> Hints:
     """What the parameter counts in a text say: 60,543,488 can only be LoRA with r = 1."""
-    counts = _counts()
-    found = {counts[number] for number in whole_numbers(text) if number in counts}
-    if len(found) != 1:
-        return Hints()
-    kind, size = found.pop()
+    found = {_counts().get(number) for number in whole_numbers(text)} - {None}
+    kind, size = found.pop() if len(found) == 1 else (None, None)
     return Hints(kind, None, size or None)
 
 
+@functools.cache
 def _counts() -> dict[int, tuple[str, int]]:
+    """Method and size by parameter count."""
     known: dict[int, tuple[str, int]] = {}
     for run in RUNS.values():
         sizes = sizes_of(run.id, "course")
@@ -159,19 +149,20 @@ def _counts() -> dict[int, tuple[str, int]]:
 
 
 def runs_of(hints: Hints) -> frozenset[str]:
-    """The runs that the hints leave."""
+    """The runs that fit the hints. Full fine-tuning has no library and no size."""
+    library, size = hints.library, hints.size
     return frozenset(
         run.id
         for run in RUNS.values()
         if hints.kind in (None, run.kind)
-        and (hints.library is None or run.kind == "full" or hints.library == (run.library != "scratch"))
-        and (hints.size is None or run.kind == "full" or hints.size == size_of(run))
+        and (run.kind == "full" or library in (None, run.library != "scratch"))
+        and (run.kind == "full" or size in (None, size_of(run)))
     )
 
 
 def possible(known: Hints, more: Hints) -> Hints:
-    """`known` with what `more` adds, as far as there is such a run."""
-    for added in (more, Hints(more.kind, more.library), Hints(more.kind, None, more.size), Hints(more.kind)):
+    """`known` with what `more` adds, as long as some run fits."""
+    for added in (more, more.without_size, Hints(more.kind, None, more.size), Hints(more.kind)):
         if runs_of(known.over(added)):
             return known.over(added)
     return known

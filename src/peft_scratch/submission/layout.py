@@ -1,8 +1,8 @@
 """What stands where on a page of a PDF: the cells of tables by their rules, and the lines of text.
 
-A person gives a number to a row and a column by the rules that are drawn and by where words stand. So rules
-and edges of rectangles make a grid, whose cells are joined where nothing parts them. What lies in no cell
-becomes lines, which are parted at wide gaps.
+A person finds the row and column of a number by the rules that are drawn and by where words stand. So here
+rules and edges of rectangles make a grid, whose cells are joined where no rule separates them. What lies in
+no cell becomes lines, which are divided at wide gaps.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pypdf import PageObject
 from peft_scratch.submission.drawn import COLUMN, SPACE, Page, Piece, Rule, drawn_on
 from peft_scratch.submission.numerals import western
 
-#: Rules of a page that are looked at, and the most rows or columns of a table.
+#: Most rules of a page that are used, and most rows or columns of a table.
 _MOST_RULES, _LARGEST_GRID = 2_000, 60
-#: Rules nearer than this are one, in points.
+#: Rules nearer to each other than this are one rule, in points.
 _SNAP = 2.5
-#: Rules of one table lie nearer than this below each other.
+#: Rules of one table are nearer to each other than this, in points.
 _FARTHEST = 200
-#: Letters that run from right to left; digits and the marks in numbers do not.
+#: Letters written from right to left; digits and the marks in numbers are not.
 _ARABIC = re.compile(r"[\u0590-\u060b\u060d-\u065f\u066d-\u06ef\u06fa-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+")
-# Vowel marks and direction marks, which take no place.
+#: Vowel marks and direction marks, which take no space.
 _NO_MARKS = dict.fromkeys(
     [*range(0x064B, 0x0660), 0x0670, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 )
@@ -76,26 +76,37 @@ def laid_out(page: PageObject) -> tuple[list[Block], list[tuple[str, float, floa
     Raises whatever pypdf raises at damaged or unusual fonts and operators.
     """
     drawn = drawn_on(page)
-    found: list[tuple[float, Block]] = []
+    found: list[Block] = []
     left = drawn.pieces
     for cells in _grids(drawn, float(page.mediabox.width) * float(page.mediabox.height)):
         block, left = _table(cells, left)
-        if block is not None:
-            found.append((block.rows[0][0].top, block))
-    for block in _lines(left):
-        found.append((block.rows[0][0].top, block))
-    return [block for _, block in sorted(found, key=lambda one: one[0])], drawn.objects
+        found += [block] if block is not None else []
+    found += _lines(left)
+    return sorted(found, key=lambda block: block.rows[0][0].top), drawn.objects
 
 
 # Grids
 
 
-#: Rules across and down, and the leftmost and rightmost place.
-_Rules = tuple[list[Rule], list[Rule], list[float]]
+@dataclass
+class _Grid:
+    """Rules across that belong to one table, and from where to where they reach."""
+
+    rows: list[Rule]
+    left: float
+    right: float
+
+    def add(self, other: _Grid) -> None:
+        self.rows += other.rows
+        self.left, self.right = min(self.left, other.left), max(self.right, other.right)
+
+    @property
+    def heights(self) -> list[float]:
+        return _distinct(rule.at for rule in self.rows)
 
 
 def _joined(rules: list[Rule]) -> list[Rule]:
-    """Rules without those that lie on each other, and pieces of one as one."""
+    """Rules that lie on each other, or continue each other, as one."""
     joined: list[Rule] = []
     for rule in sorted(rules, key=lambda one: (round(one.at / _SNAP), one.start)):
         before = joined[-1] if joined else None
@@ -107,40 +118,57 @@ def _joined(rules: list[Rule]) -> list[Rule]:
 
 
 def _grids(drawn: Page, area: float) -> Iterator[list[Box]]:
-    """The cells of each table: rules that meet are one table. Frames around a page are none."""
+    """The cells of each table: rules that meet are one table. A frame around a page is none."""
     across, down = _joined(drawn.across), _joined(drawn.down)
-    tables: list[_Rules] = []
-    # Rules across of one width, one below the other, belong together, and what crosses them.
-    for rule in across:
-        for rows, _, extent in tables:
-            if (
-                rule.start < extent[1] + _SNAP
-                and extent[0] < rule.end + _SNAP
-                and rule.at - rows[-1].at < 200
-            ):
-                rows.append(rule)
-                extent[:] = [min(extent[0], rule.start), max(extent[1], rule.end)]
-                break
-        else:
-            tables.append(([rule], [], [rule.start, rule.end]))
-    for rows, columns, extent in _side_by_side(tables):
-        top, bottom = min(rule.at for rule in rows), max(rule.at for rule in rows)
-        columns += [
-            one
-            for one in down
-            if extent[0] - _SNAP < one.at < extent[1] + _SNAP
-            and one.start < bottom - _SNAP
-            and one.end > top + _SNAP
+    for grid in _side_by_side(_below_each_other(across)):
+        top, bottom = min(rule.at for rule in grid.rows), max(rule.at for rule in grid.rows)
+        columns = [
+            rule
+            for rule in down
+            if grid.left - _SNAP < rule.at < grid.right + _SNAP
+            and rule.start < bottom - _SNAP
+            and rule.end > top + _SNAP
         ]
-        xs = _distinct([*extent, *(rule.at for rule in columns)])
-        for ys in _stacked(_distinct(rule.at for rule in rows), columns):
+        xs = _distinct([grid.left, grid.right, *(rule.at for rule in columns)])
+        for ys in _stacked(grid.heights, columns):
             if 2 <= len(ys) <= _LARGEST_GRID and len(xs) <= _LARGEST_GRID:
-                cells = _cells(xs, ys, rows, columns)
+                cells = _cells(xs, ys, grid.rows, columns)
                 yield [cell for cell in cells if _area(cell) < 0.3 * area]
 
 
+def _below_each_other(across: list[Rule]) -> list[_Grid]:
+    """Rules across that overlap and are near each other, as tables."""
+    grids: list[_Grid] = []
+    for rule in across:
+        new = _Grid([rule], rule.start, rule.end)
+        for grid in grids:
+            overlap = rule.start < grid.right + _SNAP and grid.left < rule.end + _SNAP
+            if overlap and rule.at - grid.rows[-1].at < _FARTHEST:
+                grid.add(new)
+                break
+        else:
+            grids.append(new)
+    return grids
+
+
+def _side_by_side(grids: list[_Grid]) -> list[_Grid]:
+    """Columns of rules at the same heights, with gaps between them, are one table."""
+    merged: list[_Grid] = []
+    for grid in grids:
+        heights = grid.heights
+        for other in merged:
+            its = other.heights
+            same = len(heights) == len(its) > 1
+            if same and all(abs(a - b) < _SNAP for a, b in zip(heights, its, strict=True)):
+                other.add(grid)
+                break
+        else:
+            merged.append(grid)
+    return merged
+
+
 def _stacked(heights: list[float], columns: list[Rule]) -> Iterator[list[float]]:
-    """The heights of tables that stand below each other: between them nothing runs down."""
+    """The heights of tables below each other: between two tables no rule runs down."""
     table = heights[:1]
     for above, below in itertools.pairwise(heights):
         middle = (above + below) / 2
@@ -149,24 +177,6 @@ def _stacked(heights: list[float], columns: list[Rule]) -> Iterator[list[float]]
             table = []
         table.append(below)
     yield table
-
-
-def _side_by_side(tables: list[_Rules]) -> list[_Rules]:
-    """The columns of a table whose rules across are broken between them are one table."""
-    merged: list[_Rules] = []
-    for rows, columns, extent in tables:
-        heights = _distinct(rule.at for rule in rows)
-        for others, _, its in merged:
-            same = _distinct(rule.at for rule in others)
-            if len(same) == len(heights) > 1 and all(
-                abs(one - other) < _SNAP for one, other in zip(same, heights, strict=True)
-            ):
-                others += rows
-                its[:] = [min(its[0], extent[0]), max(its[1], extent[1])]
-                break
-        else:
-            merged.append((rows, columns, extent))
-    return merged
 
 
 def _area(box: Box) -> float:
@@ -199,24 +209,14 @@ def _cells(xs: list[float], ys: list[float], rows: list[Rule], columns: list[Rul
     members: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for place in places:
         members.setdefault(top_of(place), []).append(place)
-    return [
-        Box(
-            "",
-            xs[min(x for _, x in one)],
-            xs[max(x for _, x in one) + 1],
-            ys[min(y for y, _ in one)],
-            ys[max(y for y, _ in one) + 1],
-        )
-        for one in members.values()
-    ]
+    cells = (tuple(zip(*one, strict=True)) for one in members.values())
+    return [Box("", xs[min(x)], xs[max(x) + 1], ys[min(y)], ys[max(y) + 1]) for y, x in cells]
 
 
 def _parts(rules: list[Rule], at: float, start: float, end: float) -> bool:
-    """Whether rules at this place part two neighbours, over half of their length."""
-    drawn = sum(
-        max(min(rule.end, end) - max(rule.start, start), 0) for rule in rules if abs(rule.at - at) <= _SNAP
-    )
-    return drawn > (end - start) / 2
+    """Whether rules at this place separate two neighbours, over half of their length."""
+    here = [rule for rule in rules if abs(rule.at - at) <= _SNAP]
+    return sum(max(min(rule.end, end) - max(rule.start, start), 0) for rule in here) > (end - start) / 2
 
 
 def _table(cells: list[Box], pieces: list[Piece]) -> tuple[Block | None, list[Piece]]:
@@ -232,9 +232,7 @@ def _table(cells: list[Box], pieces: list[Piece]) -> tuple[Block | None, list[Pi
             others.append(piece)
     if sum(map(bool, inside.values())) < 2:
         return None, pieces
-    boxes: list[Box] = []
-    for cell, held_pieces in inside.items():
-        boxes += _columns(cell, held_pieces) or [cell]
+    boxes = [box for cell, pieces_of_cell in inside.items() for box in _columns(cell, pieces_of_cell)]
     rows: dict[float, list[Box]] = {}
     for box in sorted(boxes, key=lambda one: (one.top, one.left)):
         rows.setdefault(round(box.top), []).append(box)
@@ -242,22 +240,13 @@ def _table(cells: list[Box], pieces: list[Piece]) -> tuple[Block | None, list[Pi
 
 
 def _columns(cell: Box, pieces: list[Piece]) -> list[Box]:
-    """A cell's text; where only rules across are drawn, a cell is a row, parted at wide gaps."""
-    groups: list[list[Piece]] = []
-    edge = 0.0
-    for piece in sorted(pieces, key=lambda one: one.left):
-        if groups and piece.left < edge + COLUMN * piece.height:
-            groups[-1].append(piece)
-            edge = max(edge, piece.right)
-        else:
-            groups.append([piece])
-            edge = piece.right
+    """A cell with its text; if only rules across are drawn, a cell is a row, divided at wide gaps."""
+    groups = _parted(sorted(pieces, key=lambda one: one.left))
     boxes = []
-    for n, group in enumerate(groups):
-        left = cell.left if n == 0 else min(one.left for one in group)
-        right = cell.right if n == len(groups) - 1 else max(one.right for one in group)
+    for group in groups or [[]]:
+        left, right = cell.left, cell.right
         if len(groups) > 1:
-            left, right = min(one.left for one in group), max(one.right for one in group)
+            left, right = group[0].left, max(one.right for one in group)
         text = "\n".join(_text(line) for line in _in_lines(group))
         boxes.append(Box(text, left, right, cell.top, cell.bottom))
     return boxes
@@ -276,14 +265,25 @@ def _in_lines(pieces: Iterable[Piece]) -> list[list[Piece]]:
     return [sorted(line, key=lambda one: one.left) for line in lines]
 
 
+def _parted(pieces: list[Piece]) -> list[list[Piece]]:
+    """Pieces from left to right, divided at wide gaps."""
+    groups: list[list[Piece]] = []
+    for piece in pieces:
+        if groups and piece.left - max(one.right for one in groups[-1]) < COLUMN * piece.height:
+            groups[-1].append(piece)
+        else:
+            groups.append([piece])
+    return groups
+
+
 def _text(pieces: list[Piece]) -> str:
     """The text of pieces that stand beside each other, in the order of reading."""
-    text, edge = "", None
+    text, edge = "", pieces[0].right
     for piece in pieces:
-        if edge is not None and piece.left - edge > SPACE * piece.height and not text.endswith(" "):
+        if text and piece.left - edge > SPACE * piece.height and not text.endswith(" "):
             text += " "
         text += piece.text
-        edge = max(piece.right, edge if edge is not None else piece.right)
+        edge = max(piece.right, edge)
     return readable(text)
 
 
@@ -319,16 +319,10 @@ def _mixed(token: str) -> str:
 
 
 def _lines(pieces: list[Piece]) -> Iterator[Block]:
-    """Lines of text; those that are parted into columns, one below the other, are a table."""
+    """Lines of text. Lines below each other that are divided into columns are a table."""
     table: list[list[Box]] = []
     for line in _in_lines(pieces):
-        groups: list[list[Piece]] = []
-        for piece in line:
-            if groups and piece.left - max(one.right for one in groups[-1]) < COLUMN * piece.height:
-                groups[-1].append(piece)
-            else:
-                groups.append([piece])
-        row = [_box(group) for group in groups]
+        row = [_box(group) for group in _parted(line)]
         near = table and row[0].top - table[-1][0].bottom < 3 * (row[0].bottom - row[0].top)
         if table and not (near and (len(row) > 1 or len(row[0].text) < 45)):
             yield from _finished(table)
@@ -341,14 +335,12 @@ def _lines(pieces: list[Piece]) -> Iterator[Block]:
 
 
 def _box(group: list[Piece]) -> Box:
-    height = max(one.height for one in group)
-    base = group[0].base
-    right = max(one.right for one in group)
-    return Box(_text(group), group[0].left, right, base - height, base)
+    base, right = group[0].base, max(one.right for one in group)
+    return Box(_text(group), group[0].left, right, base - max(one.height for one in group), base)
 
 
 def _finished(table: list[list[Box]]) -> Iterator[Block]:
-    """A table without the single lines at its end; a lone line with a gap in it is a table too."""
+    """A table, then the single lines at its end. One line with a gap in it is also a table."""
     end = max((n for n, row in enumerate(table) if len(row) > 1), default=-1) + 1
     if end:
         yield Block(table[:end])

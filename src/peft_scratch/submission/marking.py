@@ -1,14 +1,14 @@
-"""A table to mark from: per student and part of the assignment what is there, and points that are proposed.
+"""A table to mark from: what each student handed in for each part of the assignment, and proposed points.
 
-The points are a proposal for a person who reads on. What is shown to be wrong costs its part; what the reader
-does not understand costs nothing.
+The points are a proposal: a person decides. What is shown to be wrong costs its share; what the program does
+not understand costs nothing.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,33 +17,29 @@ from typing import Any, TextIO
 from peft_scratch.assignment import ALL_POINTS, FILES, PARTS, PRINT_A_COUNT, REPORT, RUNS
 from peft_scratch.errors import UserError
 from peft_scratch.files import write_atomically
-from peft_scratch.submission.copies import Pair, Traces, find
-from peft_scratch.submission.findings import ERROR, LOOK, OK, UNREAD, Checked, Finding, printable
-from peft_scratch.submission.students import ClassList
+from peft_scratch.submission.copies import Pair, find
+from peft_scratch.submission.findings import ERROR, LOOK, OK, UNREAD, Checked, Finding, printable, visible
 
 MISSING = "nothing handed in"
-#: What the components of a part weigh: a number, a weight file, a printed count.
+#: Weights of the components of a notebook's part: a number, a weight file, a printed count.
 _NUMBER, _WEIGHTS, _COUNT = 3, 2, 1
-#: Of the report: that it can be read, its numbers, the table of counts, the calculation.
+#: Of the report's part: that it can be read, its numbers, the table of counts, the calculation.
 _READABLE, _NUMBERS, _COUNTS, _CALCULATION = 2, 8, 2, 3
 #: Errors of a weight file that leave the tensors usable.
 _OF_FORM = ("weights-name", "weights-type", "weights-surplus")
-_NO_REPORT = (
-    *("report-missing", "report-no-pdf", "report-locked", "report-damaged", "report-empty"),
-    "report-nothing",
-)
+_NO_REPORT = {f"report-{why}" for why in ("missing", "no-pdf", "locked", "damaged", "empty", "nothing")}
 _IDLE = "was not executed: no code cell"
 
 
 @dataclass
 class Student:
-    """A row: one student's submission, with what concerns only whoever marks it.
+    """A row: one student's submission, with remarks for the person who marks it.
 
     Attributes:
         checked: the checklist; None if nothing was handed in.
-        number, name: by the files' names, else by the class list.
-        remarks: late, double, not on the class list.
-        copies: of whom it is a copy, or who copied it.
+        number, name: from the files' names, or from the class list.
+        remarks: late, handed in twice, not on the class list.
+        copies: other students with the same content, and what is the same.
     """
 
     checked: Checked | None
@@ -51,6 +47,11 @@ class Student:
     name: str = ""
     remarks: list[str] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, checked: Checked) -> Student:
+        """A row with the number and name that the files' names give."""
+        return cls(checked, checked.student[0], checked.written_name or checked.student[1])
 
     @property
     def title(self) -> str:
@@ -60,7 +61,7 @@ class Student:
 
 
 def proposed(checked: Checked, part: int) -> float | None:
-    """Points between none and all of a part, in halves; None where nothing was read, or it has no points."""
+    """Proposed points of a part, in halves; None where nothing was read, or the part has no points."""
     if checked.unread or not PARTS[part].points:
         return None
     share = _report_share(checked) if part == REPORT else _notebook_share(checked, part)
@@ -72,30 +73,24 @@ def _notebook_share(checked: Checked, part: int) -> float:
     codes = {one.code for one in errors}
     idle = any(one.code == "not-executed" and _IDLE in one.text for one in errors)
     nothing = bool(codes & {"notebook-missing", "notebook-damaged", "notebook-empty"}) or idle
-    earned = total = 0.0
+    bad_weights = {
+        code for code in codes if code.startswith("weights-") or code in ("pickled-code", "not-reproducible")
+    }
+    weights = 0 if bad_weights - set(_OF_FORM) else 0.5 if bad_weights else 1
+    shares: list[tuple[float, float]] = []  # weight and share of each component
     for run in RUNS.values():
-        if run.notebook != part:
-            continue
-        total += _NUMBER
-        denied = any(one.code == "number-missing" and run.title in one.text for one in errors)
-        earned += 0 if denied or (nothing and run.id not in checked.numbers) else _NUMBER
-        if run.weight_file:
-            total += _WEIGHTS
-            wrong = {
-                code
-                for code in codes
-                if code.startswith("weights-") or code in ("pickled-code", "not-reproducible")
-            }
-            earned += _WEIGHTS * (0 if wrong - set(_OF_FORM) else 0.5 if wrong else 1)
+        if run.notebook == part:
+            denied = any(one.code == "number-missing" and run.title in one.text for one in errors)
+            shares.append((_NUMBER, not denied and (run.id in checked.numbers or not nothing)))
+            shares += [(_WEIGHTS, weights)] if run.weight_file else []
     if part in PRINT_A_COUNT:
-        total += _COUNT
-        earned += 0 if nothing or any(code.startswith("count-") for code in codes) else _COUNT
-    return earned / total
+        shares.append((_COUNT, not nothing and not any(code.startswith("count-") for code in codes)))
+    return sum(weight * share for weight, share in shares) / sum(weight for weight, _ in shares)
 
 
 def _report_share(checked: Checked) -> float:
     errors = [one.code for one in checked.of(REPORT, ERROR)]
-    if any(code in _NO_REPORT for code in errors):
+    if _NO_REPORT & set(errors):
         return 0.0
     wrong = sum(2 if code == "report-swapped" else 1 for code in errors if code.startswith("report-"))
     numbers = _NUMBERS * max(1 - wrong / len(RUNS), 0)
@@ -104,55 +99,51 @@ def _report_share(checked: Checked) -> float:
 
 def total(checked: Checked) -> float | None:
     """The proposed points of all parts; None where nothing was read."""
-    points = [proposed(checked, part) for part in PARTS if PARTS[part].points]
-    return None if None in points else sum(one for one in points if one is not None)
+    return None if checked.unread else sum(proposed(checked, part) or 0 for part in PARTS)
 
 
 # One row per student
 
 
 def students(
-    many: Iterable[Checked], class_list: ClassList | None, deadline: datetime | None
+    many: Iterable[Checked], class_list: Mapping[str, str] | None, deadline: datetime | None
 ) -> list[Student]:
-    """One row per student: of double submissions the newest; those of the class list who are missing last."""
+    """One row per student: of several submissions the newest. Those who handed in nothing come last.
+
+    Args:
+        class_list: names by student number, if there is a list.
+    """
     rows: dict[str, Student] = {}
     for n, checked in enumerate(many):
-        number, name = checked.student[0], checked.written_name or checked.student[1]
-        key = number or f"?{n}"
-        row = Student(checked, number, name)
+        row = Student.of(checked)
+        key = row.number or f"?{n}"
         if deadline is not None and checked.handed_in > deadline.timestamp():
             changed = datetime.fromtimestamp(checked.handed_in)
             row.remarks.append(f"late by the date of its files: {changed:%Y-%m-%d %H:%M}")
         if key in rows:
             row = _newer(rows[key], row)
         rows[key] = row
-    for row in rows.values():
-        if class_list is not None:
-            if row.number in class_list.names:
-                row.name = class_list.names[row.number] or row.name
+    if class_list is not None:
+        for row in rows.values():
+            if row.number in class_list:
+                row.name = class_list[row.number] or row.name
             else:
                 row.remarks.append("not on the class list")
-    if class_list is not None:
-        absent = [(number, name) for number, name in class_list.names.items() if number not in rows]
-        rows |= {number: Student(None, number, name) for number, name in absent}
+        for number, name in class_list.items():
+            rows.setdefault(number, Student(None, number, name))
     return list(rows.values())
 
 
 def _newer(one: Student, other: Student) -> Student:
     first, second = sorted((one, other), key=lambda row: row.checked.handed_in if row.checked else 0)
-    name = Path(first.checked.name).name if first.checked else ""
-    second.remarks = [
-        *first.remarks,
-        *second.remarks,
-        f"handed in more than once: {printable(name)} is older",
-    ]
+    name = printable(Path(first.checked.name).name) if first.checked else ""
+    second.remarks = [*first.remarks, *second.remarks, f"handed in more than once: {name} is older"]
     return second
 
 
 def mark_copies(rows: list[Student]) -> list[Pair]:
-    """Compare all pairs of submissions, and say it in the rows of both."""
-    traces = [row.checked.traces if row.checked else None for row in rows]
-    pairs = find([one if isinstance(one, Traces) else None for one in traces])
+    """Compare all pairs of submissions, and name each copy in the rows of both."""
+    pairs = find([row.checked.traces if row.checked else None for row in rows])
     for pair in pairs:
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
             rows[one].copies.append(f"{rows[other].title}: {pair.text}")
@@ -164,9 +155,7 @@ def mark_copies(rows: list[Student]) -> list[Pair]:
 
 def columns() -> list[str]:
     """The columns of the table."""
-    parts = [
-        name for part in PARTS if PARTS[part].points for name in (_column(part), f"{_column(part)}_points")
-    ]
+    parts = [f"{_column(part)}{end}" for part in PARTS if PARTS[part].points for end in ("", "_points")]
     return [
         *("student_number", "student_name", "verdict", "points_proposed", "remarks", "copies", "submission"),
         *("profile", "errors", "to_look_at", "points_without_error", "files", *parts, *RUNS),
@@ -208,20 +197,19 @@ def row_of(student: Student) -> dict[str, Any]:
 
 def _texts(findings: list[Finding]) -> str:
     text = "; ".join(found.text for found in findings[:40])
-    return (
-        text if len(text) < 20_000 else f"{text[:20_000]} […]"
-    )  # a cell of a spreadsheet holds 32,767 letters
+    # A cell of a spreadsheet holds 32,767 letters.
+    return text if len(text) < 20_000 else f"{text[:20_000]} […]"
 
 
 def _column(part: int) -> str:
-    return {FILES: "files"}.get(part) or (f"notebook_{part}" if part in range(1, 6) else "report")
+    return {FILES: "files", REPORT: "report"}.get(part, f"notebook_{part}")
 
 
 def _cell(value: Any) -> Any:
-    """A spreadsheet takes a text that begins like a formula for one, and would run it."""
+    """A value for a spreadsheet, which would run a text that begins like a formula."""
     if not isinstance(value, str):
         return "" if value is None else value
-    value = "".join(c if c.isprintable() or c in "\u200c\u200d" else "�" for c in value)
+    value = visible(value)
     return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
@@ -244,13 +232,11 @@ class Table:
 
     def add(self, checked: Checked) -> None:
         """Write the row of one submission."""
-        self._writer.writerow(
-            row_of(Student(checked, checked.student[0], checked.written_name or checked.student[1]))
-        )
+        self._writer.writerow(row_of(Student.of(checked)))
         self._file.flush()
 
     def finish(self, rows: list[Student]) -> None:
-        """Write all rows again, with what only the whole class tells: copies, double and missing ones."""
+        """Write all rows again, with what only the whole class shows: copies, repeated and missing ones."""
         self._file.close()
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns())
@@ -263,19 +249,18 @@ class Table:
 
 
 def feedback(student: Student) -> str:
-    """What a student is told: the checklist, without anything about others and without points."""
+    """The checklist for the student, without proposed points and without anything about others."""
     checked = student.checked
     if checked is None:
         return f"{student.title}\n\nNothing was handed in.\n"
     said = [student.title, ""]
     heads = {
         ERROR: "To be corrected",
-        LOOK: "Not understood by the reader, or to be looked at by a person",
+        LOOK: "Not understood by the program, or for a person to decide",
         OK: "Right",
     }
     for part, item in PARTS.items():
-        found = checked.of(part)
-        if not found:
+        if not (found := checked.of(part)):
             continue
         points = f" ({item.points} of {ALL_POINTS} points)" if item.points else ""
         said += [f"{item.title}{points}", "-" * len(item.title)]

@@ -6,10 +6,10 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-#: Before the names of what was packed from an offline run.
+#: Begins the names of the files that were packed from another profile than course.
 REHEARSAL = "REHEARSAL_"
 
-#: Digits of a student number.
+#: Fewest and most digits of a student number.
 SHORTEST, LONGEST = 4, 12
 
 _KIND = (
@@ -17,22 +17,8 @@ _KIND = (
     r"|v\d|copy|گزارش|کد|وزن\w*)"
 )
 _PARTS = r"[\s_.,+()\[\]-]+"
-#: Arabic letters that look as Persian ones do, and what is not seen at all.
-_LETTERS = str.maketrans(
-    {
-        "ي": "ی",
-        "ى": "ی",
-        "ئ": "ی",
-        "ك": "ک",
-        "ة": "ه",
-        "ۀ": "ه",
-        "أ": "ا",
-        "إ": "ا",
-        "آ": "ا",
-        "ٱ": "ا",
-        "ؤ": "و",
-    }
-)
+#: Arabic letters that look like Persian ones, and characters that are not seen at all.
+_LETTERS = str.maketrans("يىئكةۀأإآٱؤ", "یییکههااااو")
 _INVISIBLE = re.compile(r"[\u064b-\u065f\u0670\u0640\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
@@ -60,15 +46,8 @@ def read_name(file_name: str) -> Name | None:
     >>> read_name("REHEARSAL_400123456_Ada_Lovelace_notebooks.zip")
     Name(number='400123456', name='ada lovelace')
     """
-    stem = unicodedata.normalize("NFKC", file_name.removeprefix(REHEARSAL)).rpartition(".")[0]
-    found = re.fullmatch(rf"\W{{0,3}}(\d{{{SHORTEST},{LONGEST}}})[\s_.-]+(\S.*)", stem, re.DOTALL)
-    if found is None:
-        return None
-    parts = folded(found[2][:400]).split(" ")
-    while parts and re.fullmatch(_KIND, parts[-1]):
-        parts.pop()
-    number = western_digits(found[1])
-    return Name(number, " ".join(parts)) if any(any(c.isalpha() for c in part) for part in parts) else None
+    number, parts = _parts_of(file_name)
+    return Name(number, folded(" ".join(parts))) if parts else None
 
 
 def written_name(file_name: str) -> str:
@@ -77,13 +56,18 @@ def written_name(file_name: str) -> str:
     >>> written_name("400123456_Ada_Lovelace_notebooks.zip")
     'Ada Lovelace'
     """
-    if read_name(file_name) is None:
-        return ""
-    stem = unicodedata.normalize("NFKC", file_name.removeprefix(REHEARSAL)).rpartition(".")[0][:400]
-    parts = [part for part in re.split(_PARTS, stem) if part][1:]
-    while parts and re.fullmatch(_KIND, parts[-1].casefold()):
+    return " ".join(_parts_of(file_name)[1])
+
+
+def _parts_of(file_name: str) -> tuple[str, list[str]]:
+    """The student number and the words of the name; both empty if the file is not named after a student."""
+    stem = unicodedata.normalize("NFKC", file_name.removeprefix(REHEARSAL)).rpartition(".")[0]
+    found = re.fullmatch(rf"\W{{0,3}}(\d{{{SHORTEST},{LONGEST}}})[\s_.-]+(\S.*)", stem, re.DOTALL)
+    parts = [part for part in re.split(_PARTS, found[2][:400]) if folded(part)] if found else []
+    while parts and re.fullmatch(_KIND, folded(parts[-1])):
         parts.pop()
-    return " ".join(parts)
+    named = found is not None and any(c.isalpha() for c in folded("".join(parts)))
+    return (western_digits(found[1]), parts) if named else ("", [])
 
 
 def number_in(name: str) -> str:
@@ -94,10 +78,9 @@ def number_in(name: str) -> str:
 
 
 def stem_of(file_name: str) -> str:
-    """What the files of one student share where no number is given: the name without its kind and ending."""
+    """What the files of one student share if no number is given: the name without its kind and ending."""
     parts = folded(file_name.rpartition(".")[0]).split(" ")
-    kept = [part for part in parts if not re.fullmatch(_KIND, part)]
-    return " ".join(kept)
+    return " ".join(part for part in parts if not re.fullmatch(_KIND, part))
 
 
 def file_names(number: str, name: str) -> tuple[str, str, str]:

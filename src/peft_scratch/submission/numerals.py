@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 #: Colours and cursor movements that programs print.
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-#: Marks of writing direction and joiners: invisible, and anywhere between digits.
+#: Marks of writing direction and joiners: invisible, and possible between any two digits.
 _INVISIBLE = dict.fromkeys(
     map(ord, "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 )
@@ -42,9 +42,9 @@ def unwrapped(text: str) -> str:
 
 
 def percent_of(whole: str, mark: str | None, fraction: str | None, per_cent: bool) -> float | None:
-    """A number as a percentage: a share of at most 1 counts as one; None if it cannot be a percentage.
+    """A number as a percentage; a decimal of at most 1 is a share. None if it cannot be a percentage.
 
-    The slash is the Persian decimal mark only between two digits and one or two.
+    A slash is the Persian decimal mark only after two digits and before one or two.
     """
     if mark == "/" and not (len(whole) == 2 and len(fraction or "") in (1, 2)):
         return None
@@ -57,7 +57,7 @@ def percent_of(whole: str, mark: str | None, fraction: str | None, per_cent: boo
 
 
 def percentages(text: str) -> Iterator[tuple[float, int, int, bool]]:
-    """Each number in `text` (already `western`) that can be a percentage: value, start, end, is decimal."""
+    """Each number in `text` (already `western`) that can be a percentage: value, start, end, has decimals."""
     for found in _NUMBER.finditer(text):
         before = text[max(found.start() - 2, 0) : found.start()].rstrip()
         value = percent_of(found[1], found[2], found[3], bool(found[4]) or before.endswith("%"))

@@ -1,4 +1,4 @@
-"""Accuracies and parameter counts that a foreign notebook printed, each with what its own line says."""
+"""The accuracies and parameter counts that a foreign notebook shows, each with what its own line says."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from peft_scratch.assignment import Run
 from peft_scratch.submission.cells import Cell, Output
 from peft_scratch.submission.numerals import percent_of, percentages, unwrapped
 from peft_scratch.submission.source import SIZE_NAMES
 
-#: From best to least: a line that says it is the best, a table of epochs, single lines.
+#: From strong to weak: a line that says it is the best, a table of epochs, a single line.
 BEST, TABLE, LINE = 3, 2, 1
 
 _COUNT = re.compile(
@@ -28,6 +29,9 @@ _METRIC = re.compile(
 )
 _IS_BEST = re.compile(r"best|highest|\bmax|final_?best|بهترین|بیشترین", re.IGNORECASE)
 _OF_TRAINING = re.compile(r"train(?:ing)?[\s_/:.'\"-]*$|آموزش[\s:]*$", re.IGNORECASE)
+#: `88.8 % accuracy`; and `Best: %88.8`, `r = 1: 88.8 %`, where the per-cent sign stands for the word.
+_BEFORE_METRIC = re.compile(r"(\d{1,3})[.,](\d{1,6})\s*%?\s+(?:\w+\s+)?(?:acc|دقت)", re.IGNORECASE)
+_PER_CENT = re.compile(r"(?:%\s?(\d\d)[.,](\d{1,6})|(?<![\d.,])(\d\d)[.,](\d{1,6})\s?%)")
 _OTHER_METRIC = re.compile(
     r"loss|time|lr\b|learning|seconds|perplexity|f1|precision|recall|epochs?\b", re.IGNORECASE
 )
@@ -39,39 +43,43 @@ _SIZE_IN_LINE = re.compile(
 )
 _LIBRARY_IN_LINE = re.compile(r"library|\bpeft\b|opendelta|adapter_?hub|کتابخانه", re.IGNORECASE)
 _SCRATCH_IN_LINE = re.compile(r"scratch|از صفر|from zero|manual|custom", re.IGNORECASE)
-#: A classifier of two classes is above chance, and never right on everything.
+#: An accuracy lies between chance, for two classes, and a value that no classifier reaches.
 _CHANCE, _PERFECT = 50.0, 99.5
 
 
 @dataclass
-class Seen:
-    """One thing seen in the outputs.
+class Accuracy:
+    """An accuracy in the outputs; the last four attributes are set when it is given to a run.
 
     Attributes:
-        what: `accuracy` or `count`.
-        value: in %, or the number of parameters.
-        strength: BEST, TABLE or LINE, of an accuracy.
+        value: in %.
+        strength: BEST, TABLE or LINE.
         curve: the accuracy after each epoch, in %.
         size, library: what the line itself says: the size, and whether a library is meant; None if nothing.
         text: the number as it is printed.
+        epoch: the epoch that its line names; 0 if none.
         cell: the index of the cell.
+        beside: the parameter count that is clearly printed with it, if there is one.
+        run: the run that it belongs to; None if it is none of the ten, or cannot be told.
+        contradiction: which evidence contradicts which, in words; empty if none does.
     """
 
-    what: str
     value: float
-    strength: int = 0
+    strength: int
     curve: list[float] = field(default_factory=list)
     size: float | None = None
     library: bool | None = None
     text: str = ""
+    epoch: int = 0
     cell: int = -1
-    #: Of an accuracy: the count that is printed with it, where that is plain.
-    beside: Seen | None = None
+    beside: int | None = None
+    run: Run | None = None
+    contradiction: str = ""
 
 
-def seen_in(cell: Cell, kind: str) -> list[Seen]:
-    """What the outputs of a cell show, in their order."""
-    seen: list[Seen] = []
+def seen_in(cell: Cell, kind: str) -> list[Accuracy | int]:
+    """The accuracies and the parameter counts in the outputs of a cell, in their order."""
+    seen: list[Accuracy | int] = []
     for output in cell.outputs:
         table = _table(output)
         if table is not None:
@@ -86,13 +94,10 @@ def shows_any_number(cells: list[Cell]) -> bool:
     """Whether the outputs hold anything that a person could find to be an accuracy."""
     for cell in cells:
         if cell.source.lstrip().startswith(("!", "%pip", "%conda")):
-            continue  # what an installer prints is full of numbers
+            continue  # an installer prints many numbers
         for output in cell.outputs:
-            if output.picture or any(_plausible(value) for value, *_ in percentages(unwrapped(output.text))):
-                return True
-            if any(
-                _plausible(value) for row in output.rows for part in row for value, *_ in percentages(part)
-            ):
+            texts = [unwrapped(output.text), *(part for row in output.rows for part in row)]
+            if output.picture or any(_plausible(value) for text in texts for value, *_ in percentages(text)):
                 return True
     return False
 
@@ -100,32 +105,20 @@ def shows_any_number(cells: list[Cell]) -> bool:
 # Tables
 
 
-def _table(output: Output) -> Seen | None:
-    if len(output.rows) < 2:
-        return None
-    header_at = next(
-        (n for n, row in enumerate(output.rows[:3]) if any(_METRIC.search(c) for c in row)), None
-    )
-    if header_at is None:
-        return None
-    header = output.rows[header_at]
-    column = _column(header)
+def _table(output: Output) -> Accuracy | None:
+    heads = (n for n, row in enumerate(output.rows[:3]) if any(_METRIC.search(cell) for cell in row))
+    head = next(heads, None)
+    column = _column(output.rows[head]) if head is not None else None
     if column is None:
         return None
-    from_right = len(header) - column
-    values = []
-    for row in output.rows[header_at + 1 :]:
-        if len(row) >= from_right:
-            number = _only_number(row[-from_right])
-            if number is not None:
-                values.append(number)
-    if not values or max(values) < _CHANCE:
-        return None
-    return Seen("accuracy", max(values), TABLE, values)
+    from_right = len(output.rows[head]) - column
+    rows = [row for row in output.rows[head + 1 :] if len(row) >= from_right]
+    values = [number for row in rows if (number := _only_number(row[-from_right])) is not None]
+    return Accuracy(max(values), TABLE, values) if values and max(values) >= _CHANCE else None
 
 
 def _column(header: list[str]) -> int | None:
-    """The column of the test accuracy: what says so, else the only accuracy that is not of training."""
+    """The column of the test accuracy: the one named so, or else the first that is not of training."""
     measured = [n for n, name in enumerate(header) if _METRIC.search(name) and "train" not in name.lower()]
     for word in ("test", "valid", "val", "eval", "dev"):
         for n in measured:
@@ -145,7 +138,7 @@ def _only_number(text: str) -> float | None:
 # Lines
 
 
-def _lines(output: Output, kind: str, in_table: bool) -> Iterator[Seen]:
+def _lines(output: Output, kind: str, in_table: bool) -> Iterator[Accuracy | int]:
     for line in output.text[:200_000].splitlines():
         if not line.strip() or not any(c.isdigit() for c in line):
             continue
@@ -155,23 +148,18 @@ def _lines(output: Output, kind: str, in_table: bool) -> Iterator[Seen]:
             yield from _accuracies(line, kind)
 
 
-def _counts(line: str) -> Iterator[Seen]:
-    if found := _PEFT_COUNT.search(line) or _DELTA_COUNT.search(line):
-        trained, whole = (int(number.replace(",", "")) for number in found.groups())
-        # The trained part is what says the size; the whole is what the assignment asks for.
-        yield Seen("count", trained, text=f"{trained:,} of {whole:,}")
-        return
-    for found in _COUNT.finditer(line):
-        digits = re.sub(r"\D", "", found[1])
-        yield Seen("count", int(digits), text=found[1])
+def _counts(line: str) -> Iterator[int]:
+    found = _PEFT_COUNT.search(line) or _DELTA_COUNT.search(line)  # the trained part says the size
+    for one in [found] if found else _COUNT.finditer(line):
+        yield int(re.sub(r"\D", "", one[1]))
 
 
-def _accuracies(line: str, kind: str) -> Iterator[Seen]:
-    """At most one accuracy per line, but for a list: a line is about one measurement."""
+def _accuracies(line: str, kind: str) -> Iterator[Accuracy]:
+    """At most one accuracy per line, except in a list: a line is about one measurement."""
     size, bare = _size_in(line, kind)
     library = True if _LIBRARY_IN_LINE.search(line) else False if _SCRATCH_IN_LINE.search(line) else None
     best = bool(_IS_BEST.search(line))
-    epoch = _EPOCH.search(line)
+    epoch = None if best else _EPOCH.search(line)
     strength = BEST if best else LINE
     for found in _METRIC.finditer(bare):
         if _OF_TRAINING.search(bare[max(found.start() - 14, 0) : found.start()]):
@@ -180,24 +168,24 @@ def _accuracies(line: str, kind: str) -> Iterator[Seen]:
         if listed := _LIST.match(after.lstrip(" :=\"'")):
             values = [value for value, *_ in percentages(listed[1].replace(",", " "))]
             if values and max(values) > _CHANCE:
-                yield Seen("accuracy", max(values), TABLE, values, size, library)
+                yield Accuracy(max(values), TABLE, values, size, library)
             continue
         number = _number_after(after, best)
         if number is None:
             continue
         value, text = number
-        seen = Seen("accuracy", value, strength, [] if best else [value], size, library, text)
-        seen.cell = -int(epoch[1]) - 1 if epoch and not best else -1  # the epoch, until it is joined
-        yield seen
+        curve = [] if best else [value]
+        yield Accuracy(value, strength, curve, size, library, text, int(epoch[1]) if epoch else 0)
         return
-    before = re.search(r"(\d{1,3})[.,](\d{1,6})\s*(%?)\s+(?:\w+\s+)?(?:acc|دقت)", bare, re.IGNORECASE)
-    # `Best: %88.8`, `r = 1: 88.8 %`: the per-cent sign stands for the word.
-    alone = re.search(r"(?:%\s?(\d\d)[.,](\d{1,6})|(?<![\d.,])(\d\d)[.,](\d{1,6})\s?%)", bare)
-    if before or (alone and (best or size is not None) and not _OTHER_METRIC.search(bare)):
-        parts = [part for part in (before or alone).groups() if part and part != "%"]  # type: ignore[union-attr]
-        value = percent_of(parts[0], ".", parts[1], alone is not None or before[3] == "%")  # type: ignore[index]
+    found = _BEFORE_METRIC.search(bare)
+    alone = _PER_CENT.search(bare)
+    if not found and (best or size is not None) and not _OTHER_METRIC.search(bare):
+        found = alone
+    if found:
+        whole, fraction = (part for part in found.groups() if part)
+        value = percent_of(whole, ".", fraction, alone is not None or "%" in found[0])
         if value is not None and _plausible(value):
-            yield Seen("accuracy", value, strength, [], size, library, ".".join(parts))
+            yield Accuracy(value, strength, [], size, library, f"{whole}.{fraction}")
 
 
 def _number_after(after: str, best: bool) -> tuple[float, str] | None:
@@ -221,7 +209,7 @@ def _size_in(line: str, kind: str) -> tuple[float | None, str]:
     return (float(sizes.pop()) if len(sizes) == 1 else None), bare
 
 
-def _value(cell: Cell, output: Output) -> Iterator[Seen]:
+def _value(cell: Cell, output: Output) -> Iterator[Accuracy]:
     """The value of a cell's last line, where that line is about an accuracy."""
     last = next((line for line in reversed(cell.source.splitlines()) if line.strip()), "")
     if not (_METRIC.search(last) or _IS_BEST.search(last)) or re.search(r"train_?acc", last, re.IGNORECASE):
@@ -229,34 +217,34 @@ def _value(cell: Cell, output: Output) -> Iterator[Seen]:
     text = unwrapped(output.text).strip()
     number = _only_number(text) if len(text) < 60 else None
     if number is not None and _plausible(number):
-        yield Seen(
-            "accuracy", number, BEST if re.search(r"best|max", last, re.IGNORECASE) else LINE, text=text
-        )
+        best = re.search(r"best|max", last, re.IGNORECASE)
+        yield Accuracy(number, BEST if best else LINE, text=text)
 
 
 def _plausible(value: float) -> bool:
     return _CHANCE < value < _PERFECT
 
 
-def _joined(seen: list[Seen]) -> list[Seen]:
-    """Single lines of one training are one curve; a new first epoch, or a best, begins another."""
-    joined: list[Seen] = []
-    epoch = 0
+def _joined(seen: list[Accuracy | int]) -> list[Accuracy | int]:
+    """Single lines of one training as one curve; a new first epoch, or a best, begins another."""
+    joined: list[Accuracy | int] = []
+    epoch = 0  # of the line before
     for one in seen:
-        said = -one.cell - 1 if one.cell < -1 else 0
-        one.cell = -1
         before = joined[-1] if joined else None
+        if isinstance(one, int):
+            joined.append(one)
+            epoch = 0
+            continue
         if (
-            one.strength == LINE
-            and before is not None
-            and before.strength == LINE
+            isinstance(before, Accuracy)
+            and one.strength == before.strength == LINE
             and (one.size, one.library) == (before.size, before.library)
-            and not (said and epoch and said <= epoch)
+            and not (one.epoch and epoch and one.epoch <= epoch)
         ):
             before.curve = [*before.curve, *one.curve]
             if one.value > before.value:
                 before.value, before.text = one.value, one.text
         else:
             joined.append(one)
-        epoch = said
+        epoch = one.epoch
     return joined

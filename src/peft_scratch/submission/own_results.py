@@ -1,8 +1,9 @@
-"""The results' JSON in a folder that the kit worked in, against its notebooks and the assignment."""
+"""The results in a folder that the kit worked in, compared with its notebooks and the assignment."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from peft_scratch.assignment import FILES, PROFILES, RUNS, Run
 from peft_scratch.results import Config, RunResult
@@ -13,7 +14,7 @@ from peft_scratch.submission.sizes import sizes_of
 
 
 def read(files: list[File]) -> tuple[dict[str, RunResult], list[Finding]]:
-    """The results' JSON of the ten runs, and what is wrong in itself."""
+    """The results of the ten runs, and what is wrong in their files."""
     results, findings = {}, []
     for file in files:
         try:
@@ -23,13 +24,15 @@ def read(files: list[File]) -> tuple[dict[str, RunResult], list[Finding]]:
             best = 100 * max(epoch.accuracy for epoch in result.epochs)
         except (ValueError, KeyError, TypeError, RecursionError):  # whatever the JSON holds instead
             text = f"{file.where} is not the JSON of a result"
-            findings.append(error(FILES, "json-damaged", text, "run again what it should hold"))
+            findings.append(error(FILES, "json-damaged", text, "run it again"))
             continue
         run = RUNS[result.id]
         constants = _changed(run, result.config) if result.profile == "course" else None
         if result.percent != best:
-            text = f"{file.where} says {result.percent:.1f} %, its best epoch {best:.1f} %"
-            findings.append(error(run.notebook, "json-differs", text, "run again; a result is not edited"))
+            text = f"{file.where} says {result.percent:.1f} %, but its best epoch has {best:.1f} %"
+            findings.append(
+                error(run.notebook, "json-differs", text, "run it again; results must not be edited")
+            )
         if constants:
             fix = "run it with the constants of the assignment"
             findings.append(error(run.notebook, "constants", f"{file.where}: {constants}", fix))
@@ -40,41 +43,24 @@ def read(files: list[File]) -> tuple[dict[str, RunResult], list[Finding]]:
 def _changed(run: Run, config: Config) -> str | None:
     """The first constant in which a result of the course profile is not the assignment's."""
     profile = PROFILES["course"]
-    expected = {
-        "kind": run.kind,
-        "library": run.library,
-        "learning_rate": run.learning_rate,
-        **{
-            name: getattr(profile, name) for name in ("max_tokens", "train_reviews", "test_reviews", "epochs")
-        },
-        "batch_size": profile.batch_size,
-        "reviews": profile.reviews,
-    }
-    for name, value in expected.items():
-        if (said := getattr(config, name)) != value:
-            return f"{name} is {said!r}, in the assignment {value!r}"
-    for name, value in run.hyperparameters.items():
-        if (said := config.hyperparameters.get(name)) != value:
-            return f"{name} is {said!r}, in the assignment {value!r}"
-    return None
+    of_profile = ("max_tokens", "train_reviews", "test_reviews", "epochs", "batch_size", "reviews")
+    expected = {name: getattr(run, name) for name in ("kind", "library", "learning_rate")}
+    expected |= {name: getattr(profile, name) for name in of_profile} | dict(run.hyperparameters)
+    said = {**vars(config), **config.hyperparameters}
+    wrong = (name for name, value in expected.items() if said.get(name) != value)
+    name = next(wrong, None)
+    return f"{name} is {said.get(name)!r}, in the assignment {expected[name]!r}" if name else None
 
 
-def agreement(found: dict[int, Notebook], results: dict[str, RunResult]) -> list[Finding]:
-    """Number and count of each result against its notebook and the formula."""
-    findings = []
+def agreement(found: dict[int, Notebook], results: dict[str, RunResult]) -> Iterator[Finding]:
+    """Number and count of each result compared with its notebook and the formula."""
     for name, result in results.items():
-        run = RUNS[name]
+        run, whole = RUNS[name], result.parameters.whole
         number = found[run.notebook].numbers.get(name) if run.notebook in found else None
         if number is not None and number != round(result.percent, 1):
             text = f"{run.title} is {number} % in its notebook, {result.percent:.1f} % in {name}.json"
-            fix = "hand in the notebook of that very run"
-            findings.append(error(run.notebook, "number-not-json", text, fix))
-        if result.profile not in PROFILES:
-            continue
-        expected = sizes_of(name, result.profile).whole
-        if result.parameters.whole != expected:
-            text = (
-                f"{name}.json counts {result.parameters.whole:,} parameters in all; it should be {expected:,}"
-            )
-            findings.append(error(run.notebook, "json-count", text, "run it again on the right base"))
-    return findings
+            fix = "hand in the notebook of the same run"
+            yield error(run.notebook, "number-not-json", text, fix)
+        if result.profile in PROFILES and whole != (right := sizes_of(name, result.profile).whole):
+            text = f"{name}.json counts {whole:,} parameters in all; it should be {right:,}"
+            yield error(run.notebook, "json-count", text, "run it again with the right base")

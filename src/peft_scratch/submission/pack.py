@@ -1,4 +1,4 @@
-"""The three files that are handed in: made only of what was checked, and the same from the same input."""
+"""The three files to hand in: made only of what was checked; the same input gives the same bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from peft_scratch.submission.findings import ERROR, Checked
 from peft_scratch.submission.names import LONGEST, REHEARSAL, SHORTEST, file_names, western_digits
 from peft_scratch.wording import counted
 
-# The earliest date that a zip can hold: a real one would change the bytes.
+#: The earliest date that a zip can hold: the real one would change the bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 #: Digits that a student number usually has.
 _USUAL = (8, 9, 10)
@@ -36,23 +36,15 @@ class Packed:
     checked: Checked
 
 
-def pack(output: Path | None, number: str, name: str, any_number: bool = False) -> list[Path]:
-    """Check the run in `output` and pack it for handing in; see `pack_checked`.
-
-    Returns:
-        The three files: notebooks, weights, report.
-    """
-    return pack_checked(output, number, name, any_number).files
-
-
-def pack_checked(output: Path | None, number: str, name: str, any_number: bool = False) -> Packed:
+def pack(output: Path | None, number: str, name: str, any_number: bool = False) -> Packed:
     """Check the run in a folder and pack it for handing in; an offline run as a rehearsal.
 
     Args:
-        output: the folder of a run, with `notebooks`, `weights`, `report/report.pdf`; it gets `submission`.
-            By default that of the first profile that has been run: course, quick, offline, smoke.
+        output: the folder of a run, with `notebooks`, `weights` and `report/report.pdf`. The files go to
+            `submission` in it. By default the folder of the first profile that was run, in the order course,
+            quick, offline, smoke.
         number, name: the student's.
-        any_number: take a student number of an unusual length.
+        any_number: accept a student number of an unusual length.
 
     Raises:
         UserError: number or name cannot be in a file's name, there is no report, or the check found an error.
@@ -65,7 +57,7 @@ def pack_checked(output: Path | None, number: str, name: str, any_number: bool =
     checked = inspect(gathered, student=(number, name))
     if errors := checked.marked(ERROR):
         raise UserError(
-            f"Nothing was packed, for {counted(len(errors), 'error')}; the first: "
+            f"Nothing was packed, because of {counted(len(errors), 'error')}; the first: "
             f"{errors[0].text}. `peft-scratch check {shown(folder)}` lists all and how to fix them."
         )
     prefix = REHEARSAL if checked.profile != "course" else ""
@@ -85,7 +77,7 @@ def pack_checked(output: Path | None, number: str, name: str, any_number: bool =
 
 
 def _remove_others(folder: Path, written: list[Path]) -> None:
-    """Remove what an earlier run left under another name: only what this command writes, by name."""
+    """Remove what this command wrote earlier under another name, and nothing else."""
     for path in folder.iterdir():
         made = re.fullmatch(rf"({REHEARSAL})?\d+_.+(_notebooks\.zip|_weights\.zip|\.pdf)", path.name)
         if made and path not in written:
@@ -93,15 +85,15 @@ def _remove_others(folder: Path, written: list[Path]) -> None:
 
 
 def zipped(files: list[File]) -> bytes:
-    """A zip of `files` by their plain names, whose bytes depend on names and contents alone.
+    """A zip of `files` by their plain names, whose bytes depend only on names and contents.
 
-    Stored, not compressed: what zlib makes of the same bytes differs between its versions.
+    It is not compressed, because versions of zlib give different bytes.
     """
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(files, key=lambda file: file.name):
             member = zipfile.ZipInfo(file.name, _DATE)
-            member.create_system = 3  # Unix, on whatever this runs
+            member.create_system = 3  # Unix, whatever this runs on
             member.external_attr = 0o100644 << 16
             archive.writestr(member, file.data)
     return data.getvalue()
@@ -116,13 +108,12 @@ def checked_number(number: str, any_number: bool = False) -> str:
     """A student number with its digits as ASCII.
 
     Raises:
-        UserError: it is no number, or of an unusual length and `any_number` is not set.
+        UserError: it is no number, or has an unusual length and `any_number` is not set.
     """
     number = western_digits(number.strip())
     if not re.fullmatch(rf"\d{{{SHORTEST},{LONGEST}}}", number, re.ASCII):
-        raise UserError(
-            f"A student number is {SHORTEST} to {LONGEST} digits, not {number[:40]!r}: say --number 40012345."
-        )
+        text = f"A student number has {SHORTEST} to {LONGEST} digits, not {number[:40]!r}"
+        raise UserError(f"{text}: give --number 400123456, for example.")
     if len(number) not in _USUAL and not any_number:
         raise UserError(
             f"The student number {number} has {len(number)} digits, where 8 to 10 are usual: correct it, or "
@@ -139,7 +130,9 @@ def checked_name(name: str) -> str:
     """
     name = re.sub(r"\s+", "_", unicodedata.normalize("NFC", name).strip())
     if not re.fullmatch(r"[^\W\d_][\w\u200c.'()-]*", name):
-        raise UserError(f"A name is made of letters, not {name[:80]!r}: give --name 'Ada Lovelace', say.")
+        raise UserError(
+            f"A name is made of letters, not {name[:80]!r}: give --name 'Ada Lovelace', for example."
+        )
     if len(name) > 80 or len(name.encode()) > _LONGEST_NAME:
         raise UserError(
             f"The name {name[:30]!r}… is too long for a file's name: give at most 80 letters, or fewer."

@@ -1,7 +1,7 @@
-"""The text of a PDF as lines of cells, in the order in which a person sees them.
+"""The text of a PDF as tables and lines, in the order in which a person sees them.
 
-The text layer of a right-to-left document may hold ۸۹٫۹ in any order; where the signs stand on the page is
-what counts, so lines and tables are put together from their places (`layout.py`).
+The text layer of a right-to-left document may hold ۸۹٫۹ in any order, so lines and tables are put together
+from the places of the letters on the page (`layout.py`).
 """
 
 from __future__ import annotations
@@ -18,20 +18,18 @@ from pypdf.generic import DictionaryObject, StreamObject
 from peft_scratch.submission.layout import Block, laid_out, line_block
 from peft_scratch.submission.numerals import western
 
-#: Pages that are read; bytes of drawing on a page and in all, unpacked; letters in all; seconds in all.
+#: Limits: pages; bytes of drawing on a page and in all, unpacked; letters in all; seconds in all.
 _MOST_PAGES, _LARGEST_PAGE, _LARGEST, _LONGEST, _SECONDS = 60, 1_500_000, 12_000_000, 400_000, 6.0
-
-
-#: A picture of numbers is wider and higher than this, in points.
+#: Pictures with numbers are wider and higher than this, in points.
 _PICTURE = (140.0, 40.0)
 
 
 class Locked(Exception):
-    """The PDF opens with a password alone."""
+    """The PDF opens only with a password."""
 
 
 class Damaged(Exception):
-    """The file cannot be read as a PDF; the message says of which kind the damage is."""
+    """The file cannot be read as a PDF; the message says why."""
 
 
 @dataclass
@@ -43,7 +41,7 @@ class Document:
         blocks: its tables and lines of text, digits as ASCII, right-to-left text as it is read.
         plain: the text layer in its own order, digits as ASCII.
         pictures: whether it shows a picture in which numbers could stand: larger than a logo.
-        partly: why it was not read to its end; empty if it was.
+        partly: why it was not read to the end; empty if it was.
     """
 
     pages: int
@@ -55,10 +53,10 @@ class Document:
 
 @functools.lru_cache(maxsize=2)  # the report is compared with the notebooks and, for copies, with others
 def read(data: bytes) -> Document:
-    """The text of a PDF; what is restricted but opens without a password is read.
+    """The text of a PDF. A restricted one that opens without a password is read.
 
     Raises:
-        Locked: it opens with a password alone.
+        Locked: it opens only with a password.
         Damaged: it cannot be read as a PDF.
     """
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # its remarks on damage become findings
@@ -97,15 +95,12 @@ def read(data: bytes) -> Document:
 
 
 def _kind(problem: Exception) -> str:
-    return (
-        "it is cut short or damaged"
-        if not isinstance(problem, (MemoryError, RecursionError))
-        else "it is too large"
-    )
+    too_large = isinstance(problem, (MemoryError, RecursionError))
+    return "it is too large" if too_large else "it is cut short or damaged"
 
 
 def _read_page(document: Document, page: PageObject) -> None:
-    """Add the lines and the text of a page; one that pypdf fails at adds nothing."""
+    """Add the lines and the text of a page, unless pypdf cannot read it."""
     try:
         text = western(page.extract_text())
         document.plain += f"{text}\n"
@@ -115,17 +110,17 @@ def _read_page(document: Document, page: PageObject) -> None:
     try:
         blocks, objects = laid_out(page)
         document.pictures |= _shows_pictures(page, objects)
-    except Exception:  # what pypdf gives up on: unusual fonts, damaged operators
+    except Exception:  # pypdf fails at unusual fonts and damaged operators
         blocks = []
         document.pictures |= _has_pictures(page)
     said = sum(len(block.text) for block in blocks)
-    if said * 2 < len(text.strip()):  # drawn in a way that is not followed, such as a form on the page
+    if said * 2 < len(text.strip()):  # drawn in a way that is not followed here, such as in a form
         blocks = [line_block(line) for line in text.splitlines()[:3_000] if line.strip()]
     document.blocks += blocks
 
 
 def _size(page: PageObject, limit: int) -> int:
-    """Bytes of drawing on a page, its forms included, as far as `limit`."""
+    """Bytes of drawing on a page, with its forms; counting stops at `limit`."""
     contents = page.get("/Contents")
     waiting = [contents.get_object() if contents is not None else None, page.get("/Resources")]
     size, seen = 0, 0
@@ -150,7 +145,7 @@ def _size(page: PageObject, limit: int) -> int:
 
 
 def _shows_pictures(page: PageObject, objects: list[tuple[str, float, float]]) -> bool:
-    """Whether a picture is drawn that is large enough for numbers in it; forms count as what they hold."""
+    """Whether a picture is drawn that is large enough to show numbers."""
     large = any(width > _PICTURE[0] and height > _PICTURE[1] for _, width, height in objects)
     forms = any(width <= 1 for _, width, _ in objects)  # a form has its own scale
     return (large or forms) and _has_pictures(page)
@@ -161,6 +156,6 @@ def _has_pictures(page: PageObject) -> bool:
         resources = page.get("/Resources")
         objects = resources.get_object().get("/XObject") if resources is not None else None
         found = [one.get_object() for one in objects.get_object().values()] if objects is not None else []
-    except Exception:  # damaged: a picture may be there, so nothing is called missing
+    except Exception:  # damaged: there may be a picture, so nothing is called missing
         return True
     return any(isinstance(one, StreamObject) and one.get("/Subtype") in ("/Image", "/Form") for one in found)

@@ -1,4 +1,8 @@
-"""The opcodes of a pickle that torch.save writes, followed over plain values: nothing is called."""
+"""A pickle of torch.save, followed opcode by opcode over plain values: nothing is called.
+
+`pickletools` only lists the opcodes. The few that torch.save writes for a dictionary of tensors are followed;
+anything else is refused.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +34,11 @@ TYPES = {
 
 
 class Damaged(Exception):
-    """No file of torch.save, or a broken one; the message says why, in plain words."""
+    """The file is not one of torch.save, or broken; the message says why, in plain words."""
 
 
 class Foreign(Exception):
-    """A file that asks for more than tensors; the message says for what."""
+    """The file asks for more than tensors; the message says for what."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,6 @@ class Tensor:
     strides: tuple[int, ...]
 
 
-_MARK = object()
-
-
 @dataclass(frozen=True)
 class _Global:
     name: str
@@ -66,6 +67,7 @@ class Pickle:
     def __init__(self, stream: io.BytesIO) -> None:
         self._stream = stream
         self._stack: list[Any] = []
+        self._below: list[list[Any]] = []  # the stacks below each open mark
         self._memory: dict[int, Any] = {}
         self.devices: set[str] = set()
         self.storages: list[Storage] = []
@@ -102,7 +104,10 @@ class Pickle:
         stack = self._stack
         if opcode in ("PROTO", "FRAME"):
             return
-        if opcode in _PUSHES:
+        if opcode == "MARK":
+            self._below.append(stack)
+            self._stack = []
+        elif opcode in _PUSHES:
             stack.append(_PUSHES[opcode]())
         elif opcode in _CONSTANTS:
             if isinstance(argument, str) and _DEVICE.fullmatch(argument):
@@ -119,19 +124,15 @@ class Pickle:
         elif opcode == "GLOBAL":
             stack.append(self._global(argument))
         elif opcode == "STACK_GLOBAL":
-            name, module = stack.pop(), stack.pop()
+            module, name = self._popped(2)
             stack.append(self._global(f"{module} {name}"))
         elif opcode in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
-            count = len(self._since_mark()) if opcode == "TUPLE" else int(opcode[5:])
-            values = tuple(stack[len(stack) - count :])
-            del stack[len(stack) - count :]
-            if opcode == "TUPLE":
-                stack.pop()  # the mark
-            stack.append(values)
+            values = self._since_mark() if opcode == "TUPLE" else self._popped(int(opcode[5:]))
+            self._stack.append(tuple(values))
         elif opcode in ("SETITEM", "SETITEMS", "APPEND", "APPENDS"):
             self._fill(opcode)
         elif opcode == "REDUCE":
-            arguments, made = stack.pop(), stack.pop()
+            made, arguments = self._popped(2)
             stack.append(self._made(made, arguments))
         elif opcode == "BUILD":
             stack.pop()  # the metadata of a state dict
@@ -141,21 +142,19 @@ class Pickle:
             raise Foreign(f"it uses pickle's {opcode}, which torch.save does not write for tensors,")
 
     def _since_mark(self) -> list[Any]:
-        for at in range(len(self._stack) - 1, -1, -1):
-            if self._stack[at] is _MARK:
-                return self._stack[at + 1 :]
-        raise IndexError("no mark")
+        values, self._stack = self._stack, self._below.pop()
+        return values
+
+    def _popped(self, count: int) -> list[Any]:
+        start = len(self._stack) - count
+        values = self._stack[start:]
+        del self._stack[start:]
+        return values
 
     def _fill(self, opcode: str) -> None:
-        stack = self._stack
-        if opcode.endswith("S"):
-            values = self._since_mark()
-            del stack[len(stack) - len(values) - 1 :]
-        else:
-            count = 2 if opcode == "SETITEM" else 1
-            values = stack[-count:]
-            del stack[-count:]
-        target = stack[-1]
+        one = 2 if opcode == "SETITEM" else 1
+        values = self._since_mark() if opcode.endswith("S") else self._popped(one)
+        target = self._stack[-1]
         if opcode.startswith("APPEND"):
             if not isinstance(target, list):
                 raise Damaged("its pickle adds to something that is no list")
@@ -179,12 +178,8 @@ class Pickle:
         if made == _Global("torch._utils _rebuild_tensor_v2"):
             storage, offset, shape, strides = arguments[:4]
             whole = all(isinstance(n, int) for n in (offset, *shape, *strides))
-            if (
-                not isinstance(storage, Storage)
-                or not whole
-                or len(shape) != len(strides)
-                or min(shape, default=0) < 0
-            ):
+            right = whole and len(shape) == len(strides) and min(shape, default=0) >= 0
+            if not isinstance(storage, Storage) or not right:
                 raise Damaged("a tensor in its pickle is damaged")
             return Tensor(storage, offset, tuple(shape), tuple(strides))
         raise Foreign("it calls something that is no tensor,")
@@ -202,7 +197,6 @@ class Pickle:
 
 
 _PUSHES: dict[str, Callable[[], Any]] = {
-    "MARK": lambda: _MARK,
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple,
@@ -211,16 +205,6 @@ _PUSHES: dict[str, Callable[[], Any]] = {
     "NEWFALSE": lambda: False,
 }
 _CONSTANTS = {
-    *(
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG1",
-        "LONG4",
-        "BINFLOAT",
-    ),
-    *("BINSTRING", "SHORT_BINSTRING"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
 }

@@ -1,4 +1,4 @@
-"""Which number in a report stands for which run: by its row, the head of its column, and the text above."""
+"""Which number in a report belongs to which run: by its row, the head of its column, the text above it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from peft_scratch.assignment import RUNS
+from peft_scratch.assignment import RUNS, SIZES
 from peft_scratch.submission.hints import Hints, hints_of, hints_of_counts, possible, runs_of, sizes_in
 from peft_scratch.submission.layout import Block, Box
 from peft_scratch.submission.numerals import percent_of
 from peft_scratch.submission.pdf import Document
 
-#: What says that a number is no accuracy of the best epoch.
+#: Words that say that a number is not the accuracy of the best epoch.
 _OTHER = re.compile(
     r"\blast\b|train(?!ed)|loss|time|second|minute|publish|reference|range|zero[\s-]?shot|bag of|macro|error"
     r"|validation-chosen|by validation|malformed|behind|difference|improve\w* by|آخر|آموزش|اختلاف",
@@ -23,13 +23,13 @@ _NUMBER = re.compile(
     r"(?<![\d.,/=_-])(\d{1,3})(?:([.,/])(\d{1,4}))?(?![\d_]|[.,/]\d)(\s?%)?(?!\s?(?:[kKM]\b|million|MB|GB|KB|sec|min\b|s\b|hours?|epoch))"
 )
 _REVERSED = re.compile(r"(?<![\d.,/])(\d{1,2})([.,/])(\d\d)(?![\d]|[.,/]\d)")
-#: What is said behind a number of this number.
+#: What is said after a number and belongs to it.
 _BEHIND = re.compile(
     r"\s*%?\s*(?:\([^()]{0,60}\)|(?:for|with|at|using|برای|با)\s[^.,;]{0,40}?"
     r"(?=\s+and\b|[.,;]|$))"
 )
 _SENTENCE = re.compile(r"(?<=[.!?؟])\s+(?=[^\W\d_])")
-#: A line goes on in the next one if it takes this share of the width, and the next is nearer, in heights.
+#: A line continues in the next one if it takes this share of the width, and the next is nearer, in heights.
 _FULL, _STEP = 0.7, 2.3
 #: A box with more letters than this is text rather than a cell.
 _LONG = 70
@@ -45,9 +45,9 @@ class Placed:
 
     Attributes:
         value: in %.
-        runs: the runs that it can stand for; all ten if nothing is said.
-        is_other: whether the text says that it is something else, such as the last epoch.
-        written: as it is written.
+        runs: the runs that it can belong to; all ten if nothing is said.
+        is_other: whether the text says that it is something else, such as the last epoch's.
+        written: as it stands in the report.
         table: the number of the table that it stands in; 0 in text.
     """
 
@@ -60,11 +60,13 @@ class Placed:
 
 @dataclass
 class Places:
-    """All numbers of a report, the cells and rows without one, and values that some reading gives.
+    """All numbers of a report, and what is empty.
 
     Attributes:
+        placed: the numbers with their runs.
         empty_cells: runs whose cell of a ruled table is empty.
         empty_rows: runs of rows and headings without a number.
+        any_reading: percentages that some reading of the text gives, also from right to left.
     """
 
     placed: list[Placed] = field(default_factory=list)
@@ -74,7 +76,7 @@ class Places:
 
 
 def place(document: Document) -> Places:
-    """The numbers of a report with the runs that they can stand for."""
+    """The numbers of a report, each with the runs that it can belong to."""
     places = Places()
     flow = _Flow(places)
     for n, one in enumerate(_paragraphs(document.blocks), start=1):
@@ -85,7 +87,7 @@ def place(document: Document) -> Places:
             _table(one, n, places, flow.section)
             flow.passed(one)
     _settle(places.placed)
-    places.any_reading = {one.value for one in places.placed} | _readings(document.plain)
+    places.any_reading = {one.value for one in places.placed} | set(_readings(document.plain))
     return places
 
 
@@ -93,7 +95,7 @@ def place(document: Document) -> Places:
 
 
 def _paragraphs(blocks: list[Block]) -> Iterator[str | Block]:
-    """Lines that run to the margin with those below them, and tables as they are."""
+    """Lines joined with the next one if they reach the margin, and tables as they are."""
     lines = [block.rows[0][0] for block in blocks if block.is_line]
     width = max((box.right - box.left for box in lines), default=0.0)
     text, before = "", None
@@ -125,7 +127,7 @@ class _Flow:
     before: str = ""
 
     def line(self, text: str) -> None:
-        """Read one line."""
+        """Read one line or sentence."""
         row = hints_of(text)
         if not _accuracies(text):
             self._heading(text, row)
@@ -140,18 +142,14 @@ class _Flow:
         self.counted, self.before = Hints(), tail
 
     def _heading(self, text: str, row: Hints) -> None:
-        joined = hints_of(f"{self.before} {text}") if self.before and row.kind is None else row
-        row = (
-            row.over(joined)
-            if joined.kind in (None, row.kind, self.section.kind) or row.kind is None
-            else row
-        )
+        if self.before and row.kind is None:
+            row = row.over(hints_of(f"{self.before} {text}"))
         if row.kind is not None and row.kind != self.section.kind:
             self.section, self.counted = row, Hints()
-        elif not row.empty and len(text) < 160:
-            # Of the same method: what is said later takes the place of what was said.
-            kept = Hints(self.section.kind, self.section.library)
-            self.section = row.over(kept) if runs_of(row.over(kept)) else _without_size(row).over(kept)
+        elif row != Hints() and len(text) < 160:
+            # The same method: what is said now replaces what was said before.
+            kept = self.section.without_size
+            self.section = row.over(kept) if runs_of(row.over(kept)) else row.without_size.over(kept)
         counts = hints_of_counts(text)
         self.counted = counts if counts.kind is not None else self.counted
         runs = runs_of(row)
@@ -164,10 +162,6 @@ class _Flow:
         self.counted, self.before = Hints(), ""
 
 
-def _without_size(hints: Hints) -> Hints:
-    return Hints(hints.kind, hints.library)
-
-
 def _agree(one: Hints, other: Hints) -> bool:
     return None in (one.kind, other.kind) or one.kind == other.kind
 
@@ -175,7 +169,7 @@ def _agree(one: Hints, other: Hints) -> bool:
 def _in_text(
     text: str, section: Hints, beside: Hints | None = None, context: str = "", table: int = 0
 ) -> list[Placed]:
-    """The numbers of a line of text, or of a cell: each inherits what was said before."""
+    """The numbers of a line of text, or of a cell. What is said before one also counts for the next."""
     placed = []
     carried, before = Hints(), 0
     found_here = _accuracies(text)
@@ -189,7 +183,7 @@ def _in_text(
         before = found.end()
         behind = Hints()
         if own.size is None and (after := _BEHIND.match(text[found.end() :])):
-            behind = hints_of(after[0])  # `89.1 % for r = 1`: of this number alone
+            behind = hints_of(after[0])  # `89.1 % for r = 1`: only of this number
             before += after.end()
             carried.size = None if behind.size is not None else carried.size
             said += after[0]
@@ -200,21 +194,15 @@ def _in_text(
             known = possible(known, beside)
         if known.kind is None or known.kind == section.kind:
             known = possible(known, section)
-        if not runs_of(known):
-            known = (
-                Hints(known.kind, known.library)
-                if runs_of(Hints(known.kind, known.library))
-                else Hints(known.kind)
-            )
-        value = _percent(found)
-        if value is not None:
-            other = bool(_OTHER.search(f"{said} {context}"))
-            placed.append(Placed(value, runs_of(known), other, found[0].strip(), table))
+        runs = runs_of(known) or runs_of(known.without_size) or runs_of(Hints(known.kind))
+        other = bool(_OTHER.search(f"{said} {context}"))
+        value = _percent(found) or 0.0  # an accuracy, so it is never None
+        placed.append(Placed(value, runs, other, found[0].strip(), table))
     return placed
 
 
 def _respectively(text: str, found: list[re.Match[str]]) -> list[int]:
-    """`ranks 1 and 8 give 88.5 and 88.7`: the sizes of the numbers, where there are as many before them."""
+    """`ranks 1 and 8 give 88.5 and 88.7`: the sizes of the numbers, if there are as many before them."""
     if len(found) < 2:
         return []
     sizes = sizes_in(text[: found[0].start()])
@@ -240,7 +228,7 @@ def _table(block: Block, number: int, places: Places, caption: Hints) -> None:
             continue
         if box not in with_numbers and (box.text or not block.ruled or _is_sliver(box)):
             continue
-        row = [b for b in boxes if b not in with_numbers and b is not box and _share(b, box, "rows")]
+        row = [b for b in boxes if b not in with_numbers and b is not box and _in_row(b, box)]
         column = [b for b in boxes if b not in with_numbers and _is_above(b, box, block.ruled)]
         labels = " ".join(b.text for b in row if b not in indexes)
         known = _of_row(row, indexes)
@@ -248,7 +236,8 @@ def _table(block: Block, number: int, places: Places, caption: Hints) -> None:
         for head in sorted(column, key=lambda b: -b.top):
             heads = heads.over(hints_of(head.text))
         known = _lone_size(possible(known, heads), row, column, indexes)
-        known = _weighed(known, hints_of_counts("  ".join(b.text for b in row)))
+        counts = hints_of_counts("  ".join(b.text for b in row))
+        known = possible(known, counts) if _agree(known, counts) else known
         known = possible(known, caption) if known.kind is None else known
         context = f"{labels} {' '.join(b.text for b in column)}"
         if box in with_numbers:
@@ -273,16 +262,14 @@ def _of_row(row: list[Box], indexes: set[Box]) -> Hints:
     return possible(known, together)
 
 
-def _weighed(known: Hints, counts: Hints) -> Hints:
-    """The count that stands beside a number, where it does not contradict its row."""
-    return possible(known, counts) if _agree(known, counts) else known
+def _in_row(one: Box, other: Box) -> bool:
+    """Whether two boxes share half of the height of the lower one."""
+    overlap = min(one.bottom, other.bottom) - max(one.top, other.top)
+    return overlap > 0.5 * min(one.bottom - one.top, other.bottom - other.top)
 
 
-def _share(one: Box, other: Box, what: str) -> bool:
-    """Whether two boxes stand in one row, or in one column: by half of the smaller one."""
-    if what == "rows":
-        overlap = min(one.bottom, other.bottom) - max(one.top, other.top)
-        return overlap > 0.5 * min(one.bottom - one.top, other.bottom - other.top)
+def _in_column(one: Box, other: Box) -> bool:
+    """Whether two boxes share half of the width of the narrower one."""
     overlap = min(one.right, other.right) - max(one.left, other.left)
     return overlap > 0.5 * min(one.right - one.left, other.right - other.left)
 
@@ -290,9 +277,9 @@ def _share(one: Box, other: Box, what: str) -> bool:
 def _is_above(one: Box, other: Box, ruled: bool) -> bool:
     if not one.text or one.bottom > other.top + 2 or len(one.text) > _LONG:
         return False
-    if ruled and _share(one, other, "columns"):
-        return True
-    return not ruled and one.left < other.right + _BESIDE and other.left - _BESIDE < one.right
+    if ruled:
+        return _in_column(one, other)
+    return one.left < other.right + _BESIDE and other.left - _BESIDE < one.right
 
 
 def _is_sliver(box: Box) -> bool:
@@ -301,8 +288,8 @@ def _is_sliver(box: Box) -> bool:
 
 def _among_numbers(box: Box, with_numbers: set[Box]) -> bool:
     """Whether an empty cell stands in a row or column of accuracies."""
-    beside = sum(_share(one, box, "rows") for one in with_numbers)
-    return max(beside, sum(_share(one, box, "columns") for one in with_numbers)) >= 2
+    beside = sum(_in_row(one, box) for one in with_numbers)
+    return max(beside, sum(_in_column(one, box) for one in with_numbers)) >= 2
 
 
 def _running(boxes: list[Box]) -> set[Box]:
@@ -310,7 +297,7 @@ def _running(boxes: list[Box]) -> set[Box]:
     found: set[Box] = set()
     digits = [box for box in boxes if re.fullmatch(r"\d{1,2}[.)]?", box.text)]
     for first in (box for box in digits if box.text.strip(".)") in ("0", "1")):
-        column = sorted((b for b in digits if _share(b, first, "columns")), key=lambda b: b.top)
+        column = sorted((b for b in digits if _in_column(b, first)), key=lambda b: b.top)
         values = [int(b.text.strip(".)")) for b in column]
         if len(values) > 2 and values == list(range(values[0], values[0] + len(values))):
             found |= set(column)
@@ -329,25 +316,16 @@ def _lone_size(known: Hints, row: list[Box], column: list[Box], indexes: set[Box
 
 
 def _settle(placed: list[Placed]) -> None:
-    """In each table, and in the text: where a method's runs have a number each, and there is one way."""
-    for table in {one.table for one in placed}:
-        for kind in ("soft_prompt", "adapter", "lora"):
-            runs = [run.id for run in RUNS.values() if run.kind == kind]
-            mine = [
-                one
-                for one in placed
-                if one.table == table and not one.is_other and one.runs and one.runs <= set(runs)
-            ]
-            if len(mine) != len(runs):
-                continue
-            ways = [
-                way
-                for way in itertools.permutations(runs)
-                if all(run in one.runs for run, one in zip(way, mine, strict=True))
-            ]
-            if len(ways) == 1:
-                for run, one in zip(ways[0], mine, strict=True):
-                    one.runs = frozenset({run})
+    """In each table, and in the text: if a method has one number per run, and they fit in only one way."""
+    for table, kind in itertools.product({one.table for one in placed}, SIZES):
+        runs = [run.id for run in RUNS.values() if run.kind == kind]
+        mine = [one for one in placed if one.table == table and not one.is_other and one.runs]
+        mine = [one for one in mine if one.runs <= set(runs)]
+        pairs = [list(zip(way, mine, strict=False)) for way in itertools.permutations(runs)]
+        ways = [way for way in pairs if all(run in one.runs for run, one in way)]
+        if len(mine) == len(runs) and len(ways) == 1:
+            for run, one in ways[0]:
+                one.runs = frozenset({run})
 
 
 def _percent(found: re.Match[str]) -> float | None:
@@ -355,19 +333,13 @@ def _percent(found: re.Match[str]) -> float | None:
     value = percent_of(found[1], found[2], found[3], bool(found[4]))
     if value is None or not 50 <= value < 100:
         return None
-    alone = (
-        found.string[: found.start()].strip(" %|") == "" and found.string[found.end() :].strip(" %|") == ""
-    )
-    beside = "%" in found.string[max(found.start() - 2, 0) : found.start()]
-    return round(value, 2) if found[3] or found[4] or alone or beside else None
+    before, after = found.string[: found.start()], found.string[found.end() :]
+    alone = not (before + after).strip(" %|")
+    return round(value, 2) if found[3] or found[4] or alone or "%" in before[-2:] else None
 
 
-def _readings(plain: str) -> set[float]:
+def _readings(plain: str) -> Iterator[float]:
     """The percentages that some reading of the text layer gives: also from right to left."""
-    return set(_every_reading(plain))
-
-
-def _every_reading(plain: str) -> Iterator[float]:
     for found in _NUMBER.finditer(plain):
         value = percent_of(found[1], found[2], found[3], bool(found[4]))
         if value is not None:

@@ -1,7 +1,7 @@
-"""Each submission in a process of its own, with limits on time and memory.
+"""Each submission is checked in its own process, with limits on time and memory.
 
-The processes come from a fork server that has imported what they need. A process that takes too long or too
-much memory ends, and its submission gets a row that says so; the others go on.
+The processes come from a fork server that has imported what they need. If one takes too long or too much
+memory, it ends, and the row of its submission says so. The others continue.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import TimeoutError
+from concurrent.futures import TimeoutError, as_completed
 from pathlib import Path
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
@@ -19,10 +19,11 @@ from peft_scratch.assignment import FILES
 from peft_scratch.submission.findings import Checked, look
 from peft_scratch.submission.students import Group
 
-#: What one submission may take: seconds, and bytes of memory.
+#: Limits for one submission: seconds, and bytes of memory.
 SECONDS, MEMORY = 25.0, 1000 * 2**20
-#: With the weights measured, which takes torch and minutes.
+#: With `--deep`, which loads torch and predicts all reviews.
 _SECONDS_DEEP = 4 * 3600.0
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _PRELOADED = ["peft_scratch.submission.check", "huggingface_hub"]
 
 
@@ -32,11 +33,11 @@ def check_all(
     processes: int | None = None,
     work: Callable[..., Checked] | None = None,
 ) -> Iterator[tuple[int, Checked]]:
-    """The checklists of all submissions, each with its index in `groups`, as they are finished.
+    """The checklists of all submissions, each with its index in `groups`, in the order they are finished.
 
     Args:
-        deep: also reproduce the numbers from the weights.
-        processes: how many at a time; by default one per core, of at most four.
+        deep: also measure the accuracies again from the weights.
+        processes: how many at a time; by default one per core, but at most four.
         work: what is done in the process; `check` by default.
     """
     processes = processes or min(os.cpu_count() or 1, 4)
@@ -45,7 +46,7 @@ def check_all(
         context.set_forkserver_preload(_PRELOADED)
     seconds = _SECONDS_DEEP if deep else SECONDS
     threads = {name: os.environ.get(name) for name in _THREADS}
-    os.environ |= dict.fromkeys(_THREADS, "1")  # or each process reserves memory for many
+    os.environ |= dict.fromkeys(_THREADS, "1")  # otherwise each process reserves memory for many
     try:
         pool = ProcessPool(
             processes, max_tasks=1, context=context, initializer=_limit, initargs=[None if deep else MEMORY]
@@ -61,47 +62,35 @@ def check_all(
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
-
 def _finished(
     futures: dict[int, ProcessFuture], groups: list[Group], seconds: float
 ) -> Iterator[tuple[int, Checked]]:
-    from concurrent.futures import as_completed
-
     index = {future: n for n, future in futures.items()}
     for future in as_completed(futures.values()):
         n = index[future]
-        try:
+        if problem := future.exception():
+            # Nothing is known of this submission, so nothing is called wrong.
+            finding = look(FILES, *_why(problem, seconds), "look by hand")
+            checked = Checked(str(groups[n].paths[0]), findings=[finding], unread=True)
+        else:
             checked = future.result()
-        except TimeoutError:
-            checked = _failed(
-                groups[n], "took-too-long", f"the check was stopped after {seconds:.0f} seconds"
-            )
-        except MemoryError:
-            checked = _failed(
-                groups[n], "too-much", f"the check needs more than {MEMORY // 2**20:,} MB of memory"
-            )
-        except ProcessExpired:
-            checked = _failed(groups[n], "check-died", "the process of the check ended before it was done")
-        except Exception as problem:
-            checked = _failed(
-                groups[n], "check-failed", f"the check itself failed ({type(problem).__name__})"
-            )
         checked.student = (checked.student[0] or groups[n].number, checked.student[1])
         yield n, checked
 
 
-def _failed(group: Group, code: str, text: str) -> Checked:
-    """A row for what could not be read: nothing is known of it, so nothing is called wrong."""
-    name = str(group.paths[0])
-    return Checked(
-        name, findings=[look(FILES, code, text, "look by hand")], student=(group.number, ""), unread=True
-    )
+def _why(problem: BaseException, seconds: float) -> tuple[str, str]:
+    """Why a process gave no checklist: the code and the text of the finding."""
+    if isinstance(problem, TimeoutError):
+        return "took-too-long", f"the check was stopped after {seconds:.0f} seconds"
+    if isinstance(problem, MemoryError):
+        return "too-much", f"the check needs more than {MEMORY // 2**20:,} MB of memory"
+    if isinstance(problem, ProcessExpired):
+        return "check-died", "the process of the check ended before it was done"
+    return "check-failed", f"the check itself failed ({type(problem).__name__})"
 
 
 def _limit(memory: int | None) -> None:
-    """Limit this process's memory where the system can (Linux); elsewhere the limits on files have to do."""
+    """Limit this process's memory on Linux. On other systems the limits on files and pages have to do."""
     if memory is None or not sys.platform.startswith("linux"):
         return
     import resource

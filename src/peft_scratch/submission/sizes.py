@@ -1,7 +1,7 @@
-"""The sizes that a right submission has: entries, their shapes, and counts, from the formulas alone.
+"""The sizes that a right submission has: entries, their shapes, and counts, calculated without a model.
 
-No torch: the check reads foreign files in many short processes, and torch takes seconds and hundreds of
-megabytes to start. A test compares every size with the layers that are really trained.
+This needs no torch, which takes seconds and hundreds of megabytes to start: the check runs in many short
+processes. A test compares every size with the layers that are really trained.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Sizes:
     """A run on a base, in sizes alone.
 
     Attributes:
-        entries: the shapes of the trained entries by name, for a run with a weight file; else empty.
+        entries: the shapes of the trained entries, by the names that this kit's layers give them.
         added, whole: parameters that the method adds, and of the whole model.
     """
 
@@ -86,8 +86,7 @@ def sizes_of(run_id: str, profile: str) -> Sizes:
     """The sizes of a run on the base of `profile`."""
     run, base = RUNS[run_id], base_of_profile(profile)
     added = added_by(run.kind, size_of(run), base)
-    entries = _entries(run, base) if run.weight_file else {}
-    return Sizes(entries, added, base.parameters + added)
+    return Sizes(_entries(run.kind, size_of(run), base), added, base.parameters + added)
 
 
 def size_of(run: Run) -> int:
@@ -106,15 +105,17 @@ def added_by(kind: str, size: int, base: Base) -> int:
     }[kind]
 
 
-def _entries(run: Run, base: Base) -> dict[str, tuple[int, ...]]:
-    d, size = base.d, size_of(run)
-    if run.kind == "soft_prompt":
+def _entries(kind: str, size: int, base: Base) -> dict[str, tuple[int, ...]]:
+    d = base.d
+    if kind == "full":
+        return {}
+    if kind == "soft_prompt":
         return {"encoder.embed_tokens.sharif_llm_soft_prompts.prompt_emb": (size, d)}
     entries: dict[str, tuple[int, ...]] = {}
     for part, layers in (("encoder", base.encoder), ("decoder", base.decoder)):
         for block in range(layers):
             place = f"{part}.block.{block}.layer"
-            if run.kind == "adapter":
+            if kind == "adapter":
                 inside = f"{place}.{1 if part == 'encoder' else 2}.adapter.sharif_llm_adapter"
                 entries |= {f"{inside}.0.weight": (size, d), f"{inside}.0.bias": (size,)}
                 entries |= {f"{inside}.2.weight": (d, size), f"{inside}.2.bias": (d,)}

@@ -1,7 +1,7 @@
 """What the code of a foreign notebook says about its runs: constants set, libraries called, loops over sizes.
 
-The code is parsed, never executed. Assignments of numbers are followed through names and calls of functions
-that the notebook defines, as far as that takes no more than arithmetic.
+The code is parsed, never executed. Numbers are followed through names, arithmetic, and calls of functions
+that the notebook defines.
 """
 
 from __future__ import annotations
@@ -27,11 +27,7 @@ SIZE_NAMES = {
 #: Calls that build a model with a library, by the last part of their names.
 _LIBRARY_CALLS = {
     "lora": {
-        "LoraConfig",
-        "LoRAConfig",
-        "get_peft_model",
-        "LoraModel",
-        "inject_adapter_in_model",
+        *("LoraConfig", "LoRAConfig", "get_peft_model", "LoraModel", "inject_adapter_in_model"),
         "PeftModelForSeq2SeqLM",
     },
     "soft_prompt": {"SoftPromptModel", "PromptTuningConfig", "get_peft_model", "PromptEmbedding"},
@@ -100,27 +96,13 @@ class CodeReader:
             return []
         self.trains |= bool(_TRAINS.search(source))
         plain = _without_magics(source)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                body = ast.parse(plain).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            self._read_lines(plain)
-            return self._events
-        with contextlib.suppress(_Enough, RecursionError):
-            self._walk(body, self._names, 0)
+        whole = _parsed(plain)
+        # What cannot be parsed as a whole is read line by line.
+        pieces = [whole] if whole else map(_parsed, map(str.strip, plain.splitlines()[:2_000]))
+        for piece in filter(None, pieces):
+            with contextlib.suppress(_Enough, RecursionError):
+                self._walk(piece.body, self._names, 0)
         return self._events
-
-    def _read_lines(self, source: str) -> None:
-        """What cannot be parsed as a whole is read line by line."""
-        for line in source.splitlines()[:2_000]:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    body = ast.parse(line.strip()).body
-                self._walk(body, self._names, 0)
-            except (SyntaxError, ValueError, RecursionError, MemoryError, _Enough):
-                continue
 
     # Statements
 
@@ -131,29 +113,26 @@ class CodeReader:
                 self._functions[statement.name] = statement
             elif isinstance(statement, ast.ClassDef):
                 self._classes[statement.name] = statement
-            elif isinstance(statement, (ast.Import, ast.ImportFrom)):
-                modules = (
-                    [a.name for a in statement.names]
-                    if isinstance(statement, ast.Import)
-                    else [statement.module]
-                )
-                self.imports |= {str(module).partition(".")[0] for module in modules}
+            elif isinstance(statement, ast.Import):
+                self.imports |= {module.name.partition(".")[0] for module in statement.names}
+            elif isinstance(statement, ast.ImportFrom):
+                self.imports.add(str(statement.module).partition(".")[0])
             elif isinstance(statement, (ast.For, ast.AsyncFor)):
                 self._loop(statement, names, depth)
-            elif isinstance(statement, (ast.If, ast.While)):
-                self._calls(statement.test, names, depth)
-                self._walk([*statement.body, *statement.orelse], names, depth)
-            elif isinstance(statement, (ast.With, ast.AsyncWith)):
-                for item in statement.items:
-                    self._calls(item.context_expr, names, depth)
-                self._walk(statement.body, names, depth)
-            elif isinstance(statement, ast.Try):
-                handlers = [line for handler in statement.handlers for line in handler.body]
-                self._walk(
-                    [*statement.body, *handlers, *statement.orelse, *statement.finalbody], names, depth
-                )
+            elif hasattr(statement, "body") or hasattr(statement, "cases"):
+                self._compound(statement, names, depth)
             else:
                 self._simple(statement, names, depth)
+
+    def _compound(self, statement: ast.AST, names: dict[str, object], depth: int) -> None:
+        """`if`, `while`, `with`, `try`, `match`: what stands in the head, then every branch."""
+        for child in ast.iter_child_nodes(statement):
+            if isinstance(child, ast.stmt):
+                self._walk([child], names, depth)
+            elif isinstance(child, (ast.ExceptHandler, ast.match_case)):
+                self._compound(child, names, depth)
+            else:
+                self._calls(child, names, depth)
 
     def _simple(self, statement: ast.stmt, names: dict[str, object], depth: int) -> None:
         self._calls(statement, names, depth)
@@ -168,18 +147,12 @@ class CodeReader:
             if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
                 pairs = list(zip(target.elts, value.elts, strict=False))
             for one, expression in pairs:
-                name = (
-                    one.id
-                    if isinstance(one, ast.Name)
-                    else one.attr
-                    if isinstance(one, ast.Attribute)
-                    else ""
-                )
                 got = self._value(expression, names)
                 if isinstance(one, ast.Name):
-                    names[name] = got
-                if got is not None:
-                    self._size(name, got, f"{name} = {_shown(got)}")
+                    names[one.id] = got
+                    self._size(one.id, got)
+                elif isinstance(one, ast.Attribute):
+                    self._size(one.attr, got)
 
     def _loop(self, loop: ast.For | ast.AsyncFor, names: dict[str, object], depth: int) -> None:
         self._calls(loop.iter, names, depth)
@@ -190,11 +163,10 @@ class CodeReader:
             before = len(self._events)
             self._walk(loop.body, names, depth)
             said = self._events[before:]
-            takes = [event for event in said if event.what == "size"]
-            if self._is_size(name) or takes:
-                self._events[before:] = [event for event in said if event.what != "size"]
-                made = [self._as_size(name, value) for value in values]
-                self._events.append(Event("sizes", tuple(made), f"the loop over {name}"))
+            others = [event for event in said if event.what != "size"]
+            if self._is_size(name) or len(others) < len(said):
+                made = tuple(self._as_size(name, value) for value in values)
+                self._events[before:] = [*others, Event("sizes", made, f"the loop over {name}")]
             return
         self._walk(loop.body, names, depth)
 
@@ -213,31 +185,29 @@ class CodeReader:
             self._own_class(call, self._classes[last], names)
         elif full in self._functions and depth < _DEEPEST:
             function = self._functions[full]
-            local = dict(names) | self._bound(function, call, names)
-            for name, value in list(local.items()):
-                if value is not None and name in {a.arg for a in function.args.args} and self._is_size(name):
-                    self._size(name, value, f"{name} = {_shown(value)}")
+            local = names | self._bound(function, call, names)
+            parameters = {argument.arg for argument in function.args.args}
+            for name in [name for name in local if name in parameters]:
+                self._size(name, local[name])
             self._walk(function.body, local, depth + 1)
-        elif last in _LIBRARY_CALLS.get(self.kind, ()) or full == "adapters.init":
-            self._events.append(Event("library", (), last))
-            self._keywords(call, names, last)
-        elif full == "AdapterConfig.load" or (last == "load" and "AdapterConfig" in full):
-            self._events.append(Event("library", (), full))
-            self._keywords(call, names, full)
         else:
-            self._keywords(call, names, last)
+            callee = full if last == "load" and "AdapterConfig" in full else last
+            if callee != last or last in _LIBRARY_CALLS[self.kind] or full == "adapters.init":
+                self._events.append(Event("library", (), callee))
+            for word in call.keywords:
+                if word.arg:
+                    self._size(word.arg, self._value(word.value, names), callee)
 
     def _own_class(self, call: ast.Call, made: ast.ClassDef, names: dict[str, object]) -> None:
         """The notebook's own layer: this is a part from scratch, unless the class is no module."""
-        bases = " ".join(_dotted(base) for base in made.bases)
+        bases = " ".join(map(_dotted, made.bases))
         word = {"lora": "lora|low_?rank", "soft_prompt": "prompt", "adapter": "adapter|bottleneck"}[self.kind]
         if "Module" in bases and re.search(word, made.name, re.IGNORECASE):
             self._events.append(Event("scratch", (), made.name))
         init = next((f for f in made.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
         if init is not None:
             for name, value in self._bound(init, call, names, skip=1).items():
-                if value is not None and self._is_size(name):
-                    self._size(name, value, f"{made.name}({name}={_shown(value)})")
+                self._size(name, value, made.name)
 
     def _bound(
         self,
@@ -246,22 +216,15 @@ class CodeReader:
         names: dict[str, object],
         skip: int = 0,
     ) -> dict[str, object]:
-        arguments = [argument.arg for argument in function.args.args][skip:]
-        bound: dict[str, object] = {}
-        defaults = function.args.defaults
-        for name, default in zip(
-            arguments[len(arguments) - len(defaults) :] if defaults else [], defaults, strict=False
-        ):
-            bound[name] = self._value(default, names)
-        bound |= {name: self._value(value, names) for name, value in zip(arguments, call.args, strict=False)}
-        bound |= {word.arg: self._value(word.value, names) for word in call.keywords if word.arg}
-        return bound
-
-    def _keywords(self, call: ast.Call, names: dict[str, object], callee: str) -> None:
-        for word in call.keywords:
-            value = self._value(word.value, names) if word.arg else None
-            if word.arg and value is not None:
-                self._size(word.arg, value, f"{callee}({word.arg}={_shown(value)})")
+        """The values of a function's parameters in this call: defaults, positions, keywords."""
+        parameters = [argument.arg for argument in function.args.args][skip:]
+        with_defaults = zip(reversed(parameters), reversed(function.args.defaults), strict=False)
+        given = [
+            *[*with_defaults][::-1],
+            *zip(parameters, call.args, strict=False),
+            *((word.arg, word.value) for word in call.keywords if word.arg),
+        ]
+        return {name: self._value(value, names) for name, value in given}
 
     # Sizes
 
@@ -272,10 +235,12 @@ class CodeReader:
         number = float(value) if isinstance(value, (int, float)) else 0.0
         return _D_MODEL / number if "reduction" in name.lower() and number else number
 
-    def _size(self, name: str, value: object, by: str) -> None:
+    def _size(self, name: str, value: object, callee: str = "") -> None:
+        """Note a size where the name is that of one: set as a constant, or given in a call of `callee`."""
         if isinstance(value, (int, float)) and self._is_size(name):
             size = self._as_size(name, value)
             if 1 <= size <= 512:
+                by = f"{callee}({name}={value:g})" if callee else f"{name} = {value:g}"
                 self._events.append(Event("size", (size,), by))
 
     # Values
@@ -316,31 +281,34 @@ class _Enough(Exception):
 
 
 def literal_numbers(source: str) -> str:
-    """The strings and numbers in a cell's print calls and assignments: what could have been printed."""
+    """The strings and numbers in a cell's print calls and assignments: what was typed, not computed."""
+    nodes = list(ast.walk(_parsed(_without_magics(source[:_LARGEST_SOURCE])) or ast.Module([], [])))
+    calls = [n for n in nodes if isinstance(n, ast.Call) and _dotted(n.func) in ("print", "display")]
+    said = [inner for call in calls for inner in ast.walk(call)]
+    said += [n.value for n in nodes if isinstance(n, ast.Assign)]
+    values = [one.value for one in said if isinstance(one, ast.Constant)]
+    return " ".join(str(value) for value in values if isinstance(value, (str, int, float)))[:20_000]
+
+
+def _parsed(source: str) -> ast.Module | None:
+    """The syntax tree; None if it is no Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(_without_magics(source[:_LARGEST_SOURCE]))
+            return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _dotted(n.func) in ("print", "display")]
-    said = [n.value for call in calls for n in ast.walk(call) if isinstance(n, ast.Constant)]
-    assigned = [n.value for n in ast.walk(tree) if isinstance(n, ast.Assign)]
-    said += [n.value for value in assigned if isinstance(value, ast.Constant) for n in [value]]
-    return " ".join(str(value) for value in said if isinstance(value, (str, int, float)))[:20_000]
+        return None
 
 
 def _outside_functions(node: ast.AST) -> list[ast.AST]:
-    """The nodes of a statement, without the bodies of functions in it, in the order of the source."""
-    found: list[ast.AST] = []
-    waiting = [node]
-    while waiting:
-        one = waiting.pop()
-        found.append(one)
+    """The nodes of a statement, without the bodies of functions in it, in the order in which they end."""
+    found = [node]
+    for one in found:  # grows while it is walked
         if not isinstance(one, (ast.Lambda, ast.FunctionDef, ast.ClassDef)):
-            waiting.extend(ast.iter_child_nodes(one))
-    found.sort(key=lambda n: (getattr(n, "end_lineno", 0) or 0, getattr(n, "end_col_offset", 0) or 0))
-    return found
+            found.extend(ast.iter_child_nodes(one))
+    return sorted(
+        found, key=lambda n: (getattr(n, "end_lineno", 0) or 0, getattr(n, "end_col_offset", 0) or 0)
+    )
 
 
 def _dotted(node: ast.AST) -> str:
@@ -364,7 +332,3 @@ def _without_magics(source: str) -> str:
         elif bare.startswith(("%", "!", "?")) or bare.endswith("?"):
             lines[at] = line[: len(line) - len(bare)] + "pass"
     return "\n".join(lines)
-
-
-def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) else "…"

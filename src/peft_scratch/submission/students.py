@@ -1,20 +1,18 @@
-"""Paths as submissions, one per student: folders, loose files, a whole class; and the class list."""
+"""Which paths belong to which student: folders, loose files, a whole class; and the class list."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from peft_scratch.errors import UserError
-from peft_scratch.submission.archive import is_kit_folder
+from peft_scratch.files import encoding_of
+from peft_scratch.submission.archive import HANDED_IN, is_kit_folder
 from peft_scratch.submission.names import folded, number_in, read_name, stem_of, western_digits
 
-# What a submission may come as, when it comes as files.
-_HANDED_IN = (".zip", ".pdf", ".ipynb", ".pt", ".pth")
-_NUMBER_HEADS = ("number", "student", "id", "std", "شماره", "دانشجویی")
 _NAME_HEADS = ("name", "نام")
 
 
@@ -26,18 +24,10 @@ class Group:
     number: str = ""
 
 
-@dataclass
-class ClassList:
-    """The students of a class, name by number."""
-
-    names: dict[str, str] = field(default_factory=dict)
-
-
 def submissions(paths: Iterable[Path]) -> tuple[list[Group], list[Path]]:
-    """`paths` as submissions, a folder each or the files of one student each; and those that are none.
+    """`paths` as submissions, each a folder or the files of one student; and the paths that are none.
 
-    A folder in which several students lie is a class, and each of them a submission. Loose files of two
-    students are never put together.
+    A folder with the files of several students is a class, and each student's files are a submission.
 
     Raises:
         UserError: a path is not there.
@@ -47,16 +37,15 @@ def submissions(paths: Iterable[Path]) -> tuple[list[Group], list[Path]]:
     others: list[Path] = []
     for path in paths:
         if not path.exists() and not path.is_symlink():
-            raise UserError(f"{path} is not there: give a folder, or the files that are handed in.")
+            raise UserError(f"{path} does not exist: give a folder, or the files that are handed in.")
         if path.is_dir() and not path.is_symlink():
-            inside = _of_a_class(path)
-            if inside is None:
+            if (inside := _of_a_class(path)) is None:
                 groups.append(Group([path], _number_of_folder(path)))
             else:
                 more, rest = submissions(inside)
                 groups += more
-                others += [one for one in rest if not one.name.startswith(".")]
-        elif path.suffix.lower() in _HANDED_IN:
+                others += rest
+        elif path.suffix.lower() in HANDED_IN:
             loose.append(path)
         else:
             others.append(path)
@@ -71,7 +60,7 @@ def _of_a_class(folder: Path) -> list[Path] | None:
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
     except OSError:
         return None
-    numbers = {number_in(path.name) for path in inside if path.is_dir() or path.suffix.lower() in _HANDED_IN}
+    numbers = {number_in(path.name) for path in inside if path.is_dir() or path.suffix.lower() in HANDED_IN}
     return inside if len(numbers - {""}) > 1 and not number_in(folder.name) else None
 
 
@@ -113,8 +102,10 @@ def _grouped(loose: list[Path]) -> list[Group]:
 # The class list
 
 
-def read_class_list(path: Path) -> ClassList:
-    """The students of a CSV file, by its columns of numbers and names, in whatever order and language.
+def read_class_list(path: Path) -> dict[str, str]:
+    """The names of the students by their number, from a CSV file.
+
+    The columns may be in any order and language. The one with most student numbers is that of the numbers.
 
     Raises:
         UserError: the file cannot be read, or no column holds student numbers.
@@ -122,41 +113,22 @@ def read_class_list(path: Path) -> ClassList:
     try:
         data = path.read_bytes()
     except OSError as problem:
-        raise UserError(
-            f"The class list {path} cannot be read ({problem.strerror}): give a CSV file."
-        ) from problem
-    for encoding in ("utf-8-sig", "utf-16", "cp1256"):
-        try:
-            text = data.decode(encoding)
-            break
-        except UnicodeDecodeError:
-            continue
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    rows = [
-        [western_digits(cell.strip()) for cell in row]
-        for row in csv.reader(io.StringIO(text), delimiter=delimiter)
-    ]
-    rows = [row for row in rows if any(row)]
+        text = f"The class list {path} cannot be read ({problem.strerror}): give a CSV file."
+        raise UserError(text) from problem
+    try:
+        text = data.decode(encoding_of(data))
+    except UnicodeDecodeError:
+        text = data.decode("cp1256", "replace")  # the code page of a Persian Windows
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    read = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = [[western_digits(cell.strip()) for cell in row] for row in read]
     width = max(map(len, rows), default=0)
-    counts = [
-        sum(bool(number_in(row[n])) and row[n].isdigit() for row in rows if n < len(row))
-        for n in range(width)
-    ]
-    if not counts or not max(counts):
-        raise UserError(
-            f"The class list {path} has no column of student numbers: give a CSV with one per line."
-        )
+    rows = [row + [""] * (width - len(row)) for row in rows if any(row)]
+    counts = [sum(bool(number_in(row[n])) and row[n].isdigit() for row in rows) for n in range(width)]
+    if not any(counts):
+        text = f"The class list {path} has no column of student numbers: give a CSV with one per line."
+        raise UserError(text)
     column = counts.index(max(counts))
-    heads = [folded(cell) for cell in rows[0]]
-    named = [
-        n
-        for n in range(width)
-        if n != column and n < len(heads) and any(word in heads[n] for word in _NAME_HEADS)
-    ]
-    named = named or [n for n in range(width) if n != column]
-    names = {}
-    for row in rows:
-        if column < len(row) and row[column].isdigit():
-            names[row[column]] = " ".join(row[n] for n in named if n < len(row) and row[n])
-    return ClassList(names)
+    others = [n for n in range(width) if n != column]
+    named = [n for n in others if any(word in folded(rows[0][n]) for word in _NAME_HEADS)] or others
+    return {row[column]: " ".join(row[n] for n in named if row[n]) for row in rows if row[column].isdigit()}

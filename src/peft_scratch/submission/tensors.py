@@ -1,17 +1,16 @@
 """The tensors of a file of torch.save, read without torch and without unpickling anything.
 
 A foreign file is never given to torch or to pickle: torch before 2.6 could be made to run code even with
-`weights_only=True` (CVE-2025-32434), and two parsers of one zip may see two files. Here the opcodes of the
-pickle are walked with `pickletools`, which only lists them, and the few that torch.save writes of a
-dictionary of tensors are followed; anything else is refused. The numbers become NumPy arrays.
+`weights_only=True` (CVE-2025-32434), and two parsers may see two different files in one zip. Here the opcodes
+of the pickle are only listed (`pickles.py`). The numbers become NumPy arrays.
 
-Three formats of torch.save are known: the zip (torch 1.6 and later), with pickle protocol 2 to 5; and
-the stream of pickles before that.
+Two formats of torch.save are read: the zip of torch 1.6 and later, and the stream of pickles before that.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,21 +20,15 @@ import numpy as np
 
 from peft_scratch.submission.pickles import TYPES, Damaged, Foreign, Pickle, Tensor
 
-#: What torch.save writes of a dictionary of tensors; a whole model's takes some 40 kB.
+#: Largest pickle in bytes; that of a whole model has some 40 kB.
 _LARGEST_PICKLE = 2**20
 #: All tensors together, in bytes.
 _LARGEST = 512 * 2**20
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_TYPE_NAMES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-}
 
 
 class NotTensors(Exception):
-    """A file of torch.save that is no dictionary of tensors; the message says what it is."""
+    """The file is one of torch.save, but no dictionary of tensors; the message says what it holds."""
 
 
 @dataclass
@@ -59,8 +52,8 @@ def read(data: bytes) -> Tensors:
     """The tensors of a weight file.
 
     Raises:
-        Damaged: it is no file of torch.save, or a broken one.
-        Foreign: it asks for something that is no tensor, or is put together as torch never does.
+        Damaged: it is not a file of torch.save, or a broken one.
+        Foreign: it asks for something that is no tensor, or has a form that torch never writes.
         NotTensors: it is no dictionary of tensors.
     """
     if data[:4] == b"PK\x03\x04":
@@ -71,7 +64,7 @@ def read(data: bytes) -> Tensors:
         raise Damaged("it is a pointer of Git LFS, not the file itself")
     if not data:
         raise Damaged("it is empty")
-    raise Damaged("it begins as no file of torch.save does")
+    raise Damaged("it does not begin like a file of torch.save")
 
 
 # The zip
@@ -86,15 +79,15 @@ def _read_zip(data: bytes) -> Tensors:
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
         raise Foreign("it has two members of one name, which torch.save does not write,")
-    pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
+    pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
         raise Damaged(f"its zip holds {len(pickles)} files data.pkl where torch.save writes one")
-    folder = pickles[0].removesuffix("data.pkl")
-    if archive.getinfo(pickles[0]).file_size > _LARGEST_PICKLE:
-        raise Damaged(f"a pickle of {archive.getinfo(pickles[0]).file_size:,} bytes")
+    if pickles[0].file_size > _LARGEST_PICKLE:
+        raise Damaged(f"a pickle of {pickles[0].file_size:,} bytes")
+    folder = pickles[0].filename.removesuffix("data.pkl")
     if f"{folder}byteorder" in names and _member(archive, f"{folder}byteorder") not in (b"little", b""):
         raise Damaged("its numbers are stored big end first")
-    walked = Pickle(io.BytesIO(_member(archive, pickles[0])))
+    walked = Pickle(io.BytesIO(_member(archive, pickles[0].filename)))
     found = walked.value()
     return _as_tensors(found, lambda key: _member(archive, f"{folder}data/{key}"), walked.devices)
 
@@ -103,26 +96,21 @@ def _one_archive(data: bytes) -> zipfile.ZipFile:
     """The archive, if every parser would see the same one: one directory, at the end of the file."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-        members = archive.infolist()
+        members = [*archive.infolist()]
     except Exception as problem:  # zipfile raises what the damaged bytes lead it to
         raise Damaged("its zip is cut short or damaged") from problem
     end = data.rfind(b"PK\x05\x06")
     directory = int.from_bytes(data[end + 12 : end + 16], "little")
-    start = archive.start_dir
-    behind = end - start - directory
-    if (
-        end != len(data) - 22
-        or (behind not in (0, 76) and directory != 2**32 - 1)
-        or (members and min(m.header_offset for m in members) != 0)
-    ):
+    behind = end - archive.start_dir - directory
+    members.sort(key=lambda member: member.header_offset)
+    starts_late = members and members[0].header_offset != 0
+    if end != len(data) - 22 or (behind not in (0, 76) and directory != 2**32 - 1) or starts_late:
         raise Foreign(
             "its zip has more than one directory, so that two programs could read two files from it,"
         )
-    place = 0
-    for member in sorted(members, key=lambda m: m.header_offset):
-        if member.header_offset < place:
+    for member, after in itertools.pairwise(members):
+        if after.header_offset < member.header_offset + member.compress_size:
             raise Foreign("the members of its zip lie over each other,")
-        place = member.header_offset + member.compress_size
     return archive
 
 
@@ -140,8 +128,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 def _read_legacy(data: bytes) -> Tensors:
     stream = io.BytesIO(data)
-    magic = Pickle(stream).value()
-    if magic != _LEGACY_MAGIC:
+    if Pickle(stream).value() != _LEGACY_MAGIC:
         raise Damaged("it is a bare pickle, not a file of torch.save")
     for _ in range(2):  # the protocol, the sizes of the system's types
         Pickle(stream).value()
@@ -169,8 +156,7 @@ def _read_legacy(data: bytes) -> Tensors:
 
 def _as_tensors(found: Any, content: Callable[[str], bytes], devices: set[str]) -> Tensors:
     if not isinstance(found, dict):
-        kind = "tensor" if isinstance(found, Tensor) else type(found).__name__.strip("_").lower()
-        raise NotTensors(f"holds a {kind}, not a dictionary of tensors")
+        raise NotTensors(f"holds a {_kind(found)}, not a dictionary of tensors")
     made = Tensors(devices=sorted(devices))
     left = _LARGEST
     storages: dict[str, bytes] = {}
@@ -178,20 +164,20 @@ def _as_tensors(found: Any, content: Callable[[str], bytes], devices: set[str]) 
         if not isinstance(key, str):
             raise NotTensors(f"holds a dictionary whose keys are no names, {str(key)[:40]!r} for one")
         if not isinstance(value, Tensor):
-            inside = (
-                "a dictionary" if isinstance(value, dict) else f"a {type(value).__name__.strip('_').lower()}"
-            )
-            raise NotTensors(f"holds {inside} under {key[:80]!r}, not a tensor")
+            raise NotTensors(f"holds a {_kind(value)} under {key[:80]!r}, not a tensor")
         if value.storage.key not in storages:
             storages[value.storage.key] = content(value.storage.key)
         left -= 4 * max(int(np.prod(value.shape, dtype=object)), 1)
         if left < 0:
             raise NotTensors(f"holds a tensor {key[:80]!r} far larger than any that is asked for")
         made.entries[key] = _array(key, value, storages[value.storage.key])
-        made.types[key] = _TYPE_NAMES.get(
-            value.storage.type, value.storage.type.removesuffix("Storage").lower()
-        )
+        is_bfloat16 = value.storage.type == "BFloat16Storage"
+        made.types[key] = "bfloat16" if is_bfloat16 else TYPES[value.storage.type].name
     return made
+
+
+def _kind(value: object) -> str:
+    return "dictionary" if isinstance(value, dict) else type(value).__name__.strip("_").lower()
 
 
 def _array(key: str, tensor: Tensor, raw: bytes) -> np.ndarray:

@@ -1,13 +1,10 @@
-"""The three weight files: their form, entries, sizes and types, and whether training moved them.
-
-They are read by `tensors.py`, without torch.
-"""
+"""The three weight files: their form, entries, shapes and types, and whether training changed them."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +18,14 @@ from peft_scratch.submission.findings import ERROR, Finding, error, look, ok
 from peft_scratch.submission.sizes import base_name_of, sizes_of
 from peft_scratch.wording import counted
 
-# Whose entries they are, by a part of their keys.
+#: To which file an entry belongs, by a part of its key.
 _KINDS = {"lora.pt": "sharif_llm_A", "adapter.pt": "sharif_llm_adapter", "prompts.pt": "soft_prompt"}
-#: The marker in the course's keys: its own loader takes the entries that have it.
+#: The course's own loader takes the entries whose keys have this marker.
 _MARKER = "sharif_llm"
 _SAVE = "save `{name: p.detach().float().cpu()}` of the trained parameters with torch.save"
-#: Below this share of the entries' usual size, what starts at zero was not trained: an optimiser moves it by
-#: a thousandth and more.
+#: What starts at zero and is still below this was not trained: an optimiser moves it by a thousandth or more.
 _IDLE = 1e-6
-#: Where files of the Hub lie that were downloaded by hand, as `data.hub` has it; that module takes seconds.
+#: Where files lie that were downloaded from the Hub by hand. As in `data.hub`, whose import takes seconds.
 BY_HAND = ROOT / "hub"
 _BASE_WEIGHTS = "model.safetensors"
 
@@ -37,7 +33,7 @@ Entries = dict[str, np.ndarray]
 
 
 def examine(files: list[File], profile: str) -> tuple[dict[str, Entries], list[Finding]]:
-    """The weights among `files` by the run that trained them, those that fit, and what is to be said.
+    """The weights that fit, by the run that trained them, and the findings on all.
 
     Args:
         files: the `.pt` files of the submission.
@@ -47,32 +43,30 @@ def examine(files: list[File], profile: str) -> tuple[dict[str, Entries], list[F
     findings: list[Finding] = []
     left = list(files)
     for name, run in WEIGHT_FILES.items():
-        file = next((file for file in left if file.name == name), None) or next(
-            (file for file in left if file.name not in WEIGHT_FILES and _is_meant(file, name)), None
-        )
+        stem = name.removesuffix(".pt")
+        named = [file for file in left if file.name == name]
+        alike = [
+            one for one in left if one.name not in WEIGHT_FILES and stem.rstrip("s") in one.name.casefold()
+        ]
+        file = next(iter([*named, *alike]), None)
         if file is None:
-            text = f"{name} is missing"
             fix = f"save the trained entries of notebook {run.notebook} and add the file"
-            findings.append(error(run.notebook, "weights-missing", text, fix))
+            findings.append(error(run.notebook, "weights-missing", f"{name} is missing", fix))
             continue
         left.remove(file)
         if file.name != name:
             text = f"{file.where} has to be called {name}"
             # Colab and Windows add a number to a second download.
-            say = look if file.name.casefold().startswith(name.removesuffix(".pt")) else error
+            say = look if file.name.casefold().startswith(stem) else error
             findings.append(say(run.notebook, "weights-name", text, "rename it"))
         said, entries = _examine(file, run, profile)
         findings += said
         if entries is not None:
             fitting[run.id] = entries
     for file in left:
-        text = f"{file.where} is one weight file more than the three that are asked for"
+        text = f"{file.where} is a weight file beyond the three that are asked for"
         findings.append(look(FILES, "weights-more", text, "leave it out"))
     return fitting, findings
-
-
-def _is_meant(file: File, name: str) -> bool:
-    return name.removesuffix(".pt").rstrip("s") in file.name.casefold()
 
 
 def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], Entries | None]:
@@ -86,19 +80,18 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], Entries
     except tensors.Foreign as problem:
         return wrong("pickled-code", f"was not read: {str(problem).rstrip(',')}", _SAVE)
     except tensors.Damaged as problem:
-        return wrong("weights-damaged", f"is no file of torch.save: {problem}", _SAVE)
+        return wrong("weights-damaged", f"is not a file of torch.save: {problem}", _SAVE)
     except tensors.NotTensors as problem:
         return wrong("weights-unreadable", str(problem), _SAVE)
     expected = sizes_of(run.id, profile)
     entries = {name: entry for name, entry in read.entries.items() if _MARKER in name}
     kinds = [name for name, part in _KINDS.items() if any(part in entry for entry in entries)]
     if len(kinds) == 1 and kinds[0] != run.weight_file:
-        return wrong(
-            "weights-swapped", f"holds the entries of {kinds[0]}", "see whether two files were mixed up"
-        )
+        fix = "check whether two files were mixed up"
+        return wrong("weights-swapped", f"holds the entries of {kinds[0]}", fix)
     if difference := first_difference(read.entries, entries, expected.entries):
         takes = counted(len(expected.entries), "entry", "entries")
-        fix = f"it takes the {takes} of {run.title} on {base_name_of(profile)}"
+        fix = f"it has to have the {takes} of {run.title} on {base_name_of(profile)}"
         return wrong("weights-differ", f"does not fit: {difference}", fix)
     if bad := [name for name, entry in entries.items() if not np.isfinite(entry).all()]:
         fix = "the training went wrong: train again, in float32"
@@ -107,30 +100,30 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], Entries
         return wrong("weights-of-the-kit", "is a file that comes with the kit", "hand in what you trained")
     if idle := untrained(entries, run, profile):
         return wrong("weights-untrained", idle, "save the model that was trained, after its training")
-    found = _remarks(file, run, profile, read, entries)
+    found = list(_remarks(file, run, profile, read, entries))
     if not any(one.mark == ERROR for one in found):
         held = f"{counted(len(entries), 'tensor')}, {expected.added:,} parameters"
         found.append(ok(item, "weights", f"{where}: {held}, trained, finite, float32"))
     return found, {name: np.ascontiguousarray(entry, np.float32) for name, entry in entries.items()}
 
 
-def _remarks(file: File, run: Run, profile: str, read: tensors.Tensors, entries: Entries) -> list[Finding]:
+def _remarks(
+    file: File, run: Run, profile: str, read: tensors.Tensors, entries: Entries
+) -> Iterator[Finding]:
+    """What is wrong with a file whose entries can be used."""
     item, where = run.notebook, file.where
-    found = []
     if types := {read.types[name] for name in entries} - {"float32"}:
-        text = f"{where} holds {', '.join(sorted(types))}, not float32"
-        found.append(error(item, "weights-type", text, _SAVE))
+        yield error(item, "weights-type", f"{where} holds {', '.join(sorted(types))}, not float32", _SAVE)
     if more := [name for name in read.entries if name not in entries]:
-        entries_more = counted(len(more), "entry", "entries")
-        text = f"{where} holds {entries_more} besides the trained ones, {more[0]} the first"
-        found.append(error(item, "weights-surplus", text, _SAVE))
+        surplus = counted(len(more), "entry", "entries")
+        text = f"{where} holds {surplus} besides the trained ones; the first is {more[0]}"
+        yield error(item, "weights-surplus", text, _SAVE)
     if read.devices:
-        text = f"{where} was saved on {read.devices[0]}, so that loading it wants that device"
-        found.append(look(item, "weights-device", text, _SAVE))
+        text = f"{where} was saved on {read.devices[0]}, so loading it needs that device"
+        yield look(item, "weights-device", text, _SAVE)
     if run.kind == "soft_prompt" and _vocabulary(profile, 1) is None:
-        text = f"{where} could not be compared with the rows it started from"
-        found.append(look(item, "start-unknown", text, f"{base_name_of(profile)} is not on this machine"))
-    return found
+        text = f"{where} could not be compared with the rows that training starts from"
+        yield look(item, "start-unknown", text, f"{base_name_of(profile)} is not on this machine")
 
 
 def first_difference(
@@ -166,28 +159,27 @@ def _difference_in_shape(name: str, got: tuple[int, ...], expected: tuple[int, .
 def untrained(entries: Mapping[str, np.ndarray], run: Run, profile: str) -> str | None:
     """In which way the entries are still those that training starts from; `None` if they are not.
 
-    LoRA's B and the adapter's up-projection start at zero, the prompt as the first rows of the
-    vocabulary, which can be told only where the base is at hand. Entries of 1e-12 are zero too: no
-    optimiser moves them by so little.
+    LoRA's B and the adapter's up-projection start at zero. The prompt starts as the first rows of the
+    vocabulary, which can be compared only if the base is on this machine.
     """
+
+    def zero(ends: str | tuple[str, ...]) -> tuple[list[str], int]:
+        names = [name for name in entries if name.endswith(ends)]
+        return [name for name in names if not np.abs(entries[name]).max(initial=0) > _IDLE], len(names)
+
     if run.kind == "soft_prompt":
         (rows,) = entries.values()  # (N, D)
-        if not np.abs(rows).max(initial=0) > _IDLE:
+        if zero("")[0]:
             return "holds a prompt of zeros"
         start = _vocabulary(profile, len(rows))
         if start is not None and np.allclose(rows, start, rtol=1e-5, atol=1e-6):
             return "holds the rows that the prompt starts from"
-        return "holds one number in all places" if np.ptp(rows) < _IDLE else None
-    zeros = {"lora.pt": "_B", "adapter.pt": ".2.weight"}[str(run.weight_file)]
-    starting = [name for name in entries if name.endswith(zeros)]
-    idle = [name for name in starting if not np.abs(entries[name]).max(initial=0) > _IDLE]
+        return "holds the same number everywhere" if np.ptp(rows) < _IDLE else None
+    idle, places = zero("_B" if run.kind == "lora" else ".2.weight")
     if idle:
-        return f"was not trained in {len(idle)} of {len(starting)} places: {idle[0]} is zero, as at the start"
-    other = [name for name in entries if name.endswith(("_A", ".0.weight"))]
-    dead = [name for name in other if not np.abs(entries[name]).max(initial=0) > _IDLE]
-    if dead:
-        return f"holds only zeros in {dead[0]}, which no training leaves"
-    return None
+        return f"was not trained in {len(idle)} of {places} places: {idle[0]} is zero, as at the start"
+    dead, _ = zero(("_A", ".0.weight"))
+    return f"holds only zeros in {dead[0]}, which training does not give" if dead else None
 
 
 @functools.cache
@@ -206,12 +198,12 @@ def _vocabulary(profile: str, rows: int) -> np.ndarray | None:
     from huggingface_hub import try_to_load_from_cache
 
     base = PROFILES[profile].base
-    by_hand = BY_HAND / base / _BASE_WEIGHTS  # an absolute base stays what it is
+    by_hand = BY_HAND / base / _BASE_WEIGHTS  # if `base` is a whole path, that path
     try:
         path = by_hand if by_hand.is_file() else try_to_load_from_cache(base, _BASE_WEIGHTS)
         if not isinstance(path, (str, Path)):
             return None
         with safe_open(path, "np") as file:
             return file.get_slice("shared.weight")[:rows].astype(np.float32)
-    except Exception:  # damaged, or of another form: then it cannot be compared
+    except Exception:  # damaged, or of another form: it cannot be compared
         return None

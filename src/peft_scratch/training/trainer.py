@@ -80,11 +80,12 @@ class Trainer:
         """Train for `epochs` epochs, evaluating after each.
 
         Data order and dropout of an epoch depend only on (seed, epoch). So a run that continues after its
-        last whole epoch, or starts over if there is none, ends where an uninterrupted one ends, on a CPU to
-        the bit.
+        last finished epoch, or starts over if there is none, ends where an uninterrupted one ends, on a CPU
+        to the last bit.
 
         In float16, steps that are not finite are skipped and counted. If there are too many, the run
-        continues from its last whole epoch in float32, and says so. The epochs of such a run record both.
+        continues from its last finished epoch in float32, and says so. In such a run, each epoch records
+        its precision and its skipped steps.
 
         Args:
             collator: makes training batches from indices.
@@ -164,7 +165,7 @@ class Trainer:
         return losses
 
     def train_batches(self, collator: Collator, batches: Batches, title: str) -> list[float]:
-        """A step on each of `batches`; returns their losses, those of skipped steps excepted.
+        """A step on each of `batches`; returns their losses, without those of skipped steps.
 
         Raises:
             UserError: as `fit`.
@@ -213,7 +214,7 @@ class Trainer:
         return value
 
     def _resume(self, checkpoints: Checkpoints | None, epochs: int) -> History:
-        """Reset model and optimizer to the end of the run's last whole epoch, or to their start."""
+        """Reset model and optimizer to the end of the run's last finished epoch, or to their start."""
         self.optimizer.zero_grad()
         self.optimizer.state.clear()
         restore(self.model, self._start)
@@ -233,11 +234,11 @@ class Trainer:
     def _back_in_float32(
         self, checkpoints: Checkpoints | None, epochs: int, problem: Float16Failed
     ) -> History:
-        """Reset the run to its last whole epoch, to continue in float32."""
+        """Reset the run to its last finished epoch, to continue in float32."""
         history = self._resume(checkpoints, epochs)
         self._work_in_float32()
         self.accelerator.print(
-            f"{str(problem).partition(':')[0]}: this run goes on in float32, from its last whole epoch "
+            f"{str(problem).partition(':')[0]}: this run goes on in float32, from its last finished epoch "
             f"({len(history.epochs)} of {epochs})"
         )
         return history

@@ -17,7 +17,7 @@ def section(page: Page) -> list[Block]:
 
 
 def _memory(page: Page) -> list[Block]:
-    """Claim 1: the optimiser's memory grows with what is trained."""
+    """Claim 1: the optimizer's memory grows with what is trained."""
     heading = page.subheading("claim_memory")
     held = facts.optimizer_bytes(page.runs)
     if not held:
