@@ -31,6 +31,7 @@ LONGEST = (
     "end_to_end/test_kills.py",
     "tests/test_versions.py",
     "edition/test_self_check.py",
+    "tests/test_hard_times.py",
 )
 
 
