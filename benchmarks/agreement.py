@@ -15,17 +15,14 @@ import torch
 from parts import Part
 
 from peft_scratch.assignment import FROM_SCRATCH, RUNS
-from peft_scratch.data.reviews import load_reviews
 from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.experiments.session import Session
-from peft_scratch.experiments.settings import prompt_rows
 from peft_scratch.methods import load_delta
 from peft_scratch.paths import ROOT
 from peft_scratch.training import device
 from peft_scratch.training.checkpoints import restore
 from peft_scratch.training.evaluation import MALFORMED
 from peft_scratch.training.recipe import RECIPES
-from peft_scratch.training.trainer import Trainer
 
 #: Where the runs are kept that `recipes_agree` makes.
 RUNS_FOLDER = ROOT / "build" / "bench"
@@ -134,20 +131,11 @@ def _in_type(dtype: torch.dtype, run_id: str, seed: int, profile: str, sizes: di
     ):
         session = Session.open(profile, seed, Path(folder), "fast", extra_seed=True)
         prepared = session.prepare(run_id, sizes)
-        changed, recipe = prepared.profile, session.recipe
-        reviews, length = load_reviews(changed), changed.max_tokens - prompt_rows(prepared.run)
-        training, test = (session.collator(split, length) for split in (reviews.train, reviews.test))
-        trainer = Trainer(
-            prepared.tuned.model,
-            accelerator=session.accelerator,
-            recipe=recipe,
-            learning_rate=prepared.learning_rate,
-            batch_size=changed.batch_size,
-            seed=seed,
-        )
+        training, test = map(prepared.collator, (prepared.reviews.train, prepared.reviews.test))
+        trainer = prepared.trainer
         losses = trainer.train_epoch(training, "comparing", seed)
         skipped = trainer.loss_scale.take_skipped() if trainer.loss_scale else 0
-        said = np.array(session.predict(trainer.prepared, test, changed.batch_size).predictions)
+        said = np.array(prepared.predict(test).predictions)
         return InType(losses, skipped, said, said == np.array(test.labels))
 
 
@@ -182,14 +170,11 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
             if p.requires_grad
         }
         restore(prepared["reference"].tuned.model, own)
-        changed = benches["fast"].prepare(run_id, {"test_reviews": test_reviews}).profile
-        test = benches["fast"].collator(
-            load_reviews(changed).test, changed.max_tokens - prompt_rows(RUNS[run_id])
-        )
+        whole = benches["fast"].prepare(run_id, {"test_reviews": test_reviews})
+        test = whole.collator(whole.reviews.test)
 
         def said(name: str, scoring: bool, prepared: Any = prepared, test: Any = test) -> np.ndarray:
-            bench, model = benches[name], prepared[name].tuned.model.to(benches[name].accelerator.device)
-            return np.array(bench.predict(model, test, bench.profile.batch_size, scoring=scoring).predictions)
+            return np.array(prepared[name].predict(test, scoring=scoring).predictions)
 
         scored, generated, course = said("fast", True), said("fast", False), said("reference", False)
         part.add(

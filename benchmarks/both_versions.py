@@ -46,9 +46,7 @@ def predict(
     """Write what each run's model says of the test reviews, in each way."""
     import transformers
 
-    from peft_scratch.data.reviews import load_reviews
     from peft_scratch.experiments.session import Session
-    from peft_scratch.experiments.settings import prompt_rows
     from peft_scratch.training.checkpoints import restore
 
     rows = json.loads(file.read_text())["predictions"] if file.exists() else {}
@@ -56,14 +54,12 @@ def predict(
     for run_id in run or RUNS:
         prepared = {name: session.prepare(run_id) for name, session in sessions.items()}
         weights = _weights(prepared["fast"].folder / "best.pt", prepared["fast"].tuned.model)
-        changed = sessions["fast"].prepare(run_id, {"test_reviews": test_reviews}).profile
-        length = changed.max_tokens - prompt_rows(RUNS[run_id])
-        test = sessions["fast"].collator(load_reviews(changed).test, length)
+        whole = sessions["fast"].prepare(run_id, {"test_reviews": test_reviews})
+        test = whole.collator(whole.reviews.test)
         rows[run_id] = {}
         for way, (recipe, scoring) in WAYS.items():
-            model = prepared[recipe].tuned.model
-            restore(model, weights)
-            said = sessions[recipe].predict(model, test, changed.batch_size, scoring=scoring)
+            restore(prepared[recipe].tuned.model, weights)
+            said = prepared[recipe].predict(test, scoring=scoring)
             rows[run_id][way] = [int(answer) for answer in said.predictions]
         write_json(file, {"transformers": transformers.__version__, "predictions": rows})
 

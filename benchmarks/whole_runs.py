@@ -79,11 +79,8 @@ def _by_peer(peer: str, session: Any, prepared: Any) -> dict[str, float]:
     from accelerate.state import AcceleratorState
     from peer import PEERS as TRAINERS
 
-    from peft_scratch.data.reviews import load_reviews
-
     profile = prepared.profile
-    reviews = load_reviews(profile)
-    training, test = (session.collator(split, profile.max_tokens) for split in (reviews.train, reviews.test))
+    training, test = map(prepared.collator, (prepared.reviews.train, prepared.reviews.test))
     AcceleratorState._reset_state(reset_partial_state=True)  # the session's float32 would stay otherwise
     trainer = TRAINERS[peer].trainer(
         prepared.tuned.model,

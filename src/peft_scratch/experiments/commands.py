@@ -85,16 +85,10 @@ def train_many(
     engine: Engine,
 ) -> None:
     """Train every run with every seed; what is finished already is found on disk."""
-    from peft_scratch.experiments.jobs import jobs_of
+    from peft_scratch.experiments.jobs import jobs_of_plan
 
     plan = planned(run_ids, changes, profile)
-    jobs = [
-        job
-        for run_id, changed in plan
-        for job in jobs_of([run_id], seeds, profile, output, recipe, [changed])
-    ]
-    jobs.sort(key=lambda job: seeds.index(job.seed))  # runs of a seed share the tokenised reviews
-    for job, result in engine.train(jobs):
+    for job, result in engine.train(jobs_of_plan(plan, seeds, profile, output, recipe)):
         best, last = (100 * share for share in (result.accuracy.best, result.accuracy.last))
         typer.echo(f"{job}: best epoch {best:.1f} %, last {last:.1f} %")
 

@@ -116,12 +116,22 @@ def jobs_of(
 ) -> list[Job]:
     """A job for each run, seed and combination of settings; the first seed's come first."""
     combinations = list(settings)
-    runs = list(run_ids)
+    plan = [(run_id, combination) for run_id in run_ids for combination in combinations]
+    return jobs_of_plan(plan, seeds, profile, output, recipe)
+
+
+def jobs_of_plan(
+    plan: Sequence[tuple[str, dict[str, Any]]],
+    seeds: Sequence[int],
+    profile: str,
+    output: Path | None,
+    recipe: str,
+) -> list[Job]:
+    """A job for each run of `plan`, with its own settings, and each seed; the first seed's come first."""
     return [
-        Job(run_id, seed, profile, output, recipe, combination, extra_seed=seed != seeds[0])
+        Job(run_id, seed, profile, output, recipe, settings, extra_seed=seed != seeds[0])
         for seed in seeds
-        for run_id in runs
-        for combination in combinations
+        for run_id, settings in plan
     ]
 
 
