@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from peft_scratch.paths import OFFLINE_BASE, ROOT
+from peft_scratch.paths import ROOT
 from peft_scratch.wording import counted
 
 PageFolder = Annotated[Path | None, typer.Option(help="Folder of the page; report by default.")]
@@ -64,7 +64,7 @@ def versions(
 
 def _write_page(run: Callable[..., object], bases: list[str] | None, output: Path | None) -> None:
     folder = output or ROOT / "report"
-    run(folder, OFFLINE_BASE, *([bases] if bases else []))
+    run(folder, *([bases] if bases else []))
     typer.echo(folder / "exactness.md")
 
 

@@ -189,7 +189,7 @@ def agreement(base: Base, attentions: tuple[str, ...] = ATTENTIONS) -> list[Agre
     return rows
 
 
-def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline")) -> list[dict]:
+def run(output: Path, names: Sequence[str] = ("tiny", "offline")) -> list[dict]:
     """Compare the versions on every base named, and write that part of the exactness page in `output`.
 
     Raises:
@@ -204,7 +204,7 @@ def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline"))
             "steps": STEPS,
             "rows": [{**asdict(row), "equal": row.equal} for row in agreement(base)],
         }
-        for base in chosen(offline, names)
+        for base in chosen(names)
     ]
     write(output, {**already_measured(output), "versions": measured})
     return measured

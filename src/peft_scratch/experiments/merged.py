@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from peft_scratch.assignment import PROFILES
+from peft_scratch.data.base_model import load_base
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.card import TRANSFORMERS, Subject, find_result, model_card
 from peft_scratch.exactness.convert import placed, recognise
 from peft_scratch.exactness.push import CARD_FILE
 from peft_scratch.exactness.t5_configs import loadable_name
-from peft_scratch.experiments.base_model import load_base
 from peft_scratch.methods import LoRA, apply, merge
 from peft_scratch.methods.checkpoint import copy_delta
 from peft_scratch.methods.parameters import is_own

@@ -16,11 +16,11 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from peft_scratch.assignment import Profile, Run, find_run
+from peft_scratch.data.base_model import base_bytes
 from peft_scratch.data.batches import Collator, evenly_spaced, subset
 from peft_scratch.data.reviews import Reviews
 from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.base_model import base_bytes
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.measurements import knowledge, training_memory
 from peft_scratch.experiments.run_remarks import remark_on_epoch, remark_on_prompt

@@ -21,11 +21,11 @@ from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from peft_scratch.assignment import BASELINES, PROFILES, RUNS, SST2_PREFIX, Profile, Run
+from peft_scratch.data.base_model import base_origin, load_base
 from peft_scratch.data.batches import Collator, evenly_spaced
 from peft_scratch.data.reviews import Reviews, load_reviews
 from peft_scratch.data.tokens import label_ids, tokenise_cached
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.base_model import base_origin, load_base
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.estimate import Rates, measure_rates
 from peft_scratch.experiments.measurements import KNOWLEDGE_REVIEWS, masked_reviews, pretraining_loss
