@@ -295,7 +295,7 @@ _WEIGHTS = "adapter_model.safetensors"
         ),
         (
             lambda folder: save_file({"x": torch.full((1,), torch.nan)}, folder / _WEIGHTS),
-            "'x': it does not hold finite",
+            "'x' does not hold finite",
         ),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The commands `parity`, `parameters`, `convert`, `export` and `push`.
+"""The commands `parity`, `versions`, `parameters`, `convert`, `export` and `push`.
 
 torch takes seconds to import, so each command imports it late.
 """
@@ -53,7 +53,7 @@ def versions(
     ] = None,
     output: PageFolder = None,
 ) -> None:
-    """Compare every method on two versions of transformers: that part of exactness.md and exactness.json.
+    """Compare every method on two versions of transformers: a section of exactness.md and exactness.json.
 
     transformers 4.57.6 goes into a folder of its own, build/transformers-4.57.6, if it is not there.
     """
@@ -75,7 +75,7 @@ def convert(
     target: Annotated[Path, typer.Argument(help="A new folder; or a new .pt file.")],
     base: Annotated[
         str | None,
-        typer.Option(help="The model it was trained on, as for `parameters`; checked, named in the folder."),
+        typer.Option(help="The model it was trained on, as for `parameters`. The folder will name it."),
     ] = None,
     alpha: Alpha = 4.0,
     result: ResultFile = None,

@@ -51,7 +51,7 @@ class LibraryCount:
         by_hand: the number of parameters by the library's own rules; `None` if it has no such method.
         counted: on the model with the library's method in it; `None` also if the library is not installed.
         difference: how many more than our method adds; `None` without a count.
-        reason: why it differs, or what to note if it does not; or that the library is not installed.
+        reason: why it differs, or a note if it does not; or that the library is not installed.
     """
 
     library: str
@@ -72,8 +72,8 @@ class Account:
         steps: the derivation of `added`; its last step is the sum.
         added, trainable, whole: parameters, counted on the model with the method in it.
         gradient_bytes, optimiser_bytes: for the trainable parameters, in float32, with AdamW.
-        file_bytes: the size of the weight file. `torch.save` writes it without keeping it; above 1 GiB it
-            is four bytes per parameter, without the container's few kilobytes.
+        file_bytes: the size of the weight file, measured with `torch.save` into a file that keeps nothing.
+            Above 1 GiB it is four bytes per parameter, without the container's few kilobytes.
         libraries: the same method in the libraries.
     """
 
@@ -112,7 +112,7 @@ def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: i
     """The ledger of a model.
 
     Args:
-        model: as `t5_config` takes it: a known name, a configuration file or its folder.
+        model: a known name, a configuration file or its folder, as `t5_config` takes it.
         method: `full`, `soft_prompt`, `adapter` or `lora`; all four by default.
         size: prompt rows, bottleneck or rank; the assignment's by default.
 
@@ -146,13 +146,13 @@ def base_steps(config: T5Config) -> list[Step]:
     ]
     if not is_tied(config):
         steps.append(step("output layer, not tied to the vocabulary", "V·d", sizes))
-    # The sum of six values is easier to follow than that of six formulas.
+    # A sum of six values is easier to follow than a sum of six formulas.
     return [*steps, replace(total(steps), numbers=" + ".join(str(line.value) for line in steps))]
 
 
 def account(method: Method, base: T5ForConditionalGeneration) -> Account:
     """The account of one method from scratch on copies of `base`, an empty T5 without a method."""
-    # `apply` asserts that what trains is what was added, and what the derivation says.
+    # `apply` asserts that exactly the added parameters train, and that the derivation gives their number.
     model = apply(method, copy.deepcopy(base)).model
     trainable, whole = count_parameters(model, trainable_only=True), count_parameters(model)
     steps = list(method.derivation(base.config).steps)
@@ -192,7 +192,7 @@ def _growth(call: Call, model: T5ForConditionalGeneration) -> int:
     before = count_parameters(model)
     if call.library == OPENDELTA and call.name == "SoftPromptModel":
         tied = model.lm_head.weight is model.shared.weight
-        model.shared.to_empty(device="cpu")  # it reads rows of the vocabulary, whatever their values
+        model.shared.to_empty(device="cpu")  # the call copies rows of the vocabulary; any values will do
         model.tie_weights()
         if not tied:  # transformers 5 ties every output layer
             untie(model)
@@ -203,9 +203,6 @@ class _Nowhere(io.RawIOBase):
     """A file that keeps only its length."""
 
     length = 0
-
-    def writable(self) -> bool:
-        return True
 
     def write(self, data: Any) -> int:
         size = len(data)
