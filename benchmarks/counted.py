@@ -5,9 +5,6 @@ torch's own counter counts the products of one forward and backward pass, on a m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config
@@ -22,24 +19,13 @@ EPOCHS = PROFILES["course"].epochs
 TARGET_TOKENS = 2  # a label word and the end
 
 
-@dataclass(frozen=True)
-class Card:
-    """A GPU as in its data sheet: operations per second with float16's matrix units and in float32."""
-
-    name: str
-    half: float
-    single: float
-
-
+#: Operations per second of some GPUs by their data sheets: with float16's matrix units, and in float32.
 CARDS = {
-    card.name: card
-    for card in (
-        Card("T4", 65e12, 8.1e12),
-        Card("P100", 18.7e12, 9.3e12),
-        Card("V100", 112e12, 14e12),
-        Card("A100", 312e12, 19.5e12),
-        Card("H100", 990e12, 67e12),
-    )
+    "T4": {"half": 65e12, "single": 8.1e12},
+    "P100": {"half": 18.7e12, "single": 9.3e12},
+    "V100": {"half": 112e12, "single": 14e12},
+    "A100": {"half": 312e12, "single": 19.5e12},
+    "H100": {"half": 990e12, "single": 67e12},
 }
 #: Shares of the data sheet's speed that matrix products of these sizes may reach: guesses, not measurements.
 SHARES = (1 / 2, 1 / 3, 1 / 5, 1 / 8)
@@ -75,9 +61,9 @@ def assignment_operations(config: T5Config, tokens: int = 256) -> dict[str, floa
     }
 
 
-def hours(card: Card, work: float) -> dict[str, Any]:
-    """Hours of `work` on `card` at each of `SHARES`, in float16 and in float32."""
+def hours(card: dict[str, float], work: float) -> dict[str, dict[str, float]]:
+    """Hours of `work` on `card`, one of `CARDS`, at each of `SHARES`, in float16 and in float32."""
     return {
-        "half": {f"{share:.3f}": work / (share * card.half) / 3600 for share in SHARES},
-        "single": {f"{share:.3f}": work / (share * card.single) / 3600 for share in SHARES},
+        kind: {f"{share:.3f}": work / (share * speed) / 3600 for share in SHARES}
+        for kind, speed in card.items()
     }

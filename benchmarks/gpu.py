@@ -49,10 +49,7 @@ from peft_scratch.training.recipe import RECIPES, Recipe
 from peft_scratch.training.trainer import Trainer
 
 METHODS: dict[str, Method] = {
-    "full": FullFineTuning(),
-    "soft_prompt": SoftPrompt(virtual_tokens=10),
-    "adapter": Adapter(bottleneck=8),
-    "lora": LoRA(rank=8),
+    method.kind: method for method in (FullFineTuning(), SoftPrompt(10), Adapter(8), LoRA(8))
 }
 LEARNING_RATE = 1e-3
 STEPS = 4  # of training, timed as one
@@ -325,8 +322,7 @@ def projection(sizes: Sizes, parts: dict[str, Any], name: str) -> dict[str, Any]
     """
     work = counted.assignment_operations(sizes.config, sizes.tokens)
     steps = counted.EPOCHS * 25_000 / sizes.batch
-    cards = [card for key, card in counted.CARDS.items() if key in name]
-    limits = {card.name: counted.hours(card, work["all"]) for card in cards}
+    limits = {key: counted.hours(card, work["all"]) for key, card in counted.CARDS.items() if key in name}
     measured = {}
     rows = parts.get("speed", {}).get("found", [])
     for recipe in RECIPES:

@@ -68,29 +68,21 @@ def badge(owner_and_name: str, notebook: str, image: str = f"![Open in Colab]({_
 
 def readme(text: str, owner_and_name: str) -> str:
     """The README with its table of notebooks and its first command for this address."""
+    unset = owner_and_name == UNSET
     rows = [
         f"| [{title}](notebooks/{name}.ipynb) | {numbers} | {badge(owner_and_name, name, '![Colab]')} |"
         for name, (title, numbers) in NOTEBOOKS.items()
     ]
-    # The image's address once, below the table: a long owner/name must not make the page too long.
-    image = [] if owner_and_name == UNSET else ["", f"[Colab]: {_BADGE}"]
+    # The image's address stands once, below the table, so that a long owner/name keeps the page short.
+    image = [] if unset else ["", f"[Colab]: {_BADGE}"]
     table = "\n".join(["| notebook | numbers | |", "|---|---|---|", *rows, *image])
-    get = (
-        f"git clone https://github.com/{owner_and_name}"
-        if owner_and_name != UNSET
-        else "# download and unpack"
-    )
-    name = owner_and_name.partition("/")[2]
-    commands = "\n".join(
-        (
-            "```",
-            get,
-            f"cd {name}",
-            "make run     # install into .venv, execute the five notebooks, make the report",
-            "make test    # lint and tests, without network or GPU",
-            "```",
-        )
-    )
+    get = "# download and unpack" if unset else f"git clone https://github.com/{owner_and_name}"
+    commands = f"""```
+{get}
+cd {owner_and_name.partition("/")[2]}
+make run     # install into .venv, execute the five notebooks, make the report
+make test    # lint and tests, without network or GPU
+```"""
     return _between(_between(text, "notebooks", table), "commands", commands)
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import ModelCard
 from transformers import T5Config
 
 from peft_scratch.errors import UserError
@@ -100,9 +101,8 @@ def convert(
         folder = folder_of(method, entries, name)
         found = find_result(source, method, parameters, result)
         card = model_card(Subject(method, folder.library, target, parameters, name, found, licence))
-        with placed(target) as unfinished:
+        with placed(target, card) as unfinished:
             folder.write(unfinished)
-            card.save(unfinished / CARD_FILE)
         form, how = f"{folder.library} folder", _LOADED[folder.library].format(target)
     return Conversion(method, target, form, len(entries), parameters, f"Load it with {how}.")
 
@@ -214,13 +214,14 @@ def _smallest(entries: Entries, pattern: re.Pattern, **sizes: int) -> T5Config:
 
 
 @contextmanager
-def placed(target: Path) -> Iterator[Path]:
-    """A path for a new folder. At the end the folder becomes `target`; after a failure it is removed."""
+def placed(target: Path, card: ModelCard) -> Iterator[Path]:
+    """A path for a new folder. At the end it gets `card` and becomes `target`; a failure removes it."""
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished
+            card.save(unfinished / CARD_FILE)
             unfinished.replace(target)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)

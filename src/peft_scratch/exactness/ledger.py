@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,8 @@ from peft_scratch.methods.derivation import Step, letters, step, total
 from peft_scratch.methods.parameters import is_tied, untie
 
 #: The methods at the assignment's sizes.
-METHODS: dict[str, Callable[..., Method]] = {
-    "full": FullFineTuning,
-    "soft_prompt": SoftPrompt,
-    "adapter": Adapter,
-    "lora": LoRA,
+METHODS: dict[str, type[Method]] = {
+    method.kind: method for method in (FullFineTuning, SoftPrompt, Adapter, LoRA)
 }
 
 _FLOAT32 = 4
@@ -241,59 +238,54 @@ def _number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def _table(title: str, *columns: str, numbers: tuple[str, ...]) -> Table:
+def _table(title: str, rows: list[dict[str, str]], words: tuple[str, ...]) -> Table:
+    """A table of `rows`, each by column. The columns in `words` may be folded; the others are numbers."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        if column in numbers:
-            table.add_column(column, justify="right", no_wrap=True)
-        else:
+    for column in rows[0]:
+        if column in words:
             table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row.values())
     return table
 
 
 def _derivation(title: str, steps: list[Step]) -> Table:
-    table = _table(title, "what", "symbols", "numbers", "parameters", numbers=("parameters",))
-    for one in steps:
-        table.add_row(one.what, one.symbols, one.numbers, _number(one.value))
-    return table
+    rows = [
+        {"what": one.what, "symbols": one.symbols, "numbers": one.numbers, "parameters": _number(one.value)}
+        for one in steps
+    ]
+    return _table(title, rows, ("what", "symbols", "numbers"))
 
 
 def _libraries(account: Account) -> Table:
-    numbers = ("by hand", "counted", "difference")
-    table = _table(
-        f"{_name(account)} in the libraries",
-        "library",
-        "called with",
-        *numbers,
-        "what differs",
-        numbers=numbers,
-    )
-    for count in account.libraries:
-        table.add_row(
-            count.library,
-            f"{count.setting}: {count.call}".removeprefix(": "),
-            _number(count.by_hand),
-            _number(count.counted),
-            f"{count.difference:+,}" if count.difference else _number(count.difference),
-            count.reason,
-        )
-    return table
+    rows = [
+        {
+            "library": count.library,
+            "called with": f"{count.setting}: {count.call}".removeprefix(": "),
+            "by hand": _number(count.by_hand),
+            "counted": _number(count.counted),
+            "difference": f"{count.difference:+,}" if count.difference else _number(count.difference),
+            "what differs": count.reason,
+        }
+        for count in account.libraries
+    ]
+    return _table(f"{_name(account)} in the libraries", rows, ("library", "called with", "what differs"))
 
 
 def _costs(ledger: Ledger) -> Table:
-    numbers = ("added", "trainable", "whole model", "trained", "gradients", "AdamW", "file")
-    table = _table(
-        "what it costs, in parameters and in bytes of float32", "method", *numbers, numbers=numbers
-    )
-    for account in ledger.accounts:
-        table.add_row(
-            _name(account),
-            _number(account.added),
-            _number(account.trainable),
-            _number(account.whole),
-            f"{100 * account.trainable / account.whole:.3f} %",
-            _number(account.gradient_bytes),
-            _number(account.optimiser_bytes),
-            _number(account.file_bytes),
-        )
-    return table
+    rows = [
+        {
+            "method": _name(account),
+            "added": _number(account.added),
+            "trainable": _number(account.trainable),
+            "whole model": _number(account.whole),
+            "trained": f"{100 * account.trainable / account.whole:.3f} %",
+            "gradients": _number(account.gradient_bytes),
+            "AdamW": _number(account.optimiser_bytes),
+            "file": _number(account.file_bytes),
+        }
+        for account in ledger.accounts
+    ]
+    return _table("what it costs, in parameters and in bytes of float32", rows, ("method",))
