@@ -50,8 +50,8 @@ def recipes_agree(
             for recipe in RECIPES:
                 if (run_id, seed, recipe) in done:
                     continue
-                bench = Session.open(profile, seed, folder / f"{recipe}-{seed}", recipe)
-                accuracy = bench.prepare(run_id, settings).train().accuracy
+                session = Session.open(profile, seed, folder / f"{recipe}-{seed}", recipe)
+                accuracy = session.prepare(run_id, settings).train().accuracy
                 row = {"last": accuracy.last, "best": accuracy.best}
                 part.add({"id": run_id, "seed": seed, "recipe": recipe, **row})
     part.close(difference=_differences(part.rows))
@@ -161,12 +161,12 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
         output: where the runs' weights are; a run without weights there is trained for a few steps.
     """
     part = Part(path, "verdicts", {"profile": profile, "test_reviews": test_reviews})
-    benches = {name: Session.open(profile, 0, output, name) for name in RECIPES}
+    sessions = {name: Session.open(profile, 0, output, name) for name in RECIPES}
     for run_id in RUNS:
-        prepared = {name: bench.prepare(run_id) for name, bench in benches.items()}
-        weights = _put_weights(benches["fast"], prepared["fast"])
+        prepared = {name: session.prepare(run_id) for name, session in sessions.items()}
+        weights = _put_weights(sessions["fast"], prepared["fast"])
         restore(prepared["reference"].tuned.model, trainable_state(prepared["fast"].tuned.model))
-        whole = benches["fast"].prepare(run_id, {"test_reviews": test_reviews})
+        whole = sessions["fast"].prepare(run_id, {"test_reviews": test_reviews})
         test = whole.collator(whole.reviews.test)
 
         def said(name: str, scoring: bool, prepared: Any = prepared, test: Any = test) -> np.ndarray:
@@ -187,17 +187,17 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
         )
 
 
-def _put_weights(bench: Session, prepared: PreparedRun) -> str:
+def _put_weights(session: Session, prepared: PreparedRun) -> str:
     """Put the run's trained weights into `prepared`; return where they come from."""
     run, model = prepared.run, prepared.tuned.model
     best = prepared.folder / "best.pt"
     if best.exists():
         restore(model, trained_weights(best, model))
         return "the run's"
-    if run.weight_file and (bench.output / "weights" / run.weight_file).exists():
-        load_delta(model, bench.output / "weights" / run.weight_file)
+    if run.weight_file and (session.output / "weights" / run.weight_file).exists():
+        load_delta(model, session.output / "weights" / run.weight_file)
         return "the run's"
-    short = Session.open(bench.profile.name, 0, RUNS_FOLDER / "short", bench.recipe.name)
+    short = Session.open(session.profile.name, 0, RUNS_FOLDER / "short", session.recipe.name)
     trained = short.prepare(run.id, SHORT)
     trained.train()
     restore(model, trainable_state(trained.tuned.model))

@@ -311,7 +311,7 @@ AXES: dict[str, tuple[Any, ...]] = {
 def growth(path: Path, sizes: Sizes, axes: dict[str, tuple[Any, ...]] = AXES) -> None:
     """How the time of a step, ours and the library's, grows with each of `axes`, by the fast recipe.
 
-    The tokens include a prompt's rows, as they do in the course.
+    The tokens include a prompt's rows, as in the assignment.
     """
     part = Part(path, "growth", {**vars(sizes), "axes": axes})
     bases: dict[str, nn.Module] = {}

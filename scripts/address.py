@@ -1,7 +1,7 @@
 """Set the repository's address in pyproject.toml, the badges of README and notebooks, and the set-up cells.
 
-`make address` runs it: it takes the remote `origin` of this checkout, or `REPOSITORY=owner/name`. Until an
-address is set there is no badge and no clone command: the README says how to open a notebook by upload.
+`make address` runs it. The address is that of this checkout's remote `origin`, or `REPOSITORY=owner/name`.
+Until it is set there is no badge and no clone command, and the README says how to upload a notebook.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def address(pyproject: str) -> str:
 
 
 def asked(arguments: list[str]) -> str:
-    """`owner/name` as it was given, or else that of the remote `origin`."""
+    """`owner/name`: as given, otherwise that of the remote `origin`."""
     if arguments:
         text = arguments[0]
     else:
@@ -51,7 +51,7 @@ def asked(arguments: list[str]) -> str:
             )
     found = _ADDRESS.fullmatch(text)
     if found is None:
-        raise SystemExit(f"{text!r} is no address on GitHub: run `make address REPOSITORY=owner/name`.")
+        raise SystemExit(f"{text!r} is not an address on GitHub: run `make address REPOSITORY=owner/name`.")
     return found[1]
 
 

@@ -10,6 +10,7 @@ its default, torch's fused attention ("sdpa").
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -84,11 +85,8 @@ def older_environment(folder: Path = FOLDER) -> dict[str, str]:
 def outcomes(base: T5ForConditionalGeneration, batches: list[Batch]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each method by name, and what it computes on copies of `base`: logits, loss and gradients of the first
     batch, the tokens it generates, and its weights after `STEPS` steps of AdamW."""
-    state = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     for method in METHODS:
-        model = T5ForConditionalGeneration(base.config)
-        model.load_state_dict(state)
-        yield repr(method), _outcome(apply(method, model.eval()).model, batches)
+        yield repr(method), _outcome(apply(method, copy.deepcopy(base)).model, batches)
 
 
 def _outcome(model: nn.Module, batches: list[Batch]) -> dict[str, Any]:
