@@ -39,7 +39,7 @@ def parity(
 Alpha = Annotated[float, typer.Option(help="LoRA's alpha, which a .pt file does not hold.")]
 ResultFile = Annotated[
     Path | None,
-    typer.Option(help="JSON of the run that trained it, for the card; found beside the kit's own weights."),
+    typer.Option(help="JSON of the run that trained it, for the card; not needed for the kit's own weights."),
 ]
 Licence = Annotated[
     str | None,
@@ -49,7 +49,8 @@ Licence = Annotated[
 
 def versions(
     bases: Annotated[
-        list[str] | None, typer.Argument(metavar="[BASE]...", help="tiny, offline, t5-small; the first two.")
+        list[str] | None,
+        typer.Argument(metavar="[BASE]...", help="tiny, offline, t5-small; by default the first two."),
     ] = None,
     output: PageFolder = None,
 ) -> None:
