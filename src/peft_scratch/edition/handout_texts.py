@@ -38,7 +38,6 @@ _EN: dict[str, Any] = {
     "c_lora": "LoRA",
     "v_lora": "rank r, alpha {alpha} for every r, on q and v of every attention; A Kaiming-uniform, B zero",
     "runs_head": ["run", "notebook", "learning rate", "published runs, %"],
-    "range": "{} to {}",
     "traps": [
         "The scaling is alpha / r, so runs of different rank differ in scaling too.",
         "The library's adapter has another learning rate than yours, so the two numbers do not say which layer is better.",
@@ -98,7 +97,6 @@ _FA: dict[str, Any] = {
     "c_lora": "LoRA",
     "v_lora": "رتبهٔ r، آلفا {alpha} برای هر r، روی q و v همهٔ توجه‌ها؛ آغاز A یکنواخت کایمینگ و آغاز B صفر",
     "runs_head": ["اجرا", "نوت‌بوک", "نرخ یادگیری", "اجراهای منتشرشده، ٪"],
-    "range": "{} تا {}",
     "traps": [
         "ضریب مقیاس آلفا تقسیم بر r است؛ پس اجراهایی با رتبه‌های متفاوت، مقیاس متفاوتی هم دارند.",
         "نرخ یادگیری آداپتور کتابخانه با نرخ شما فرق دارد؛ پس این دو عدد نمی‌گویند کدام لایه بهتر است.",

@@ -10,6 +10,7 @@ import ast
 import hashlib
 import linecache
 import os
+import re
 import sys
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
@@ -81,6 +82,12 @@ def fingerprint(names: set[str]) -> str:
     tree = ast.parse(PATH.read_text(encoding="utf-8"))
     tree.body = [node for node in tree.body if getattr(node, "name", None) not in names]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:8]
+
+
+def without_markers(code: str) -> str:
+    """`code` without the comments that mark what the student edition leaves out."""
+    marker = re.compile(r" *# (BEGIN|END) SOLUTION")
+    return "\n".join(line for line in code.split("\n") if not marker.fullmatch(line))
 
 
 class _FreshLoader(SourceFileLoader):

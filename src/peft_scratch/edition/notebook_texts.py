@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-#: After which cell of each notebook the tasks stand.
-WHERE = {1: "idea", 2: "idea", 3: "idea", 4: "idea", 5: "idea"}
-
 #: Cells that show an answer.
 LEFT_OUT = {5: ("trap-init", "trap-init-code")}
 

@@ -11,12 +11,13 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
 from peft_scratch.edition.blanks import BLANKS, GROUPS, Blank, by_name
+from peft_scratch.edition.layers_file import without_markers
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 #: How much is blank: only the lines that matter, or each function and class whole.
@@ -39,10 +40,10 @@ class Source:
 
     module: str
     text: str
-    lines: list[str] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "lines", self.text.splitlines())
+    @cached_property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
 
     @cached_property
     def tree(self) -> ast.Module:
@@ -62,10 +63,6 @@ class Source:
             elif isinstance(node, ast.Assign):
                 found |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
         return found
-
-    def is_helper(self, node: ast.stmt) -> bool:
-        """Whether `node` is the solution's own from its first line to its last."""
-        return any(start < _first(node) and (node.end_lineno or 0) < end for start, end in self.regions)
 
     def last(self, node: ast.stmt) -> int:
         """The last line of `node`, with the marker after it where a solution ends there."""
@@ -229,11 +226,6 @@ def _docstring(text: str, indent: int) -> str:
     text = "\n\n".join(parts)
     quoted = f'"""{text}"""' if "\n" not in text else f'"""{text}\n"""'
     return textwrap.indent(quoted, " " * indent, lambda line: bool(line.strip()))
-
-
-def without_markers(code: str) -> str:
-    """`code` with its solutions and without the comments that mark them."""
-    return "\n".join(line for line in code.split("\n") if line.strip() not in (BEGIN, END))
 
 
 def _first(node: ast.stmt) -> int:

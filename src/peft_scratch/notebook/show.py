@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,8 @@ from pygments.lexers import PythonLexer
 from torch import Tensor
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, LABEL_WORDS, PROFILES, RUNS, Profile
-from peft_scratch.comparison import paired, sentence
+from peft_scratch.comparison import error_of, paired, sentence
+from peft_scratch.edition.layers_file import without_markers
 from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.experiments.session import Session
 from peft_scratch.results import Result, RunResult
@@ -54,11 +54,6 @@ def source(*things: Callable[..., Any] | type) -> None:
             noclasses=True, prestyles="font-family: monospace; font-size: 90%; padding: 8px"
         )
         display({"text/html": highlight(code, PythonLexer(), style), "text/plain": code}, raw=True)
-
-
-def without_markers(code: str) -> str:
-    """`code` without the comments that mark what the student edition leaves out."""
-    return re.sub(r"^[ ]*# (BEGIN|END) SOLUTION\n", "", code, flags=re.MULTILINE)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -135,7 +130,7 @@ def curves(*results: RunResult) -> None:
         shift = 0.06 * (position - (len(results) - 1) / 2)  # so that error bars do not cover each other
         epochs = [epoch.epoch + shift for epoch in result.epochs]
         percents = [100 * epoch.accuracy for epoch in result.epochs]
-        errors = [_standard_error(percent, result) for percent in percents]
+        errors = [100 * (error_of(result, epoch.accuracy) or 0) for epoch in result.epochs]
         style = {"color": colour, "marker": marker, "capsize": 2, "label": result.title}
         right.errorbar(epochs, percents, errors, **style)
         best = result.accuracy.best_epoch - 1
@@ -153,12 +148,6 @@ def curves(*results: RunResult) -> None:
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     plt.show()
-
-
-def _standard_error(percent: float, result: RunResult) -> float:
-    """The standard error, in points, of an accuracy in percent on the test reviews of `result`."""
-    reviews = (result.reviews or {}).get("test")
-    return math.sqrt(percent * (100 - percent) / reviews) if reviews else 0.0
 
 
 def numbers(*results: Result) -> None:

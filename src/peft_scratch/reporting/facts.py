@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -53,12 +52,6 @@ def is_assignments(run: RunResult) -> bool:
         and profile.is_assignment
         and (run.base_model.name, run.config.reviews) == (HUB_BASE, HUB_REVIEWS)
     )
-
-
-def error_of(run: RunResult, share: float) -> float | None:
-    """The standard error of a run's accuracy `share`; `None` if the number of test reviews is not known."""
-    reviews = reviews_of(run, "test")
-    return math.sqrt(share * (1 - share) / reviews) if reviews else None
 
 
 def ends(values: Mapping[str, float]) -> tuple[str, str]:

@@ -19,8 +19,7 @@ def update(student: Any, oracle: Oracle) -> str | None:
     x, a, b = (oracle[f"lora/{name}"] for name in ("x", "A", "B"))
     with Shapes(x=x, a=a, b=b):
         found = student.low_rank_update(x, a, b, oracle.facts["scaling"])
-    what = oracle.like("lora/update", found)
-    return None if what == "right" else what or "lora_forward"
+    return oracle.mistake("lora/update", found, "lora_forward")
 
 
 def start_of_a(student: Any, oracle: Oracle) -> str | None:
@@ -75,9 +74,9 @@ def _merged_once(merged: nn.Module, before: Tensor, oracle: Oracle) -> str | Non
     merged.merge()
     if close(merged.weight, before):
         return "merge_nothing"
-    what, y = oracle.like("lora/merged", merged.weight), merged(oracle["lora/x"])
-    if what != "right":
-        return what or "merge_wrong"
+    if mistake := oracle.mistake("lora/merged", merged.weight, "merge_wrong"):
+        return mistake
+    y = merged(oracle["lora/x"])
     if close(y, oracle["lora/y"]):
         return None
     return "merge_beside" if close(y, oracle["lora/counted_twice"]) else "merge_wrong"

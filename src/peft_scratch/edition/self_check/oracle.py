@@ -50,6 +50,11 @@ class Oracle:
         wrong = [key for key in self.tensors if key.startswith(prefix) and close(found, self.tensors[key])]
         return wrong[0].removeprefix(prefix) if wrong else None
 
+    def mistake(self, name: str, found: Tensor, unknown: str) -> str | None:
+        """None if `found` is the tensor `name`, else the mistake that gives it, or `unknown`."""
+        what = self.like(name, found)
+        return None if what == "right" else what or unknown
+
     def t5(self) -> T5ForConditionalGeneration:
         """The small recorded T5, in evaluation mode."""
         model = T5ForConditionalGeneration(

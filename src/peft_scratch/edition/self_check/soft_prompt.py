@@ -41,9 +41,8 @@ def rows(student: Any, oracle: Oracle) -> str | None:
     embedded = oracle["prompt/embedded"]
     with Shapes(prompt_emb=named["prompt_emb"], embedded=embedded):
         y = made(embedded)
-    what = oracle.like("prompt/y", y)
-    if what != "right":
-        return what or "rows_wrong"
+    if mistake := oracle.mistake("prompt/y", y, "rows_wrong"):
+        return mistake
     if not y.requires_grad:
         return "prompt_copied"
     (y * oracle["prompt/direction"]).sum().backward()
@@ -71,9 +70,8 @@ def encoder_hook(student: Any, oracle: Oracle) -> str | None:
     seen = inspect.signature(type(encoder).forward).bind_partial(encoder, *args, **kwargs).arguments
     if seen.get("inputs_embeds") is None:
         return "rows_lost"
-    what = oracle.like("prompt/encoder_input", seen["inputs_embeds"])
-    if what != "right":
-        return what or "rows_wrong"
+    if mistake := oracle.mistake("prompt/encoder_input", seen["inputs_embeds"], "rows_wrong"):
+        return mistake
     if seen.get("attention_mask") is None:
         return "mask_encoder"
     return _mask(seen["attention_mask"], given, oracle, "mask_encoder")
@@ -98,10 +96,8 @@ def _mask(found: object, given: Tensor, oracle: Oracle, short: str) -> str | Non
         return short if unchanged and torch.equal(given, oracle["prompt/mask"].long()) else "mask_in_place"
     if not isinstance(found, Tensor):
         return short
-    what = oracle.like("prompt/long_mask", found.float())
-    if what == "mask_short":
-        return short
-    return None if what == "right" else what or "mask_wrong"
+    mistake = oracle.mistake("prompt/long_mask", found.float(), "mask_wrong")
+    return short if mistake == "mask_short" else mistake
 
 
 class _Table(nn.Embedding):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from peft_scratch.assignment import TEN
-from peft_scratch.reporting.facts import error_of
+from peft_scratch.comparison import error_of
 from peft_scratch.reporting.figures.style import BLUE, GREEN, RED, WIDE, legend, line, new_figure, ticks
 from peft_scratch.reporting.languages import Language
 from peft_scratch.results import RunResult, SmallDataResult

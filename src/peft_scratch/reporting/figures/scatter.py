@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from peft_scratch.reporting.facts import error_of
+from peft_scratch.comparison import error_of
 from peft_scratch.reporting.figures import style
 from peft_scratch.reporting.figures.labels import label_lines, place_labels
 from peft_scratch.reporting.inputs import Inputs

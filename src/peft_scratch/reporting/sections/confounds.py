@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from peft_scratch.reporting.facts import error_of
+from peft_scratch.comparison import error_of
 from peft_scratch.reporting.sections.blocks import Block, Page
 from peft_scratch.results import RunResult
 

@@ -9,13 +9,12 @@ from statistics import fmean
 from typing import Any
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, HUB_REVIEWS, RUNS, TEN
-from peft_scratch.comparison import CONFIDENCE, SIGNIFICANT, outside_published
+from peft_scratch.comparison import CONFIDENCE, SIGNIFICANT, error_of, outside_published
 from peft_scratch.reporting.facts import (
     Pair,
     compared_over_seeds,
     differences,
     differing,
-    error_of,
     is_assignments,
     reviews_of,
 )
