@@ -123,7 +123,7 @@ def test_a_typed_number_would_be_found(language):
 
 
 def test_the_words_hold_no_numeral_but_in_names():
-    names = r"T5|t5-small|SHA-256|sst2|exactness\.md|\{[a-z_]*\}|E \+ 2·D"
+    names = r"T5|t5-small|SHA-256|sst2|exactness\.md|\{[a-z_]*\}|L_enc \+ 2·L_dec"
     for language in LANGUAGES.values():
         for key, words in language.words.items():
             assert not re.search(r"\d", re.sub(names, "", words)), (language.code, key)
@@ -211,15 +211,37 @@ def test_one_method_says_nothing_of_the_others(inputs):
 
 def test_the_peak_is_lower_or_not(inputs):
     inputs.results["full"]["memory"]["peak"] = 10**12
-    assert "lower than full fine-tuning's 1,000 GB in 9 of 9 runs" in _sentences(inputs)
+    assert "lower than full fine-tuning's 1,000 GB in 9 of 9 other runs" in _sentences(inputs)
     inputs.results["full"]["memory"]["peak"] = 1
-    assert "lower than full fine-tuning's 1 B in none of 9 runs" in _sentences(inputs)
+    assert "lower than full fine-tuning's 1 B in none of 9 other runs" in _sentences(inputs)
 
 
 def test_one_base_serves_all_or_not(inputs):
     assert "to the last bit in all 9 runs" in _sentences(inputs)
     inputs.results["lora_peft_r8"]["knowledge"]["off"] += 0.25
     assert "differs from the untouched base's in 1 of 9 runs, by up to 2.5e-01" in _sentences(inputs)
+
+
+def test_the_size_of_the_whole_file_is_explained(inputs):
+    inputs.results["full"]["disk"]["delta"] = 4 * BASE["parameters"]
+    said = _sentences(inputs)
+    assert "Full fine-tuning's file takes 23.6 MB, which is 200 % of the base's file." in said
+    assert "It has 4 bytes for each parameter, the base's file has 2." in said
+
+
+def test_formulas_have_the_symbols_of_the_notebooks(inputs):
+    said = _said(inputs)
+    (formulas,) = [
+        [item["maths"] for item in block["items"] if item["maths"]]
+        for block in said["blocks"]
+        if block["kind"] == "list" and any(item["maths"] for item in block["items"])
+    ]
+    assert formulas == [
+        "N·d",
+        '(L_"enc" + L_"dec")·(d·b + b + b·d + d)',
+        '(L_"enc" + 2·L_"dec")·2·(d·r + r·d\')',
+    ]
+    assert "L_enc + L_dec" in _sentences(inputs)
 
 
 def test_full_fine_tuning_forgets_most_or_not(inputs):
@@ -245,17 +267,17 @@ def _on_one_line(inputs: Documents) -> str:
 def test_the_constants_confound_or_not(inputs):
     said = _on_one_line(inputs)
     assert "scaled by 4/1 = 4 in one and 4/8 = 0.5 in the other" in said
-    assert "Both adapters of b = 8 train at 0.003 here" in said
+    assert "Both adapters with b = 8 are trained at the rate 0.003 here" in said
     inputs.results["adapter_scratch_b8"]["config"]["learning_rate"] = 0.03
     inputs.results["lora_peft_r1"]["config"]["hyperparameters"]["alpha"] = 0.5
     prompt = inputs.results["prompt_opendelta_n1"]["accuracy"]
     prompt.update(best=0.8, best_epoch=2, last=0.7)
     said = _on_one_line(inputs)
     assert "0.03 from scratch, 0.003 through AdapterHub, a factor of 10" in said
-    assert "scale the update alike (0.5/1 = 0.5)" in said
+    assert "have the same scaling (0.5/1 = 0.5)" in said
     assert "best after epoch 2 (80.0 %) and ends at 70.0 %: the rate" in said
     prompt["last"] = 0.79
-    assert "ends at 79.0 %: a fall within two standard errors" in _on_one_line(inputs)
+    assert "ends at 79.0 %. This fall is within two standard errors" in _on_one_line(inputs)
     prompt["last"] = 0.8
     assert "its last epoch is its best" in _on_one_line(inputs)
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
-from peft_scratch.edition.blanks import BLANKS, GROUPS, Blank, by_name
+from peft_scratch.edition.blanks import BLANKS, BY_NAME, GROUPS, Blank
 from peft_scratch.edition.layers_file import without_markers
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
@@ -105,12 +105,12 @@ def sources() -> dict[str, Source]:
 
 def without_solution(source: Source) -> str:
     """The module as the edition has it: what the student writes comes from `layers.py`."""
-    known, lines = by_name(), list(source.lines)
+    lines = list(source.lines)
     cuts: list[tuple[int, int, list[str]]] = [
         (start, end, []) for start, end in source.regions if not lines[start - 1].startswith(" ")
     ]
     for name, node in source.definitions().items():
-        if name in known and known[name].module == source.module:
+        if name in BY_NAME and BY_NAME[name].module == source.module:
             cuts.append((_first(node), source.last(node), [f'{name} = of_student("{name}")']))
     for start, end, instead in sorted(cuts, reverse=True):
         lines[start - 1 : end] = instead
@@ -134,7 +134,7 @@ def layers(level: str = "lines", solved: bool = False) -> str:
             source = of_module[blank.module]
             node = source.definitions()[blank.name]
             code = without_markers(source.code(node)) if solved else _blank(source, node, blank, level)
-            for helper in _helpers(source, code, set(by_name())):
+            for helper in _helpers(source, code):
                 if helper not in copied:
                     copied.add(helper)
                     parts.append(without_markers(source.code(source.definitions()[helper])))
@@ -235,13 +235,13 @@ def _first(node: ast.stmt) -> int:
 # What comes with it: helpers and imports
 
 
-def _helpers(source: Source, code: str, blanks: set[str]) -> list[str]:
+def _helpers(source: Source, code: str) -> list[str]:
     """The module's own definitions that `code` needs besides the blanks, the innermost first."""
     there, needed = source.definitions(), []
 
     def add(text: str) -> None:
         for name in _names(ast.parse(textwrap.dedent(text))):
-            if name in there and name not in blanks and name not in needed:
+            if name in there and name not in BY_NAME and name not in needed:
                 add(source.code(there[name]))
                 needed.append(name)
 

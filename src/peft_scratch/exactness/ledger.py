@@ -25,6 +25,7 @@ from peft_scratch.libraries.catalogue import OPENDELTA, Call, calls
 from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt, apply, count_parameters
 from peft_scratch.methods.derivation import Step, letters, step, total
 from peft_scratch.methods.parameters import is_tied, untie
+from peft_scratch.wording import in_symbols
 
 #: The methods at the assignment's sizes.
 METHODS: dict[str, Callable[..., Method]] = {
@@ -257,7 +258,7 @@ def _table(title: str, *columns: str, numbers: tuple[str, ...]) -> Table:
 def _derivation(title: str, steps: list[Step]) -> Table:
     table = _table(title, "what", "symbols", "numbers", "parameters", numbers=("parameters",))
     for one in steps:
-        table.add_row(one.what, one.symbols, one.numbers, _number(one.value))
+        table.add_row(one.what, in_symbols(one.symbols), one.numbers, _number(one.value))
     return table
 
 

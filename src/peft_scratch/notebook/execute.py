@@ -39,13 +39,8 @@ def execute_all(profile: str, seed: int, output: Path | None, recipe: str = "fas
         RuntimeError: a cell failed otherwise.
     """
     # Only changed parameters are passed on, so that the notebooks of a default run have no extra cell.
-    parameters: dict[str, Any] = {}
-    if profile != "auto":
-        parameters["PROFILE"] = profile
-    if seed != 0:
-        parameters["SEED"] = seed
-    if recipe != "fast":
-        parameters["RECIPE"] = find_recipe(recipe).name
+    given = {"PROFILE": (profile, "auto"), "SEED": (seed, 0), "RECIPE": (find_recipe(recipe).name, "fast")}
+    parameters: dict[str, Any] = {name: value for name, (value, usual) in given.items() if value != usual}
     if output is not None:
         parameters["OUTPUT"] = str(output.absolute())
     choice = choose_profile(profile)

@@ -19,6 +19,7 @@ from peft_scratch.reporting.facts import count_error, is_assignments, seed_diffe
 from peft_scratch.reporting.sweeps import advice
 from peft_scratch.results import Result, RunResult, read_results
 from peft_scratch.seeds import Seeds, read_seeds, with_further
+from peft_scratch.wording import in_symbols
 
 MISSING = "missing"
 
@@ -115,7 +116,7 @@ def parameters(results: Results) -> pd.DataFrame:
             counted, base = result.parameters, result.base_model.parameters
             row |= {"trainable": counted.trainable, "whole": counted.whole, "base": base}
             if (by_hand := counted.by_hand) is not None:
-                row |= {"formula": by_hand.symbols, "with_numbers": by_hand.with_numbers}
+                row |= {"formula": in_symbols(by_hand.symbols), "with_numbers": by_hand.with_numbers}
                 row |= {"added": by_hand.value, "difference": count_error(result)}
         rows.append(row)
     counts = ("added", "trainable", "whole", "base", "difference")
@@ -198,10 +199,10 @@ def parameters_markdown(results: Results) -> str:
     ]
     return (
         f"# Parameters: {_origin(results)}\n\n{_note(results)}{_markdown(shown, text_columns=3)}\n\n"
-        "E and D are the numbers of encoder and decoder layers, d is the width of the model, i that of its "
-        "attention; N, b and r are prompt rows, bottleneck and rank. *Difference* is what was counted minus "
-        "what the formula says, for the whole model and for what trains. A result of an older version has no "
-        "hand count.\n"
+        "L_enc and L_dec are the numbers of encoder and decoder layers, d is the width of the model and d' "
+        "that of its attention. N is the number of prompt rows, b the width of the bottleneck, r the rank. "
+        "*Difference* is what was counted minus what the formula says, for the whole model and for what "
+        "trains. A result of an older version has no hand count.\n"
     )
 
 

@@ -27,7 +27,7 @@ def accuracy(inputs: Inputs, language: Language) -> Figure | None:
     runs = inputs.runs
     if not runs:
         return None
-    figure, (ax,) = style.new_figure(style.WIDE, 2.6)
+    figure, (ax,) = style.new_figure(language, 2.6)
     ax.set_xscale("log")
     markers, bars, labels = [], [], {}  # from scratch and through a library at the same place: one label
     for name, run in runs.items():
@@ -81,8 +81,7 @@ def _lines_of_comparison(
 def _axes_and_legend(figure: Figure, ax: Axes, inputs: Inputs, language: Language) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.xaxis.set_major_locator(LogLocator(numticks=12))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(style.ticks(language))
+    ax.xaxis.set_major_formatter(style.ticks(language))  # the logarithmic scale has set its own
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(language.label("trained_parameters"))
     ax.set_ylabel(language.label("test_accuracy"))

@@ -29,7 +29,7 @@ METHODS = {"full": ("#000000", "s"), "soft_prompt": (BLUE, "o"), "adapter": (RED
 #: Typefaces that the kit carries; matplotlib brings DejaVu Sans itself.
 FONTS = Path(__file__).resolve().parents[1] / "fonts"
 
-WIDE = 6.7  # inches: the text width of the page
+_WIDTH = 6.7  # inches: the text width of the page
 
 _STYLE: Mapping[str, Any] = {
     "svg.fonttype": "none",
@@ -63,17 +63,21 @@ def styled(language: Language) -> AbstractContextManager[None]:
 
 
 def ticks(language: Language) -> FuncFormatter:
-    """Numbers at an axis, as the language sets them."""
+    """How the language writes the numbers at an axis."""
     return FuncFormatter(lambda x, _: language.number(x) if x == round(x) else language.numeral(f"{x:g}"))
 
 
 def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **share: Any
+    language: Language, height: float, rows: int = 1, columns: int = 1, **share: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of so many inches, and its axes row by row."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    """A figure as wide as the text and `height` inches high, and its axes row by row."""
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **share).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False, **share).flat)
+    for ax in axes:
+        ax.xaxis.set_major_formatter(ticks(language))
+        ax.yaxis.set_major_formatter(ticks(language))
+    return figure, axes
 
 
 def svg(figure: Figure) -> str:
@@ -90,7 +94,7 @@ def legend(figure: Figure, handles: list[Artist], columns: int | None = None) ->
 
 
 def note(ax: Axes, text: str, at: tuple[float, float], right: float, **more: Any) -> Annotation:
-    """Small words beside a point, so many typographic points to its right."""
+    """Small words beside a point, `right` typographic points to its right."""
     small = {"textcoords": "offset points", "va": "center", "fontsize": 7}
     return ax.annotate(text, at, (right, 0), **small, **more)
 

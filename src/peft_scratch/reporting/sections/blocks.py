@@ -12,6 +12,7 @@ from peft_scratch.reporting.facts import ends
 from peft_scratch.reporting.inputs import Inputs
 from peft_scratch.reporting.languages import Language
 from peft_scratch.results import RunResult
+from peft_scratch.wording import in_symbols
 
 Block = dict[str, Any]
 
@@ -122,7 +123,9 @@ _FORMULA = re.compile(r'(?:[A-Za-z](?![A-Za-z])|[0-9 ·+()=,"])*')
 
 def maths(text: str) -> Block:
     """A formula of single letters, digits and signs; anything else is plain text: Typst would run it."""
-    return {"style": "maths" if _FORMULA.fullmatch(text) else "plain", "text": text}
+    if not _FORMULA.fullmatch(text):
+        return {"style": "plain", "text": text}
+    return {"style": "maths", "text": re.sub("L_(enc|dec)", r'L_"\1"', in_symbols(text))}
 
 
 def check(right: bool) -> Block:

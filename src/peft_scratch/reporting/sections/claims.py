@@ -66,18 +66,15 @@ def _lower_than_full(page: Page, what: str, sizes: dict[str, int]) -> Iterable[s
 def _memory_table(page: Page) -> Block:
     peaks = facts.gpu_peaks(page.runs)
     words = [*(f"memory_{part}" for part in (*facts.PARTS_OF_MEMORY, "sum")), *(["peak"] if peaks else [])]
-    rows: list[list[Any]] = []
-    for name in TEN:
-        of = page.runs[name].memory if name in page.runs else None
-        if of is None:
-            rows.append([page.language.run(name), page.missing("not_measured", span=len(words))])
-            continue
-        sizes = [*(getattr(of, part) for part in facts.PARTS_OF_MEMORY), facts.all_of(of)]
-        row: list[Any] = [page.language.run(name), *map(page.language.bytes, sizes)]
-        if peaks:
-            row.append(page.language.bytes(peaks[name]) if name in peaks else ABSENT)
-        rows.append(row)
-    return page.table(["run", *words], rows)
+
+    def cells(name: str, run: RunResult) -> list[Any]:
+        if run.memory is None:
+            return [page.missing("not_measured", span=len(words))]
+        sizes = [*(getattr(run.memory, part) for part in facts.PARTS_OF_MEMORY), facts.all_of(run.memory)]
+        peak = page.language.bytes(peaks[name]) if name in peaks else ABSENT
+        return [*map(page.language.bytes, sizes), *([peak] if peaks else [])]
+
+    return page.table(["run", *words], page.rows(cells, span=len(words)))
 
 
 def _disk(page: Page) -> list[Block]:
@@ -104,7 +101,9 @@ def _about_disk(page: Page) -> Iterable[str]:
             copies=size(len(small) * base),
         )
     if "full" in measured:
-        yield page.say("disk_full", size=size(measured["full"].delta))
+        delta, full = measured["full"].delta, page.runs["full"].parameters.whole
+        values = {"size": size(delta), "share": page.language.share(delta / base)}
+        yield page.say("disk_full", **values, ours=round(delta / full), theirs=round(base / full))
     if off:
         wrong, most = sum(map(bool, off.values())), page.language.ltr(f"{max(off.values()):.1e}")
         yield page.say("serves_no" if wrong else "serves_yes", runs=len(off), wrong=wrong, most=most)

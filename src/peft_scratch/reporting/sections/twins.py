@@ -77,7 +77,7 @@ def _apart(page: Page) -> list[Block]:
 def _about_pairs(page: Page, kinds: dict[Pair, str]) -> Iterable[str]:
     """What can be said of the pairs; those of which the same is said in one sentence."""
     for about in ("library", "size"):
-        for kind in ("none", "chance", "clear"):
+        for kind in ("clear", "chance", "none"):
             titles = [_title(page, pair) for pair, of in kinds.items() if (pair.about, of) == (about, kind)]
             if titles:
                 pairs = page.language.join_longer(titles)
@@ -96,10 +96,10 @@ def _over_seeds(page: Page) -> list[Block]:
     said = _about_pairs(page, {pair: of.kind for pair, of in found.items()})
     findings = [page.say("over_the_seeds", sentence=sentence) for sentence in said]
     seeds, needed = min(of.seeds for of in found.values()), seeds_needed(len(found))
+    if seeds < needed:  # first, because it explains a p of 1 beside an interval without 0
+        level = language.percent(SIGNIFICANT, 0)
+        findings.insert(0, page.say("too_few_seeds", level=level, seeds=seeds, needed=needed))
     low, high = (language.in_percent(end(of.findable for of in found.values())) for end in (min, max))
     findings.append(page.say("findable", share=language.percent(POWER, 0), low=low, high=high))
-    if seeds < needed:
-        level = language.percent(SIGNIFICANT, 0)
-        findings.append(page.say("too_few_seeds", level=level, seeds=seeds, needed=needed))
     head = ["pair", "seeds", "mean_difference", "interval", "p", "findable_head"]
     return [page.subheading("pairs_over_seeds"), page.table(head, rows), *page.findings(findings)]
