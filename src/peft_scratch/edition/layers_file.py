@@ -32,8 +32,8 @@ _state: dict[str, Any] = {"module": None, "stamp": None, "asked": set()}
 def of_student(name: str) -> Any:
     """What `layers.py` defines as `name`.
 
-    A function looks up the file's function at each call, so it is the one that is saved at that moment. A
-    class is the file's own; when the file is saved again, it is replaced wherever it is used.
+    A function is looked up at each call, so the latest saved version is called. A class is replaced wherever
+    it is used when the file is saved again.
 
     Raises:
         UserError: the file is not there, is no Python, or does not define `name`.
@@ -43,7 +43,7 @@ def of_student(name: str) -> Any:
 
 
 def current() -> ModuleType:
-    """The module of `layers.py` as it is saved now.
+    """The module of `layers.py`, loaded again if the file was saved since.
 
     Raises:
         UserError: the file is not there, is no Python, or lacks a name that the kit needs.
@@ -75,7 +75,7 @@ def use(path: Path) -> None:
 
 
 def fingerprint(names: set[str]) -> str:
-    """Eight characters that change with what `layers.py` says, the definitions `names` left out.
+    """Eight characters that change with the code of `layers.py`, except for the definitions `names`.
 
     Comments and spaces do not matter.
     """
@@ -126,7 +126,7 @@ def _line_of(problem: Exception) -> int | str:
 
 
 class _Late:
-    """A function of `layers.py`, looked up when it is called: the file may have been saved again by then."""
+    """A function of `layers.py` that is looked up when it is called, as the file may have changed by then."""
 
     def __init__(self, name: str) -> None:
         self.__name__ = self.__qualname__ = name
@@ -144,7 +144,7 @@ class _Late:
 
 
 def _replace(before: ModuleType, after: ModuleType) -> None:
-    """Put the classes of `after` wherever the kit, or the notebook, holds those of `before`."""
+    """Replace the classes of `before` by those of `after` in the kit's modules and in the notebook."""
     old = {
         id(thing): name
         for name, thing in vars(before).items()

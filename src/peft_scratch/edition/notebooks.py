@@ -20,8 +20,8 @@ from peft_scratch.edition.notebook_texts import (
 )
 from peft_scratch.edition.solutions import regions
 
-#: A code cell with one of these is left out, together with the text before it: it shows an answer, or uses
-#: models that the edition does not have.
+#: A code cell with one of these is left out together with the text before it: it shows an answer, or needs
+#: a model that the edition lacks.
 _NOT_HERE = ("proofs.", "session.ask(", "show.opinions(")
 
 #: What the edition's zip is called; the first cell of a notebook unpacks it.

@@ -67,7 +67,7 @@ SHIPPED = (
 
 
 def random_sizes(seed: int) -> Sizes:
-    """Sizes drawn at random, such that no two mistakes are the same by the choice of the numbers."""
+    """Sizes drawn at random, for which no two mistakes give the same numbers."""
     draw = random.Random(seed)
     encoder = draw.randint(1, 3)
     return Sizes(

@@ -1,7 +1,7 @@
 """The solution, as it is marked in the source: taken out of the kit, and left blank in `layers.py`.
 
 `# BEGIN SOLUTION` and `# END SOLUTION` enclose what a student writes: lines inside a function or method that
-`blanks` describes, or a whole helper of the solution's own.
+`blanks` describes, or a whole helper that only the solution needs.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def sources() -> dict[str, Source]:
 
 
 def without_solution(source: Source) -> str:
-    """The module as the edition has it: what the student writes comes from `layers.py`."""
+    """The text of the module in the edition, where the student's code comes from `layers.py`."""
     lines = list(source.lines)
     cuts: list[tuple[int, int, list[str]]] = [
         (start, end, []) for start, end in source.regions if not lines[start - 1].startswith(" ")
@@ -144,7 +144,7 @@ def layers(level: str = "lines", solved: bool = False) -> str:
 
 
 def solution_lines() -> list[str]:
-    """The lines of all solutions in the kit's modules, without comments, spaces and what says little."""
+    """The lines of all solutions in the kit's modules that would give an answer away, without spaces."""
     found = []
     for source in sources().values():
         for start, end in source.regions:
@@ -153,7 +153,7 @@ def solution_lines() -> list[str]:
 
 
 def telling(lines: Iterable[str]) -> list[str]:
-    """`lines` without spaces and comments, those alone that would give an answer away."""
+    """Those of `lines` that would give an answer away, without spaces and comments."""
     bare = (squeezed(line.partition("  #")[0]) for line in lines)
     whole = (line for line in bare if not line.endswith(("(", "[", "{")))
     return [line for line in whole if len(line) >= 16 and not line.startswith(("#", '"""', "def"))]

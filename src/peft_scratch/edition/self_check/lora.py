@@ -44,7 +44,7 @@ def layer(student: Any, oracle: Oracle) -> str | None:
 
 
 def merging(student: Any, oracle: Oracle) -> str | None:
-    """The mistake in `merge` and `unmerge`, or None. It asks for a layer that computes the right thing."""
+    """The mistake in `merge` and `unmerge`, or None. The layer's output must be right already."""
     merged = _filled(student, oracle)
     shared = merged.weight.detach()  # the tensor that other models may share
     before = shared.clone()

@@ -59,7 +59,7 @@ def mask(student: Any, oracle: Oracle) -> str | None:
 
 
 def encoder_hook(student: Any, oracle: Oracle) -> str | None:
-    """The mistake in `prepend_prompt`, or None. It asks for rows that are right by themselves."""
+    """The mistake in `prepend_prompt`, or None. `PromptRows` must be right already."""
     encoder = oracle.t5().encoder
     encoder.embed_tokens = _table(student, encoder.embed_tokens, oracle)
     ids, given = oracle["prompt/ids"].long(), oracle["prompt/mask"].long()
@@ -112,7 +112,7 @@ def _table(student: Any, table: nn.Embedding, oracle: Oracle) -> nn.Module:
 
 
 def hooks(student: Any, oracle: Oracle) -> str | None:
-    """The mistake in `hook_prompt`, or None. It asks for the two hooks to be right by themselves."""
+    """The mistake in `hook_prompt`, or None. The two hooks must be right already."""
     model, n = oracle.t5(), oracle.facts["rows"]
     model.encoder.embed_tokens = _table(student, model.encoder.embed_tokens, oracle)
     seen: dict[str, dict[str, Any]] = {}

@@ -174,7 +174,7 @@ WORDS = {
     # Time
     "clock": "Where the time went",
     "figure_time": "Seconds of training and of evaluation, by run.",
-    "clock_text": "Evaluation took {share} of all the time. Its share is smallest in one run ({low_run}: {low}) and largest in another ({high_run}: {high}).",
+    "clock_text": "Evaluation took {share} of all the time, from {low} ({low_run}) to {high} ({high_run}).",
     "faster_yes": "{faster} of {runs} runs trained faster than full fine-tuning. The fastest ({run}) needed {share} of full fine-tuning's training time.",
     "faster_no": "No other run trained faster than full fine-tuning.",
     "in_training": "training",
