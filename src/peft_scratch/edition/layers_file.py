@@ -12,11 +12,10 @@ import linecache
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from peft_scratch.errors import UserError
@@ -90,39 +89,26 @@ def without_markers(code: str) -> str:
     return "\n".join(line for line in code.split("\n") if not marker.fullmatch(line))
 
 
-class _FreshLoader(SourceFileLoader):
-    """Reads the source each time: Python's cache notices a newer source only after a whole second."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
 def _load() -> ModuleType:
-    linecache.checkcache(str(PATH))
-    loader = _FreshLoader(_NAME, str(PATH))
-    module = module_from_spec(spec_from_loader(_NAME, loader))
-    before = sys.modules.get(_NAME)
+    """Run the file as it is now. An import would miss a second change within the same second."""
+    file = str(PATH)
+    linecache.checkcache(file)
+    module, before = ModuleType(_NAME), sys.modules.get(_NAME)
+    module.__file__ = file
     sys.modules[_NAME] = module  # dataclasses and pickle look a class's module up
     try:
-        loader.exec_module(module)
+        exec(compile(PATH.read_bytes(), file, "exec", dont_inherit=True), vars(module))
     except Exception as problem:
         if before is not None:
             sys.modules[_NAME] = before
-        line = getattr(problem, "lineno", None) or _line_of(problem)
+        frames = traceback.extract_tb(problem.__traceback__)
+        lines = ["?", *(frame.lineno for frame in frames if frame.filename == file)]
+        line = getattr(problem, "lineno", None) or lines[-1]
         said = " ".join(str(problem).split())
         raise UserError(
             f"{PATH.name}, line {line}: {type(problem).__name__}, {said}; correct it and save the file."
         ) from problem
     return module
-
-
-def _line_of(problem: Exception) -> int | str:
-    line, trace = "?", problem.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(PATH):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
 
 
 class _Late:

@@ -195,14 +195,11 @@ def _blank_function(source: Source, node: ast.FunctionDef, name: str, text: str,
     asked = [f"{' ' * indent}# Yours.", f'{" " * indent}raise NotImplementedError("{name} is still blank.")']
     inside = [(a, b) for a, b in source.regions if start <= a and b <= source.last(node)]
     body = []
-    if level == "lines" and inside:
-        at = start
+    if level == "lines":
         for a, b in inside:
-            body += [*source.lines[at - 1 : a - 1], *asked]
-            at = b + 1
-        body += source.lines[at - 1 : source.last(node)]
-    elif level == "lines":
-        body = source.lines[start - 1 : source.last(node)]
+            body += [*source.lines[start - 1 : a - 1], *asked]
+            start = b + 1
+        body += source.lines[start - 1 : source.last(node)]
     else:
         body = asked
     return "\n".join([*head, _docstring(text, indent), *body])

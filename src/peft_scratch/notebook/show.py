@@ -1,7 +1,7 @@
 """What all five notebooks show: source, tables, curves, numbers and mistakes.
 
-Tables are displayed as Markdown: it looks good in Jupyter, in Colab and on code hosts, needs no style
-sheet, and is also readable as plain text.
+Tables are displayed as Markdown, because Jupyter, Colab and code hosts all show it well, without a style
+sheet, and it can be read as plain text too.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from peft_scratch.wording import counted, duration
 if TYPE_CHECKING:
     from peft_scratch.experiments.ask import Opinion
 
-#: The longest piece of a review that is ever shown: the reviews belong to other people.
+#: The longest piece of a review that is ever shown, in characters: the reviews belong to other people.
 PHRASE = 80
-# How many phrases of a review are tried: the model does not read later ones.
+# How many phrases of a review are tried. The model does not read that far.
 _MOST_PHRASES = 40
 _SHORTEST = 25
-# Of the axis of accuracies, in points.
+# The axis of accuracies spans at least this many points.
 _SMALLEST_RANGE = 4.0
 
 # Okabe and Ito's colours (2008), for colour-blind readers; the markers help in grey print.
@@ -47,7 +47,7 @@ def source(*things: Callable[..., Any] | type) -> None:
     """Display the source of functions and classes, highlighted."""
     for thing in things:
         lines = without_markers(inspect.getsource(thing))
-        folder = "src/" if "." in thing.__module__ else ""  # the student edition's layers.py lies beside
+        folder = "src/" if "." in thing.__module__ else ""  # the student edition's layers.py is not in src
         code = f"# {folder}{thing.__module__.replace('.', '/')}.py\n\n{lines}"
         # Colours in the elements themselves: a style sheet would be lost, or would affect the whole page.
         style = HtmlFormatter(
@@ -276,7 +276,7 @@ def mistakes(session: Session, prepared: PreparedRun, result: Result, count: int
 
 
 def opinion(prepared: PreparedRun, review: str, label: int) -> str:
-    """The phrase of `review` that alone makes the model lean most towards `label`."""
+    """The phrase of `review` that, read alone, moves the model most towards `label`."""
     candidates = phrases(review)
     leanings = prepared.leanings(candidates) * (1 if label else -1)
     return candidates[int(leanings.argmax())]
@@ -295,7 +295,7 @@ def phrases(review: str) -> list[str]:
             pieces[-1] = f"{pieces[-1]} {clause}"
         elif clause:
             pieces.append(clause)
-    long = [piece for piece in pieces if len(piece) >= _SHORTEST] or pieces  # one or two words say little
+    long = [piece for piece in pieces if len(piece) >= _SHORTEST] or pieces  # short ones say little
     return [_with_dots(piece, review) for piece in long[:_MOST_PHRASES]] or [""]
 
 
@@ -319,12 +319,12 @@ def opinions(found: Sequence[Opinion]) -> None:
 def compare(session: Session, first: Result, second: Result) -> None:
     """Print how far two results are apart, and whether this many test reviews can tell them apart.
 
-    Another seed also changes a number; this is only the chance of the test reviews (`comparison.paired`).
+    Another seed would change the results too. This is about the test reviews only (`comparison.paired`).
     """
     print(f"{first.title}: {first.percent:.1f} %\n{second.title}: {second.percent:.1f} %")
     difference = paired(first, second, len(session.reviews.test))
     if difference is None:
-        print("These results do not list the same reviews' mistakes, so they cannot be compared further.")
+        print("Their mistakes are not listed for the same reviews, so they cannot be compared further.")
         return
     differ = difference.only_first + difference.only_second
     print(
