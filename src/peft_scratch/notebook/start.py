@@ -10,7 +10,10 @@ from peft_scratch.paths import DRIVE
 
 
 def import_libraries() -> None:
-    """Import what every notebook needs, and say so, because it takes a while on a fresh machine."""
+    """Import what every notebook needs, and say so, because it takes a while on a fresh machine.
+
+    Every later cell then answers at once.
+    """
     print("Importing torch and transformers: some seconds, up to a minute on a fresh machine.", flush=True)
     started = time.perf_counter()
     for name in ("torch", "transformers", "datasets", "accelerate", "peft_scratch.experiments.session"):
@@ -48,8 +51,8 @@ def open_session(
             front_end.mount_drive()
         else:
             print(
-                "Google Drive is not used. Colab takes this machine back after some hours or when it is idle, "
-                "and unfinished runs and results are lost. The last cell offers this notebook's part as a file."
+                "Google Drive is not used. When Colab takes this machine back, after some hours or when it is "
+                "idle, unfinished runs and results are lost. The last cell offers this notebook's part as a file."
             )
     session = Session.open(profile, seed, output, recipe)
     print("Timing a few steps of each method.", flush=True)
