@@ -157,9 +157,9 @@ def numbers_markdown(results: Results) -> str:
     """`numbers` as a page, with the profile and the base that the figures are from in its heading."""
     return (
         f"# The ten numbers: {_origin(results)}\n\n{_note(results)}{_numbers_table(results)}\n\n"
-        "Accuracy on the test reviews. *Best epoch* is the number that the assignment asks for; the same "
-        "reviews choose the epoch and score it, which is optimistic. *By validation*: one fifth of the "
-        "test reviews chooses the epoch, and the other four fifths give its accuracy. *Published*: the "
+        "Accuracy on the test reviews. The assignment asks for the accuracy in the *best epoch*. This is "
+        "optimistic, because the same reviews choose the epoch and score it. *By validation*: one fifth of "
+        "the test reviews chooses the epoch, and the other four fifths give its accuracy. *Published*: the "
         "range of three to four published runs of the assignment's constants on `t5-small`, one seed "
         "each. *Malformed* is the share of outputs that are neither label word; they count as wrong.\n"
     )
