@@ -387,6 +387,25 @@ def test_a_formula_that_is_none_is_set_as_text(inputs):
     assert "#panic()" in _pdf_text(compile_pdf(content(inputs.read(), STUDENT, ENGLISH, {})))
 
 
+@pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES)
+def test_a_formula_has_the_letters_of_the_notebooks(inputs, language):
+    said = content(inputs.read(), STUDENT, language, {})
+    formulas = [
+        item["maths"] for block in said["blocks"] for item in block.get("items", []) if "maths" in item
+    ]
+    assert '(L_"enc" + 2·L_"dec")·2·(d·r + r·d\')' in formulas
+    assert "enc+2⋅" in _pdf_text(compile_pdf(said)).replace(" ", "").replace("·", "⋅")
+
+
+def test_a_result_of_an_older_kit_has_the_letters_of_today(inputs):
+    of = inputs.results["lora_peft_r8"]["parameters"]["by_hand"]
+    today = of["symbols"]
+    of["symbols"] = "(E + 2·D)·2·(d·r + r·i)"
+    assert inputs.read().runs["lora_peft_r8"].parameters.by_hand.symbols == today
+    of["symbols"] = today
+    assert inputs.read().runs["lora_peft_r8"].parameters.by_hand.symbols == today
+
+
 def test_a_result_of_an_older_kit_has_no_hand_count(inputs):
     del inputs.results["lora_peft_r8"]["parameters"]["by_hand"]
     said = _said(inputs)

@@ -198,10 +198,10 @@ def parameters_markdown(results: Results) -> str:
     ]
     return (
         f"# Parameters: {_origin(results)}\n\n{_note(results)}{_markdown(shown, text_columns=3)}\n\n"
-        "E and D are the numbers of encoder and decoder layers, d is the width of the model, i that of its "
-        "attention; N, b and r are prompt rows, bottleneck and rank. *Difference* is what was counted minus "
-        "what the formula says, for the whole model and for what trains. A result of an older version has no "
-        "hand count.\n"
+        "L_enc and L_dec are the numbers of encoder and decoder blocks, d is the width of the model, d' that "
+        "of its attention; N, b and r are prompt rows, bottleneck and rank. *Difference* is what was counted "
+        "minus what the formula says, for the whole model and for what is trained. A result of an older "
+        "version has no hand count.\n"
     )
 
 

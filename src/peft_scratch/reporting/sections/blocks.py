@@ -117,12 +117,14 @@ def aside(text: str) -> Block:
     return {"style": "aside", "text": text}
 
 
-_FORMULA = re.compile(r'(?:[A-Za-z](?![A-Za-z])|[0-9 ·+()=,"])*')
+_FORMULA = re.compile(r"(?:L_(?:enc|dec)|[A-Za-z]'?(?![A-Za-z])|[0-9 ·+()=,\"])*")
 
 
 def maths(text: str) -> Block:
-    """A formula of single letters, digits and signs; anything else is plain text: Typst would run it."""
-    return {"style": "maths" if _FORMULA.fullmatch(text) else "plain", "text": text}
+    """A formula of letters, digits and signs; anything else is plain text: Typst would run it."""
+    if not _FORMULA.fullmatch(text):
+        return {"style": "plain", "text": text}
+    return {"style": "maths", "text": re.sub("_(enc|dec)", r'_"\1"', text)}  # else Typst looks for a variable
 
 
 def check(right: bool) -> Block:
