@@ -269,7 +269,7 @@ def test_a_count_is_checked_off_only_if_it_is_equal(inputs):
     assert marks() == ["✓"] * 10
     inputs.results["lora_scratch_r8"]["parameters"]["whole"] += 1
     assert marks() == ["✓"] * 7 + ["✗"] + ["✓"] * 2
-    assert "1 of 10 hand counts differ" in _sentences(inputs)
+    assert "In 1 of 10 runs, the hand count differs from what torch counts." in _sentences(inputs)
 
 
 def test_the_derivation_has_the_numbers_put_in(inputs):
