@@ -7,11 +7,12 @@ kept. Nothing here imports torch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from peft_scratch.assignment import RUNS
 from peft_scratch.errors import UserError
@@ -96,12 +97,21 @@ class Config(_Part):
     recipe: str | None = None
 
 
+_OLDER_LETTERS = {"E": "L_enc", "D": "L_dec", "i": "d'"}
+
+
 class HandCount(_Part):
     """The added parameters, derived by hand: as a formula in letters, with numbers, and the value."""
 
     symbols: str
     with_numbers: str
     value: int
+
+    @field_validator("symbols")
+    @classmethod
+    def _letters_of_today(cls, symbols: str) -> str:
+        """Results of an older kit have other letters for the numbers of blocks and the width of attention."""
+        return re.sub(r"\b[EDi]\b", lambda letter: _OLDER_LETTERS[letter[0]], symbols)
 
 
 class Parameters(_Part):

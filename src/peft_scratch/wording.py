@@ -1,10 +1,6 @@
-"""Quantities in words: a length of time, a number of things; and the symbols of a formula."""
+"""Quantities in words: a length of time, a number of things."""
 
 from __future__ import annotations
-
-import re
-
-_SYMBOLS = {"E": "L_enc", "D": "L_dec", "i": "d'"}
 
 
 def duration(seconds: float) -> str:
@@ -25,12 +21,3 @@ def counted(number: int, thing: str, things: str = "") -> str:
     ('1 tensor', '1,200 tensors', '2 entries')
     """
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"
-
-
-def in_symbols(letters: str) -> str:
-    """A formula in the single letters of a hand count, written with the symbols of the notebooks.
-
-    >>> in_symbols("E·(4·d·i + 2·d)")
-    "L_enc·(4·d·d' + 2·d)"
-    """
-    return re.sub(r"\b[EDi]\b", lambda letter: _SYMBOLS[letter[0]], letters)

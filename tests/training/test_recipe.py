@@ -13,12 +13,12 @@ from conftest import make_t5
 from tiny_bench import tiny_workbench
 
 from peft_scratch.assignment import PROFILES, RUNS, SST2_PREFIX
+from peft_scratch.data.base_model import load_base
 from peft_scratch.data.batches import Collator
 from peft_scratch.data.reviews import load_reviews
 from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.errors import UserError
 from peft_scratch.experiments import session as workbench
-from peft_scratch.experiments.base_model import load_base
 from peft_scratch.experiments.session import Session
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import apply, base_of

@@ -48,7 +48,7 @@ _EN: dict[str, Any] = {
     "entries_head": ["file", "key ends with", "shape"],
     "zips": "Hand in a zip of the executed notebooks, a zip of the weight files, and the report as PDF, all three named after your student number and name. The last cell of each notebook packs them.",
     "h_parameters": "The parameters",
-    "parameters": "Derive by hand how many parameters each method adds: first in letters, then with the numbers of `t5-small`. L_enc and L_dec are the numbers of encoder and decoder layers, d is the width of the model and d' the width of its attention; N, b and r are the sizes of the methods. A formula in `layers.py` has single letters only: E for L_enc, D for L_dec, i for d'. Notebooks {counting} also print the number of parameters of the whole model, as `Number of parameters: …`. Your count and torch's must agree.",
+    "parameters": "Derive by hand how many parameters each method adds: first in letters, then with the numbers of `t5-small`. L_enc and L_dec are the numbers of encoder and decoder blocks, d is the width of the model, d' the width of the attention; b, r and N are bottleneck, rank and prompt rows. Notebooks {counting} also print the number of parameters of the whole model, as `Number of parameters: …`. Your count and torch's must agree.",
     "h_report": "Report",
     "report": "Two to four pages, in your own words, with:",
     "report_items": [
@@ -107,7 +107,7 @@ _FA: dict[str, Any] = {
     "entries_head": ["فایل", "پایان کلید", "شکل"],
     "zips": "یک فایل zip از نوت‌بوک‌های اجراشده، یک فایل zip از وزن‌ها و گزارش را به صورت PDF تحویل دهید. نام هر سه، شمارهٔ دانشجویی و نام شماست. سلول آخر نوت‌بوک‌ها آن‌ها را می‌سازد.",
     "h_parameters": "پارامترها",
-    "parameters": "با دست محاسبه کنید هر روش چند پارامتر می‌افزاید: نخست با حروف و سپس با عددهای `t5-small`. L_enc و L_dec تعداد لایه‌های رمزگذار و رمزگشا، d پهنای مدل، \u2066d'\u2069 پهنای توجه آن، و N و b و r اندازهٔ روش‌ها هستند. فرمول‌های `layers.py` تنها حروف تکی دارند: E به جای L_enc، D به جای L_dec و i به جای \u2066d'\u2069. نوت‌بوک‌های {counting} تعداد کل پارامترها را هم به شکل `Number of parameters: …` چاپ می‌کنند. شمارش شما و شمارش torch باید برابر باشند.",
+    "parameters": "با دست محاسبه کنید هر روش چند پارامتر می‌افزاید: نخست با حروف و سپس با عددهای `t5-small`. L_enc و L_dec تعداد بلوک‌های رمزگذار و رمزگشا، d پهنای مدل، \u2066d'\u2069 پهنای توجه، و b و r و N اندازهٔ گلوگاه، رتبه و تعداد سطرهای پرامپت هستند. نوت‌بوک‌های {counting} تعداد کل پارامترها را هم به شکل `Number of parameters: …` چاپ می‌کنند. شمارش شما و شمارش torch باید برابر باشند.",
     "h_report": "گزارش",
     "report": "دو تا چهار صفحه، به زبان خودتان، شامل:",
     "report_items": [

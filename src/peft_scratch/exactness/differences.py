@@ -79,7 +79,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "lora",
         "PEFT",
         "scaling",
-        "The update is scaled after the up-projection, on E columns; ours is scaled in the middle, on R "
+        "The update is scaled after the up-projection, on d' columns; ours is scaled in the middle, on r "
         "columns. Here alpha / r is 4 or 0.5, a power of two, so the last bits are the same; at r = 3 they "
         "are not.",
         "tuners/lora/layer.py",

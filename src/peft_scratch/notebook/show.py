@@ -306,6 +306,8 @@ def _with_dots(piece: str, review: str) -> str:
 
 def opinions(found: Sequence[Opinion]) -> None:
     """Display what each model says about one text, as `session.ask` returns it."""
+    from peft_scratch.experiments.ask import BASE  # as late as `session.ask`
+
     rows = [
         (one.model, one.verdict, *(f"{100 * one.probabilities[word]:.1f} %" for word in LABEL_WORDS))
         for one in found
@@ -313,7 +315,8 @@ def opinions(found: Sequence[Opinion]) -> None:
     table(("model", "answer", *(f"probability of {word}" for word in LABEL_WORDS)), rows)
     for one in found:
         if one.generated is not None:
-            print(f"{one.model} writes {one.generated!r}, which is neither word")
+            name = "The untuned base" if one.model == BASE else one.model
+            print(f"{name} writes {one.generated!r}, which is neither label word: a malformed output.")
 
 
 def compare(session: Session, first: Result, second: Result) -> None:
@@ -327,10 +330,12 @@ def compare(session: Session, first: Result, second: Result) -> None:
         print("Their mistakes are not listed for the same reviews, so they cannot be compared further.")
         return
     differ = difference.only_first + difference.only_second
+    print(sentence(difference))
+    if difference.kind != "none":  # else the sentence has no p
+        print("This p is for one comparison, without the report's correction for several comparisons.")
     print(
-        f"{sentence(difference)}\n"
-        f"Both are wrong on {difference.both:,} of the reviews. "
-        f"On {differ:,} of {difference.reviews:,} only one of them is."
+        f"Of {difference.reviews:,} reviews, both models get {difference.both:,} wrong. "
+        f"On {differ:,} others, exactly one of the two is wrong."
     )
 
 

@@ -51,10 +51,10 @@ def open_session(
             front_end.mount_drive()
         else:
             print(
-                "Google Drive is not used. When Colab takes this machine back, after some hours or when it is "
-                "idle, unfinished runs and results are lost. The last cell offers this notebook's part as a file."
+                "Without Drive: when Colab takes this machine back, after some hours or when it is idle, "
+                "unfinished runs and results are lost. The last cell offers this notebook's part as a file."
             )
     session = Session.open(profile, seed, output, recipe)
-    print("Timing a few steps of each method.", flush=True)
+    print("Please wait: timing a few steps of each method ...", flush=True)
     print(session.summary(notebook))
     return session

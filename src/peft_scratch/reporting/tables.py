@@ -19,7 +19,6 @@ from peft_scratch.reporting.facts import count_error, is_assignments, seed_diffe
 from peft_scratch.reporting.sweeps import advice
 from peft_scratch.results import Result, RunResult, read_results
 from peft_scratch.seeds import Seeds, read_seeds, with_further
-from peft_scratch.wording import in_symbols
 
 MISSING = "missing"
 
@@ -116,7 +115,7 @@ def parameters(results: Results) -> pd.DataFrame:
             counted, base = result.parameters, result.base_model.parameters
             row |= {"trainable": counted.trainable, "whole": counted.whole, "base": base}
             if (by_hand := counted.by_hand) is not None:
-                row |= {"formula": in_symbols(by_hand.symbols), "with_numbers": by_hand.with_numbers}
+                row |= {"formula": by_hand.symbols, "with_numbers": by_hand.with_numbers}
                 row |= {"added": by_hand.value, "difference": count_error(result)}
         rows.append(row)
     counts = ("added", "trainable", "whole", "base", "difference")
@@ -158,9 +157,9 @@ def numbers_markdown(results: Results) -> str:
     """`numbers` as a page, with the profile and the base that the figures are from in its heading."""
     return (
         f"# The ten numbers: {_origin(results)}\n\n{_note(results)}{_numbers_table(results)}\n\n"
-        "Accuracy on the test reviews. *Best epoch* is the number that the assignment asks for; the same "
-        "reviews choose the epoch and score it, which is optimistic. *By validation*: one fifth of the "
-        "test reviews chooses the epoch, and the other four fifths give its accuracy. *Published*: the "
+        "Accuracy on the test reviews. The assignment asks for the accuracy in the *best epoch*. This is "
+        "optimistic, because the same reviews choose the epoch and score it. *By validation*: one fifth of "
+        "the test reviews chooses the epoch, and the other four fifths give its accuracy. *Published*: the "
         "range of three to four published runs of the assignment's constants on `t5-small`, one seed "
         "each. *Malformed* is the share of outputs that are neither label word; they count as wrong.\n"
     )
@@ -199,10 +198,10 @@ def parameters_markdown(results: Results) -> str:
     ]
     return (
         f"# Parameters: {_origin(results)}\n\n{_note(results)}{_markdown(shown, text_columns=3)}\n\n"
-        "L_enc and L_dec are the numbers of encoder and decoder layers, d is the width of the model and d' "
-        "that of its attention. N is the number of prompt rows, b the width of the bottleneck, r the rank. "
-        "*Difference* is what was counted minus what the formula says, for the whole model and for what "
-        "trains. A result of an older version has no hand count.\n"
+        "L_enc and L_dec are the numbers of encoder and decoder blocks, d is the width of the model, d' that "
+        "of its attention; N, b and r are prompt rows, bottleneck and rank. *Difference* is what was counted "
+        "minus what the formula says, for the whole model and for what is trained. A result of an older "
+        "version has no hand count.\n"
     )
 
 

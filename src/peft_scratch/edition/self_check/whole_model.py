@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_scratch.edition.self_check.oracle import Oracle, close
-from peft_scratch.methods.derivation import step
+from peft_scratch.methods.derivation import LETTER, step
 from peft_scratch.methods.parameters import is_own
 
 
@@ -161,6 +161,9 @@ def _unreadable(symbols: object, sizes: Mapping[str, int]) -> str | None:
         return "count_number"
     if "other" in symbols:
         return "count_other"
-    if not all(sign.isdecimal() or sign in sizes or sign in "+·() " for sign in symbols):
+    if not all(sign.isdecimal() or sign in "+·() " for sign in LETTER.sub("", symbols)):
         return "count_letters"
-    return "count_sign" if re.search(r"[A-Za-z0-9)]\s*[A-Za-z(]|[A-Za-z)]\s*\d|\d\s+\d", symbols) else None
+    if not set(LETTER.findall(symbols)) <= sizes.keys():
+        return "count_letters"
+    bare = LETTER.sub("d", symbols)  # without index and prime
+    return "count_sign" if re.search(r"[a-z0-9)]\s*[a-z(]|[a-z)]\s*\d|\d\s+\d", bare) else None

@@ -134,10 +134,10 @@ class Language:
         text = f"{value:,.{digits}f}"
         return self.numeral(text if float(text.replace(",", "")) else text.lstrip("-"))
 
-    def points(self, share: float) -> str:
+    def points(self, share: float, digits: int = 1) -> str:
         """A difference of two shares, in points, with its sign."""
-        value = round(100 * share, 1)
-        return self.numeral(f"{value:+.1f}" if value else "0.0")
+        value = round(100 * share, digits)
+        return self.numeral(f"{value:+.{digits}f}" if value else f"{0:.{digits}f}")
 
     def rate(self, value: float) -> str:
         """A learning rate: 0.003, 0.0001, 1e-5; a language with its own digits has no such exponents."""

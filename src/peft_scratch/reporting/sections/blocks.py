@@ -12,7 +12,6 @@ from peft_scratch.reporting.facts import ends
 from peft_scratch.reporting.inputs import Inputs
 from peft_scratch.reporting.languages import Language
 from peft_scratch.results import RunResult
-from peft_scratch.wording import in_symbols
 
 Block = dict[str, Any]
 
@@ -118,14 +117,14 @@ def aside(text: str) -> Block:
     return {"style": "aside", "text": text}
 
 
-_FORMULA = re.compile(r'(?:[A-Za-z](?![A-Za-z])|[0-9 ·+()=,"])*')
+_FORMULA = re.compile(r"(?:L_(?:enc|dec)|[A-Za-z]'?(?![A-Za-z])|[0-9 ·+()=,\"])*")
 
 
 def maths(text: str) -> Block:
-    """A formula of single letters, digits and signs; anything else is plain text: Typst would run it."""
+    """A formula of letters, digits and signs; anything else is plain text: Typst would run it."""
     if not _FORMULA.fullmatch(text):
         return {"style": "plain", "text": text}
-    return {"style": "maths", "text": re.sub("L_(enc|dec)", r'L_"\1"', in_symbols(text))}
+    return {"style": "maths", "text": re.sub("_(enc|dec)", r'_"\1"', text)}  # else Typst looks for a variable
 
 
 def check(right: bool) -> Block:

@@ -177,9 +177,10 @@ def _unlike(page: Page) -> Iterable[str]:
         for run in runs:
             by_seed.setdefault(run.seed, []).append(run.conditions.environment)
     if differ := differing(chain(*by_seed.values()), _ENVIRONMENT):
-        yield page.say("seeds_differ", what=page.language.join(map(page.say, differ)))
+        what = page.language.join(map(page.say, differ))
+        yield page.say("seeds_differ", what=what)
         if not any(set(differ) & set(differing(runs, _ENVIRONMENT)) for runs in by_seed.values()):
-            yield page.say("seeds_differ_in_pairs")
+            yield page.say("seeds_differ_in_pairs", what=what)
 
 
 _ENVIRONMENT: dict[str, Callable[[Environment], Any]] = {

@@ -74,26 +74,28 @@ def _apart(page: Page) -> list[Block]:
     ]
 
 
-def _about_pairs(page: Page, kinds: dict[Pair, str]) -> Iterable[str]:
+def _about_pairs(page: Page, kinds: dict[Pair, str], over_seeds: bool = False) -> Iterable[str]:
     """What can be said of the pairs; those of which the same is said in one sentence."""
+    zero = page.language.points(0)
     for about in ("library", "size"):
         for kind in ("clear", "chance", "none"):
             titles = [_title(page, pair) for pair, of in kinds.items() if (pair.about, of) == (about, kind)]
             if titles:
                 pairs = page.language.join_longer(titles)
-                yield page.say(f"{about}_{kind}", pairs=pairs)
+                key = f"{about}_{kind}{'_seeds' * (over_seeds and kind == 'none')}"
+                yield page.say(key, pairs=pairs, zero=zero)
 
 
 def _over_seeds(page: Page) -> list[Block]:
     """The pairs over the seeds that both have; nothing without several seeds."""
     found, language, rows = page.inputs.seed_differences, page.language, []
     for pair, of in found.items():
-        interval = page.say("range", low=language.points(of.low), high=language.points(of.high))
+        interval = page.say("range", low=language.points(of.low, 2), high=language.points(of.high, 2))
         p, findable = language.numeral(two_figures(of.p)), language.in_percent(of.findable)
         rows.append([_title(page, pair), of.seeds, language.points(of.gap), interval, p, findable])
     if not rows:
         return []
-    said = _about_pairs(page, {pair: of.kind for pair, of in found.items()})
+    said = _about_pairs(page, {pair: of.kind for pair, of in found.items()}, over_seeds=True)
     findings = [page.say("over_the_seeds", sentence=sentence) for sentence in said]
     seeds, needed = min(of.seeds for of in found.values()), seeds_needed(len(found))
     if seeds < needed:  # first, because it explains a p of 1 beside an interval without 0
