@@ -35,7 +35,7 @@ class Difference:
 
     Attributes:
         gap: accuracy of the first less that of the second.
-        error: the standard error of `gap`, from the luck of the reviews alone.
+        error: the standard error of `gap`, from the chance of the reviews alone.
         p: how often chance alone would make a gap at least this large if both were equally good.
         only_first, only_second, both: reviews that only the first, only the second, both get wrong.
     """
@@ -226,7 +226,7 @@ def paired_over_seeds(
         p = 1.0
     reach = sum(stats.t.ppf(share, count - 1) for share in (1 - SIGNIFICANT / comparisons / 2, POWER))
     by_seeds = float(reach * gaps.std(ddof=1) / math.sqrt(count))
-    # A clear difference has an interval without 0 too, and the luck of the reviews is in that.
+    # A clear difference also needs an interval without 0, which depends on the reviews too.
     ends = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
     by_interval = (high - low) / 2 / ends * (ends + float(stats.norm.ppf(POWER)))
     return SeedDifference(count, float(gaps.mean()), low, high, p, max(by_seeds, by_interval))

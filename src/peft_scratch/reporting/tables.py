@@ -49,7 +49,7 @@ def tables(results: Results, further_seeds: Seeds | None = None) -> dict[str, st
 
     Args:
         results: of the first seed, by id.
-        further_seeds: of the others, by id of the run.
+        further_seeds: the results of the other seeds, by id of the run.
     """
     files = {
         "numbers.csv": numbers(results).to_csv(float_format="%.1f"),
@@ -68,9 +68,9 @@ def numbers(results: Results) -> pd.DataFrame:
 
     Columns: `run`, `best` (the assignment's number: the best epoch on the test split), `best_epoch`,
     `last`, `validation_chosen` (the epoch that a part of the test split chose, on the rest of it),
-    `validation_epoch`, `published_low` and `published_high` (of the assignment's constants on t5-small,
-    whatever was run), `malformed`, `epochs`, `seconds`, `profile`. A cell that the run has no value for is
-    empty; a missing run has none but the published ones.
+    `validation_epoch`, `published_low` and `published_high` (always of the assignment's constants on
+    t5-small), `malformed`, `epochs`, `seconds`, `profile`. A cell without a value is empty. A missing run has
+    only the published values.
     """
     rows = []
     for name, title in (TEN | BASELINES).items():
@@ -145,7 +145,7 @@ def difference_table(seeds: Seeds) -> pd.DataFrame:
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str], *whole: str) -> pd.DataFrame:
-    """The rows by id, each with its `run`; numbers in the columns `whole` have no decimals."""
+    """The rows by id, each with its `run`; the columns `whole` hold whole numbers."""
     table = pd.DataFrame(rows, columns=["id", "run", *columns])
     return table.astype(dict.fromkeys(whole, "Int64")).set_index("id")
 

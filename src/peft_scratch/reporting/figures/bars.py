@@ -100,7 +100,7 @@ def _rows(language: Language) -> tuple[Figure, Axes]:
 
 
 def _drawn(ax: Axes, measured: Mapping[str, object], language: Language) -> Iterator[tuple[int, str]]:
-    """Row and id of each run that is measured; the rows of the others say that they are not."""
+    """Row and id of each run that was measured. The rows of the others get the words `not measured`."""
     for row, name in enumerate(TEN):
         if name in measured:
             yield row, name

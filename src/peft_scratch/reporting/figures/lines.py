@@ -15,7 +15,7 @@ from peft_scratch.reporting.figures.style import BLUE, GREEN, RED, legend, line,
 from peft_scratch.reporting.languages import Language
 from peft_scratch.results import RunResult, SmallDataResult
 
-# Of the runs of one method: colour, marker, line.
+# Colour, marker and line of the runs of one method.
 SERIES = ((BLUE, "o", "-"), (RED, "s", "--"), (GREEN, "^", ":"))
 
 
@@ -44,7 +44,7 @@ def curves(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
         upper.grid(axis="y")
         lower.grid(axis="y")
         if len(names) > 1:
-            # Below the axis' name, whatever the height of the axes: 5 times the size of the font.
+            # Below the label of the axis at any height of the axes: 5 times the size of the font.
             lower.legend(
                 loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, borderpad=0, handlelength=2.2
             )
@@ -55,7 +55,7 @@ def curves(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
 
 
 def small(small_data: Mapping[str, SmallDataResult], language: Language) -> Figure | None:
-    """For each run on few reviews a panel: accuracy on what it trained on and on the test reviews."""
+    """A panel for each run on few reviews: accuracy on the training reviews and on the test reviews."""
     names = [name for name in TEN if name in small_data]
     if not names:
         return None

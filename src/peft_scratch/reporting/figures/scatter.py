@@ -13,7 +13,7 @@ from peft_scratch.reporting.inputs import Inputs
 from peft_scratch.reporting.languages import Language
 from peft_scratch.results import RunResult
 
-#: Points below the lowest run from which on a line of comparison is named at the foot instead of drawn.
+#: A baseline that is more points below the lowest run is named at the foot and not drawn.
 FAR_BELOW = 10
 
 _DASHES = {"bag_of_words": (5, 2), "zero_shot": (1, 2), "zero_shot_prefix": (3, 2, 1, 2)}
@@ -29,7 +29,8 @@ def accuracy(inputs: Inputs, language: Language) -> Figure | None:
         return None
     figure, (ax,) = style.new_figure(language, 2.6)
     ax.set_xscale("log")
-    markers, bars, labels = [], [], {}  # from scratch and through a library at the same place: one label
+    markers, bars = [], []
+    labels = {}  # one for scratch and library, if they have the same number of parameters and size
     for name, run in runs.items():
         colour, marker = style.METHODS[run.config.kind]
         x, y, low, high = run.parameters.trainable, *_percent(inputs, name, run)
@@ -70,7 +71,7 @@ def _lines_of_comparison(
             continue
         y = inputs.results[name].percent
         label = language.drawn(f"{language.run(name)} {language.number(y, 1)}")
-        if y < lowest - FAR_BELOW:  # if the axis reached it, the runs would seem to lie on one line
+        if y < lowest - FAR_BELOW:  # an axis that reaches this far would hide the differences of the runs
             at_the_foot.append(f"{label} ↓")
             continue
         ax.axhline(y, color=style.GREY, lw=0.9, dashes=dashes, zorder=1)

@@ -1,4 +1,4 @@
-"""How every figure of the report looks: colours, fonts, legends, rows."""
+"""How every figure of the report looks: colours, fonts, axes, legends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLUE, RED, GREEN, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56
 YELLOW, GREY = "#F0E442", "#666666"
 METHODS = {"full": ("#000000", "s"), "soft_prompt": (BLUE, "o"), "adapter": (RED, "^"), "lora": (GREEN, "D")}
 
-#: Typefaces that the kit carries; matplotlib brings DejaVu Sans itself.
+#: The folder of the typefaces that matplotlib does not have.
 FONTS = Path(__file__).resolve().parents[1] / "fonts"
 
 _WIDTH = 6.7  # inches: the text width of the page
@@ -52,8 +52,8 @@ _STYLE: Mapping[str, Any] = {
 
 
 def styled(language: Language) -> AbstractContextManager[None]:
-    """The style, for as long as it is entered."""
-    if language.typeface:  # matplotlib measures with it, Typst sets it
+    """A context in which matplotlib draws in this style."""
+    if language.typeface:  # matplotlib measures the text with it, Typst sets the text in it
         known = {font.fname for font in font_manager.fontManager.ttflist}
         for path in sorted(map(str, FONTS.glob("*.ttf"))):
             if path not in known:
@@ -87,9 +87,9 @@ def svg(figure: Figure) -> str:
     return drawn.getvalue()
 
 
-def legend(figure: Figure, handles: list[Artist], columns: int | None = None) -> None:
-    """The legend above the axes, on one line unless it is given its `columns`."""
-    place = {"loc": "outside upper center", "ncols": columns or len(handles)}
+def legend(figure: Figure, handles: list[Artist]) -> None:
+    """The legend above the axes, on one line."""
+    place = {"loc": "outside upper center", "ncols": len(handles)}
     figure.legend(handles=handles, handlelength=1.8, columnspacing=1.2, **place)
 
 

@@ -1,4 +1,4 @@
-"""Pairs of numbers that differ in more than they seem to, because of the assignment's constants."""
+"""Runs that differ in more than their names say, because of the assignment's constants."""
 
 from __future__ import annotations
 

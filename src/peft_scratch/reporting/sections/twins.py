@@ -12,7 +12,7 @@ from peft_scratch.reporting.sections.blocks import Block, Page
 
 
 def section(page: Page) -> list[Block]:
-    """The comparison with the same weights, and the runs that were trained apart."""
+    """The comparison with the same weights, and the pairs of runs that were trained separately."""
     exactness = page.inputs.exactness
     exact = [page.text(page.say("exact_missing"))] if exactness is None else _exactness(page, exactness)
     return [page.heading("twins"), *exact, *_apart(page), *_over_seeds(page)]
@@ -51,7 +51,7 @@ def _title(page: Page, pair: Pair) -> str:
 
 
 def _apart(page: Page) -> list[Block]:
-    """The pairs as they were trained, on the same test reviews."""
+    """The pairs of the first seed, on the same test reviews."""
     found, language, rows = differences(page.inputs.results), page.language, []
     for pair in PAIRS:
         if pair.first not in page.runs or pair.second not in page.runs:
@@ -64,7 +64,7 @@ def _apart(page: Page) -> list[Block]:
         luck = [language.numeral(two_figures(value)) for value in (100 * of.error, of.p)] if of else ["", ""]
         numbers = [*map(language.in_percent, shares), language.points(shares[0] - shares[1]), *luck]
         rows.append([_title(page, pair), *numbers, language.ltr(" / ").join(rates)])
-    # What several seeds say of a pair stands in for what one says.
+    # For a pair with several seeds, the sentence about the seeds replaces this one.
     said = {pair: of.kind for pair, of in found.items() if pair not in page.inputs.seed_differences}
     head = ["pair", "first", "second", "difference", "error", "p", "rates"]
     return [
@@ -75,7 +75,7 @@ def _apart(page: Page) -> list[Block]:
 
 
 def _about_pairs(page: Page, kinds: dict[Pair, str], over_seeds: bool = False) -> Iterable[str]:
-    """What can be said of the pairs; those of which the same is said in one sentence."""
+    """What can be said of the pairs: one sentence for all of which the same can be said."""
     zero = page.language.points(0)
     for about in ("library", "size"):
         for kind in ("clear", "chance", "none"):
@@ -87,7 +87,7 @@ def _about_pairs(page: Page, kinds: dict[Pair, str], over_seeds: bool = False) -
 
 
 def _over_seeds(page: Page) -> list[Block]:
-    """The pairs over the seeds that both have; nothing without several seeds."""
+    """The pairs over the seeds that both runs have; nothing without several seeds."""
     found, language, rows = page.inputs.seed_differences, page.language, []
     for pair, of in found.items():
         interval = page.say("range", low=language.points(of.low, 2), high=language.points(of.high, 2))
