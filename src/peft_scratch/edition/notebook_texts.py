@@ -68,7 +68,7 @@ Its double form is Houlsby's, with twice as many places. The library prepares a 
 freezes everything else; its page on adapter methods explains the calls. Two of them are yours.""",
     (4, "count"): _COUNT.format("Of which part of a bottleneck does the size not depend on $b$?"),
     (5, "count"): _COUNT.format(
-        "How many attention blocks does the model have? What do $A$ and $B$ add to each layer that is replaced?"
+        "How many attention layers does the model have? What do $A$ and $B$ add to each layer that is replaced?"
     ),
     **{
         (number, "hand-in"): f"""## Hand in

@@ -108,7 +108,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "lora",
         "OpenDelta",
         "placement",
-        "By default it adapts only self-attention: 12 of t5-small's 18 attention blocks, 196,608 "
+        "By default it adapts only self-attention: 12 of t5-small's 18 attention layers, 196,608 "
         "parameters at r = 8. In its map of T5, `attn` means `layer.0`, and cross-attention is `crossattn`. "
         "If `modified_modules` names every attention, it equals ours; by default it equals ours without "
         "cross-attention.",
