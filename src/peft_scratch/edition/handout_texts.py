@@ -36,7 +36,7 @@ _EN: dict[str, Any] = {
     "c_adapter": "adapter",
     "v_adapter": "after each feed-forward layer a bottleneck of width b with ReLU and biases, without LayerNorm, and a residual connection around it; before training it changes nothing",
     "c_lora": "LoRA",
-    "v_lora": "rank r, alpha {alpha} for every r, on q and v of every attention block; A starts Kaiming-uniform, B starts at zero",
+    "v_lora": "rank r, alpha {alpha} for every r, on q and v of every attention layer; A starts Kaiming-uniform, B starts at zero",
     "runs_head": ["run", "notebook", "learning rate", "published runs, %"],
     "traps": [
         "The scaling is alpha / r, so runs of different rank differ in scaling too.",
@@ -95,7 +95,7 @@ _FA: dict[str, Any] = {
     "c_adapter": "آداپتور",
     "v_adapter": "پس از هر لایهٔ پیش‌خور گلوگاهی با پهنای b، با ReLU و بایاس، بدون LayerNorm، و یک اتصال باقی‌مانده به دور آن؛ پیش از آموزش چیزی را تغییر نمی‌دهد",
     "c_lora": "LoRA",
-    "v_lora": "رتبهٔ r، آلفا {alpha} برای هر r، روی q و v همهٔ بلوک‌های توجه؛ مقدار آغازین A یکنواخت کایمینگ است و مقدار آغازین B صفر",
+    "v_lora": "رتبهٔ r، آلفا {alpha} برای هر r، روی q و v همهٔ لایه‌های توجه؛ مقدار آغازین A یکنواخت کایمینگ است و مقدار آغازین B صفر",
     "runs_head": ["اجرا", "نوت‌بوک", "نرخ یادگیری", "اجراهای منتشرشده، ٪"],
     "traps": [
         "ضریب مقیاس آلفا تقسیم بر r است؛ پس اجراهایی با رتبه‌های متفاوت، مقیاس متفاوتی هم دارند.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 import torch
@@ -123,9 +124,7 @@ def hooks(student: Any, oracle: Oracle) -> str | None:
 
     student.hook_prompt(model, n)
     for name in ("encoder", "decoder"):
-        getattr(model, name).register_forward_pre_hook(
-            lambda stack, args, kwargs, name=name: spy(name, stack, args, kwargs), with_kwargs=True
-        )
+        getattr(model, name).register_forward_pre_hook(partial(spy, name), with_kwargs=True)
     ids, mask_ = oracle["prompt/ids"].long(), oracle["prompt/mask"].long()
     targets = ids[:, :2].contiguous()
     t, error = ids.shape[1], None
