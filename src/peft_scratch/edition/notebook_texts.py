@@ -9,9 +9,9 @@ LEFT_OUT = {5: ("trap-init", "trap-init-code")}
 
 #: Sentences that are left out of the idea: they announce the code, which comes after the tasks, or give an answer.
 IDEA_WITHOUT = {
-    (2, "idea"): r"The code shows the initialisation, the rows, and where they enter the model:",
+    (2, "idea"): r"The code shows(?s:.*)",
     (3, "idea"): r"T5 has\s+one feed-forward layer in each block of its encoder and its decoder\.(?s:.*)",
-    (5, "idea"): r"The code shows the maths first, then the layer that adds it to a linear layer:",
+    (5, "idea"): r"The code shows(?s:.*)",
 }
 
 #: The text above the tasks of a notebook.
