@@ -10,7 +10,7 @@ import ast
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -31,7 +31,12 @@ code. `peft-scratch self-check layers.py`, or the cell under each task, says wha
 """
 
 '''
-_STANDARD = sys.stdlib_module_names
+_ALWAYS_IMPORTED = (
+    "import math",
+    "import torch",
+    "from torch import Tensor, nn",
+    "from torch.nn import functional as F",
+)
 
 
 @dataclass(frozen=True)
@@ -255,29 +260,22 @@ def _imports(modules: Iterable[Source], body: str) -> str:
     tree = ast.parse(body)
     defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     wanted = set(_names(tree)) - defined - {"math", "torch", "nn", "Tensor", "F"}
-    plain: set[str] = set()
-    parts: dict[str, set[str]] = {}
+    statements, parts = set(_ALWAYS_IMPORTED), {}
     for node in (node for source in modules for node in source.tree.body):
         names = {name.name for name in getattr(node, "names", ()) if (name.asname or name.name) in wanted}
         if isinstance(node, ast.Import):
-            plain |= names
+            statements |= {f"import {name}" for name in names}
         elif isinstance(node, ast.ImportFrom) and names:
-            parts.setdefault(node.module or "", set()).update(names)
-    own = {module: names for module, names in parts.items() if module.startswith("peft_scratch")}
-    standard = {module: names for module, names in parts.items() if module.partition(".")[0] in _STANDARD}
-    others = {module: names for module, names in parts.items() if module not in own | standard}
-    first = [*(f"import {name}" for name in sorted({"math", *plain})), *_from(standard)]
-    second = [
-        "import torch",
-        "from torch import Tensor, nn",
-        "from torch.nn import functional as F",
-        *_from(others),
-    ]
-    return "\n\n".join("\n".join(block) for block in (first, second, _from(own)) if block)
-
-
-def _from(parts: Mapping[str, Iterable[str]]) -> list[str]:
-    return [f"from {module} import {', '.join(sorted(parts[module]))}" for module in sorted(parts)]
+            parts.setdefault(node.module, set()).update(names)
+    statements |= {f"from {module} import {', '.join(sorted(names))}" for module, names in parts.items()}
+    standard, others, own = [], [], []
+    for statement in sorted(statements, key=lambda statement: (statement.startswith("from"), statement)):
+        package = re.split(r"[ .]", statement)[1]
+        block = (
+            standard if package in sys.stdlib_module_names else own if package == "peft_scratch" else others
+        )
+        block.append(statement)
+    return "\n\n".join("\n".join(block) for block in (standard, others, own) if block)
 
 
 def _with_imports(text: str) -> str:
@@ -285,6 +283,7 @@ def _with_imports(text: str) -> str:
     tree = ast.parse(text)
     used, lines = set(_names(tree)), text.splitlines()
     imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    lines.insert(imports[-1].end_lineno, "from peft_scratch.edition.layers_file import of_student")
     for node in reversed(imports):
         module = getattr(node, "module", None)
         kept = [
@@ -294,12 +293,4 @@ def _with_imports(text: str) -> str:
             named = ", ".join(f"{n.name} as {n.asname}" if n.asname else n.name for n in kept)
             start = f"from {module} import " if module else "import "
             lines[node.lineno - 1 : node.end_lineno] = [start + named] if kept else []
-    text = "\n".join(lines) + "\n"
-    last = max(
-        node.end_lineno or 0
-        for node in ast.parse(text).body
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-    )
-    lines = text.splitlines()
-    lines.insert(last, "from peft_scratch.edition.layers_file import of_student")
     return "\n".join(lines) + "\n"
