@@ -14,7 +14,7 @@ LEFT_OUT = {5: ("trap-init", "trap-init-code")}
 IDEA_WITHOUT = {
     (2, "idea"): r"The code shows the initialisation, the rows, and where they enter the model:",
     (3, "idea"): r"T5 has\s+one feed-forward layer in each block of its encoder and its decoder\.(?s:.*)",
-    (5, "idea"): r"The code shows the maths first, then the layer that adds it to a linear layer:",
+    (5, "idea"): r"The code shows the update first, then the layer that adds this update to a linear layer's output:",
 }
 
 #: What stands above the tasks of a notebook.
