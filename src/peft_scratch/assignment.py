@@ -32,8 +32,8 @@ MAX_LENGTH = 5
 HUB_BASE = "google-t5/t5-small"
 HUB_REVIEWS = "stanfordnlp/imdb"
 
-#: The version of each on the Hub that is loaded, whatever is changed there later: its commit. Many public
-#: repositories pin the same two; docs/tested.md names some.
+#: The commit of each that is loaded from the Hub, whatever changes there later. Many public repositories pin
+#: the same two; docs/tested.md names some.
 REVISIONS = {
     HUB_BASE: "df1b051c49625cf57a3d0d8d3863ed4d13564fe4",
     HUB_REVIEWS: "e6281661ce1c48d982bc483cf8a173c1bbeb5d31",
@@ -129,7 +129,7 @@ class Run:
         notebook: number of the notebook that holds it.
         kind: `full`, `soft_prompt`, `adapter` or `lora`.
         library: who implements it: `none`, `scratch`, `opendelta`, `adapterhub` or `peft`.
-        hyperparameters: the method's, by name; what is absent has the method's default.
+        hyperparameters: of the method, by name. An absent one has the method's default value.
         learning_rate: the assignment's, for t5-small.
         published: lowest and highest accuracy, in percent, of three to four published runs of the same
             constants, one seed each.
@@ -193,7 +193,7 @@ BASELINES = {
     "bag_of_words": "Bag of words, logistic regression",
 }
 
-#: What the dimensions of an entry of a weight file are called, by the end of its key.
+#: The names of the dimensions of an entry of a weight file, by the end of its key.
 ENTRY_DIMENSIONS = {
     "sharif_llm_A": ("input width", "rank"),
     "sharif_llm_B": ("rank", "output width"),

@@ -96,12 +96,12 @@ def _merged_again(merged: nn.Module, before: Tensor, oracle: Oracle) -> str | No
 
 
 def _unguarded(made: nn.Module, before: Tensor) -> str | None:
-    """Whether `unmerge` does something to a layer that is not merged."""
+    """Whether `unmerge` changes a layer that is not merged, or fails on it."""
     try:
         made.unmerge()
     except NotImplementedError:
         raise
-    except Exception:  # whatever a student's code may raise where nothing is kept to be put back
+    except Exception:  # a student's code may raise anything if there is no weight to restore
         return "unmerge_unguarded"
     return None if torch.equal(made.weight, before) else "unmerge_unguarded"
 

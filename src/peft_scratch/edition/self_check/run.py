@@ -1,4 +1,4 @@
-"""Run the checks of a student's layers, and say what came of it."""
+"""Run the checks of a student's layers, and say what they found."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check.
+    """The result of one check.
 
     Attributes:
         mistake: a name of `DIAGNOSES`, or `raised`, `blank` or `waits`; None if there is none.
-        sentence: what is said of it.
+        sentence: what the student is told about it.
     """
 
     name: str
@@ -156,7 +156,7 @@ def outcome_of(item: Item, student: Any, oracles: Sequence[Oracle]) -> Outcome:
             line = _line_of(problem)
             said = f"Line {line} of {layers_file.PATH.name}: {problem}" if line else str(problem)
             return Outcome(item.name, "shapes", str(DIAGNOSES["shapes"]).format(said))
-        except Exception as problem:  # whatever a student's code may raise
+        except Exception as problem:  # a student's code may raise anything
             return Outcome(item.name, "raised", _raised(problem))
         if mistake is not None:
             mistake = mistake.strip()

@@ -90,7 +90,7 @@ def decoder_hook(student: Any, oracle: Oracle) -> str | None:
 
 
 def _mask(found: object, given: Tensor, oracle: Oracle, short: str) -> str | None:
-    """What is wrong with a mask that should be the given one, lengthened; `short` if it is as it was."""
+    """What is wrong with a mask that should be `given`, lengthened; `short` if it was not lengthened."""
     if not torch.equal(given, oracle["prompt/mask"].long()) or found is given:
         # `.data` may have been set, which changes even the shape
         unchanged = tuple(given.shape) == tuple(oracle.tensors["prompt/mask"].shape)
@@ -102,7 +102,7 @@ def _mask(found: object, given: Tensor, oracle: Oracle, short: str) -> str | Non
 
 
 class _Table(nn.Embedding):
-    """An embedding with the rows beside it, as the kit's."""
+    """An embedding that can carry the rows, as in the kit."""
 
 
 def _table(student: Any, table: nn.Embedding, oracle: Oracle) -> nn.Module:

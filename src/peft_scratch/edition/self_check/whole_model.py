@@ -27,7 +27,7 @@ def places(student: Any, oracle: Oracle) -> str | None:
         student.find_in_blocks(model, ("q", "no_such_layer"), nn.Linear)
     except NotImplementedError:
         raise
-    except Exception:  # whatever it is: it is not silent
+    except Exception:  # any error will do: it is not silent
         return None
     return "missing_silent"
 
@@ -53,7 +53,7 @@ def freezing(student: Any, oracle: Oracle) -> str | None:
     """The mistake in `freeze_all_but`, or None."""
     for before in (True, False):
         model, returned = _with_own_parameters(oracle).requires_grad_(before), []
-        with suppress(ValueError):  # also raised where it found that nothing trains: that is looked at below
+        with suppress(ValueError):  # raised if nothing trains, which is checked below
             returned = student.freeze_all_but(model, is_own)
         named = dict(model.named_parameters())
         own = [name for name in named if is_own(name)]
