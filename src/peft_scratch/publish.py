@@ -107,9 +107,9 @@ def numbers(results: dict[str, Result], seeds: Seeds | None = None) -> str:
     With several seeds, their mean stands beside it, and half of its interval.
     """
     found = summaries(with_further(results, seeds or {}))
-    many = f" mean of {max(of.seeds for of in found.values())} seeds |" if found else ""
+    many = f" ours, mean of {max(of.seeds for of in found.values())} seeds, % |" if found else ""
     lines = [
-        f"| run | published, `t5-small`, % | ours, offline base, % |{many} trained parameters |",
+        f"| run | published, `t5-small`, % | ours, offline base, seed 0, % |{many} trainable parameters |",
         f"|:--|--:|--:|{'--:|' if found else ''}--:|",
     ]
     for run in RUNS.values():
