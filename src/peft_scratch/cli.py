@@ -107,7 +107,7 @@ def run(
     run_ids: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN_ID", help="Names from `runs`; `all` for the ten, `tuned` for better constants."
+            metavar="RUN_ID", help="Names from `runs`. all: the ten. tuned: the ten, better hyperparameters."
         ),
     ] = None,
     profile: Profile = "auto",
@@ -118,8 +118,8 @@ def run(
         list[str] | None,
         typer.Option(
             "--set",
-            metavar="NAME=NUMBER",
-            help="Change a constant; repeat it for more. `--set --help` lists them.",
+            metavar="NAME=VALUE",
+            help="Change a setting; repeat --set for more. `--set --help` lists the settings.",
         ),
     ] = None,
     seeds: Seeds = "",
@@ -130,9 +130,9 @@ def run(
     name: Name = "",
     number: Number = "",
 ) -> None:
-    """Train the runs named; without a name, do all that `make run` does.
+    """Train the named runs. Without a name, do what `make run` does.
 
-    With RUN_IDs: train these runs and write their results and weights. A run with changed constants is
+    With RUN_IDs: train these runs and write their results and weights. A run with changed settings is
     kept under `runs` in the output folder, apart from the ten.
 
     Without RUN_IDs: execute the five notebooks, which train the ten runs, then make tables and report.
@@ -206,8 +206,8 @@ def notebooks(
 ) -> None:
     """Execute the five notebooks.
 
-    They train the ten runs. The executed copies go to `notebooks` in the output folder. With --seeds they
-    train the first seed's, and the others follow.
+    They train the ten runs. The executed copies go to `notebooks` in the output folder. With
+    --seeds, the notebooks train the first seed. The other seeds are trained after them.
     """
     from peft_scratch.notebook.execute import execute_all
 
@@ -269,7 +269,7 @@ def report(
     number: Number = "",
     language: Annotated[
         str,
-        typer.Option(help="en or fa: only this language is made and packed. By default both."),
+        typer.Option(help="en or fa: make the report in this language only. By default both."),
     ] = "",
 ) -> None:
     """Make the report from the results that are there.
@@ -361,11 +361,11 @@ def _options(
 # In the order in which they are used. Each line fits into 80 columns, so that help does not cut it.
 for command, line in {
     runs: "List the ten runs.",
-    run: "Train the runs named; without a name, all of it.",
+    run: "Train the named runs. Without a name, do what `make run` does.",
     notebooks: "Execute the five notebooks, which train the ten runs.",
     baselines: "Measure what the ten numbers are compared with.",
     experiments.sweep: "Train a run with every combination of some settings.",
-    claims: "Train on 256 reviews with three seeds, to see overfitting.",
+    claims: "Train on 256 reviews, to see overfitting; write `small_data`.",
     tables: "Make the tables from the results that are there.",
     report: "Make the report from the results that are there.",
     cli_ask.ask: "Ask the base and every trained model for their opinion.",
@@ -374,7 +374,7 @@ for command, line in {
     submission.check: "Check submissions against the assignment.",
     edition.student_edition: "Write the assignment with blanks, for students.",
     edition.self_check: "Check the layers of a layers.py; say what is wrong with them.",
-    exactness.parity: "Compare the methods with the libraries, to the last bit.",
+    exactness.parity: "Compare methods with libraries bit by bit; write exactness.md.",
     exactness.versions: "Compare the methods on two versions of transformers.",
     exactness.parameters: "Derive and count what each method adds to any T5.",
     exactness.convert: "Convert weight files to library folders and back.",

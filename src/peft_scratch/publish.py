@@ -176,7 +176,9 @@ def _seeds(output: Path, repository: Path, results: dict[str, Result]) -> Seeds:
         if isinstance(results[name], RunResult) and (base := results[name].config.base_sha256)
     }
     if own and any(len(fitting.get(name, ())) != len(runs) for name, runs in own.items()):
-        problem = f"{SEEDS_FOLDER} holds results of another base or of other constants than the first seed's"
+        problem = (
+            f"{SEEDS_FOLDER} holds results of another base or other hyperparameters than the first seed's"
+        )
         raise _unfinished(output, problem, f"rm -r {output / 'report' / SEEDS_FOLDER}; make run")
     return {name: runs for name, runs in fitting.items() if runs}
 

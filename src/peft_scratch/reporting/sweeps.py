@@ -80,7 +80,7 @@ def _figures(row: dict[str, Any]) -> dict[str, Any]:
 def _differences(
     rows: list[dict[str, Any]], constants: list[dict[str, Any]]
 ) -> list[tuple[float, float, float] | None]:
-    """Of each combination, in the order of their first rows, from the run's own constants.
+    """Of each combination, in the order of their first rows, from the run's own hyperparameters.
 
     The more combinations there are, the wider is the interval (Bonferroni): together they hold all true
     differences in `CONFIDENCE` of all cases.
@@ -113,15 +113,15 @@ Finding = Literal["better", "worse", "open", "same"]
 
 #: By how the interval of a difference lies.
 _VERDICTS: dict[Finding, str] = {
-    "better": "Better than the run's own constants.",
-    "worse": "Worse than the run's own constants.",
-    "open": "Cannot be told apart from the run's own constants.",
+    "better": "Better than the run's own hyperparameters.",
+    "worse": "Worse than the run's own hyperparameters.",
+    "open": "Cannot be told apart from the run's own hyperparameters.",
 }
 
 
 @dataclass(frozen=True)
 class Change:
-    """A combination of settings beside the run's own constants; in points, with the interval."""
+    """A combination of settings beside the run's own hyperparameters; in points, with the interval."""
 
     run: str
     settings: str
@@ -131,7 +131,7 @@ class Change:
 
     @property
     def finding(self) -> Finding:
-        """`better` or `worse` if the interval leaves 0 out; `same` if these are the run's own constants."""
+        """`better` or `worse` if the interval leaves 0 out; `same` if nothing was changed."""
         return finding(self.gap, self.low, self.high)
 
     def __str__(self) -> str:
@@ -146,9 +146,7 @@ def _caution(fewest: int) -> str:
     if fewest == 1:
         return " With one seed, an interval shows the luck of the reviews alone, not that of the seed."
     if fewest < 5:
-        return (
-            " So few seeds hardly show what another seed would change: the intervals are rather too narrow."
-        )
+        return " So few seeds say little about other seeds: the intervals are probably too narrow."
     return ""
 
 
@@ -165,7 +163,7 @@ def finding(gap: float, low: float, high: float) -> Finding:
 
 
 def changes(path: Path) -> list[Change]:
-    """The combinations of a sweep that can be compared with the run's own constants."""
+    """The combinations of a sweep that can be compared with the run's own hyperparameters."""
     run, table = read_sweep(path)
     return [
         Change(
@@ -179,7 +177,7 @@ def changes(path: Path) -> list[Change]:
 
 def _sentence(change: Change) -> str:
     if change.finding == "same":
-        return f"{change.settings}: these are the run's own constants."
+        return f"{change.settings}: these are the run's own hyperparameters."
     return f"{change}. {_VERDICTS[change.finding]}"
 
 
@@ -190,11 +188,11 @@ def advice(paths: Iterable[Path]) -> str:
     tables = [read_sweep(path)[1] for path in paths]
     counts = {int(count) for table in tables for count in table["seeds"]}
     parts = [
-        "# What other constants give",
-        "Each line changes constants of one run and nothing else, and compares the best epoch on "
+        "# What other hyperparameters give",
+        "Each line changes hyperparameters of one run and nothing else, and compares the best epoch on "
         f"the same test reviews, with {_seeds(counts)}. Differences are in percentage "
         "points, each with its interval. They hold for the base, the reviews and the epochs that they were "
-        "measured with, and may be others elsewhere." + _caution(min(counts)),
+        "measured with, and may differ elsewhere." + _caution(min(counts)),
     ]
     for kind, title in _ADVICE.items():
         lines = [f"- `{change.run}`, {change}" for change in found if change.finding == kind]
@@ -204,7 +202,7 @@ def advice(paths: Iterable[Path]) -> str:
 
 
 _ADVICE: dict[Finding, str] = {
-    "better": "Better than the run's own constants",
+    "better": "Better than the run's own hyperparameters",
     "worse": "Worse",
     "open": "Cannot be told apart",
 }
@@ -233,13 +231,12 @@ def sweep_markdown(path: Path) -> str:
     said = [_sentence(change) for change in changes(path)]
     compared = ""
     if said:
-        counts, share = {int(count) for count in table["seeds"]}, f"{100 * CONFIDENCE:.0f} %"
+        counts = {int(count) for count in table["seeds"]}
         compared = (
-            f"Difference from the run's own constants, with {_seeds(counts)} on the same test reviews. The "
-            f"intervals come from resampling seeds and reviews; together they hold all true differences in "
-            f"{share} of all cases.{_caution(min(counts))}\n\n"
-            + "\n".join(f"- {sentence}" for sentence in said)
-            + "\n\n"
+            f"Difference from the run's own hyperparameters, with {_seeds(counts)} on the same test reviews. "
+            "The intervals come from resampling seeds and reviews. They are so wide that in "
+            f"{100 * CONFIDENCE:.0f} % of repeated experiments all of them contain the true differences."
+            f"{_caution(min(counts))}\n\n" + "\n".join(f"- {sentence}" for sentence in said) + "\n\n"
         )
     return (
         f"# Sweep of {run}\n\n{compared}{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
