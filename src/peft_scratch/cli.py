@@ -361,7 +361,7 @@ def _options(
 # In the order in which they are used. Each line fits into 80 columns, so that help does not cut it.
 for command, line in {
     runs: "List the ten runs.",
-    run: "Train the named runs. Without a name, do what `make run` does.",
+    run: "Train the named runs; with no name, do what `make run` does.",
     notebooks: "Execute the five notebooks, which train the ten runs.",
     baselines: "Measure what the ten numbers are compared with.",
     experiments.sweep: "Train a run with every combination of some settings.",
@@ -374,7 +374,7 @@ for command, line in {
     submission.check: "Check submissions against the assignment.",
     edition.student_edition: "Write the assignment with blanks, for students.",
     edition.self_check: "Check the layers of a layers.py; say what is wrong with them.",
-    exactness.parity: "Compare methods with libraries bit by bit; write exactness.md.",
+    exactness.parity: "Compare methods and libraries to the last bit: exactness.md.",
     exactness.versions: "Compare the methods on two versions of transformers.",
     exactness.parameters: "Derive and count what each method adds to any T5.",
     exactness.convert: "Convert weight files to library folders and back.",

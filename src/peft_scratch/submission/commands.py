@@ -42,8 +42,8 @@ def check(
     at the start of their names; a folder of several students is a class. One submission gets a checklist,
     several get a line each, and all pairs are compared for copies. Each is read in its own process.
 
-    Exit status 0: everything is ready to be handed in. 1: something is not ready, or belongs to another
-    profile than course and so is a rehearsal. 2: the command was not understood.
+    Exit status 0: everything is ready to be handed in. 1: something is not ready, or it is a
+    rehearsal, which means that its profile is not course. 2: the command was not understood.
     """
     from peft_scratch.errors import UserError
     from peft_scratch.files import write_atomically
