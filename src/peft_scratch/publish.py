@@ -109,7 +109,7 @@ def numbers(results: dict[str, Result], seeds: Seeds | None = None) -> str:
     found = summaries(with_further(results, seeds or {}))
     many = f" ours, mean of {max(of.seeds for of in found.values())} seeds, % |" if found else ""
     lines = [
-        f"| run | published, `t5-small`, % | ours, offline base, seed 0, % |{many} trainable parameters |",
+        f"| run | published, `t5-small`, % | ours, seed 0, % |{many} trainable parameters |",
         f"|:--|--:|--:|{'--:|' if found else ''}--:|",
     ]
     for run in RUNS.values():
