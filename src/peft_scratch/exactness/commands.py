@@ -1,4 +1,4 @@
-"""The commands `parity`, `parameters`, `convert`, `export` and `push`.
+"""The commands `parity`, `versions`, `parameters`, `convert`, `export` and `push`.
 
 torch takes seconds to import, so each command imports it late.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from peft_scratch.paths import OFFLINE_BASE, ROOT
+from peft_scratch.paths import ROOT
 from peft_scratch.wording import counted
 
 PageFolder = Annotated[Path | None, typer.Option(help="Folder of the page; report by default.")]
@@ -54,7 +54,7 @@ def versions(
     ] = None,
     output: PageFolder = None,
 ) -> None:
-    """Compare every method on two versions of transformers; write this into exactness.md and exactness.json.
+    """Compare every method on two versions of transformers; write a part of exactness.md and exactness.json.
 
     transformers 4.57.6 goes into a folder of its own, build/transformers-4.57.6, if it is not there.
     """
@@ -65,7 +65,7 @@ def versions(
 
 def _write_page(run: Callable[..., object], bases: list[str] | None, output: Path | None) -> None:
     folder = output or ROOT / "report"
-    run(folder, OFFLINE_BASE, *([bases] if bases else []))
+    run(folder, *([bases] if bases else []))
     typer.echo(folder / "exactness.md")
 
 

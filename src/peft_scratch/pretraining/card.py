@@ -11,7 +11,7 @@ from peft_scratch.pretraining.teacher import KEPT
 RECORD = "pretraining.json"
 CURVE = "learning_curve.png"
 
-# What the card says of each score, and the figure of an earlier prototype where there is one.
+# The title of each score on the card, and the score of an earlier prototype if there is one.
 SCORES = {
     "sentences_zero_shot": ("one-sentence reviews held out, zero-shot with prefix", 76.8),
     "imdb_zero_shot_prefix": ("IMDB, zero-shot with prefix", 59.7),
@@ -134,7 +134,7 @@ def card(record: dict) -> str:
     """The text of the model card for a record."""
     recipe, curve = record["recipe"], record["curve"]
     config = (
-        f"{recipe['layers']} encoder and {recipe['decoder_layers']} decoder layers, "
+        f"{recipe['layers']} encoder and {recipe['decoder_layers']} decoder blocks, "
         f"d_model {recipe['d_model']}, d_ff {recipe['d_ff']}, {recipe['heads']} heads of {recipe['d_kv']}, "
         f"{recipe['vocabulary']:,} tokens"
     )
