@@ -564,7 +564,7 @@ def test_there_are_errors_enough():
         (a_number_written_over, r"84.9 % in the table, but 84.7 % in the log"),
         (cells_run_out_of_order, "1 cell ran out of order: `bench.train.*` .as number 1."),
         (an_error_in_a_cell, "ended with RuntimeError"),
-        (a_number_that_no_run_gives, "93.4 %; published runs of the course's constants gave 89.9 to 90.1"),
+        (a_number_that_no_run_gives, "93.4 %; published runs with the course's constants gave 89.9 to 90.1"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

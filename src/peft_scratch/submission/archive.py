@@ -25,12 +25,12 @@ LARGEST, MOST = 320 * 2**20, 1000
 #: Limits of one file in bytes, by kind, where a parser reads it as a whole.
 LARGEST_OF = {".ipynb": 96 * 2**20, ".pdf": 96 * 2**20, ".json": 16 * 2**20}
 _DEEPEST = 6
-#: What a submission consists of, by the ends of names.
+#: The endings of the files that make up a submission.
 HANDED_IN = (".ipynb", ".pt", ".pth", ".pdf", ".zip")
-#: Other archives by their first bytes. They cannot be opened here, and may hold what is missing.
+#: Other archives, by their first bytes. They cannot be opened here, and what is missing may be in them.
 _OTHER_ARCHIVES = ((b"Rar!", "RAR"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"))
 _ARCHIVE_ENDINGS = (".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
-#: What operating systems and Jupyter leave behind.
+#: Files that operating systems and Jupyter leave behind.
 _JUNK = re.compile(r"(^|/)(__MACOSX|\.ipynb_checkpoints|\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]*)(/|$)")
 _CHUNK = 2**20
 
@@ -51,13 +51,13 @@ class File:
 
 @dataclass
 class Gathered:
-    """All files of a submission, and what was wrong while they were read.
+    """All files of a submission, and the findings that were made while they were read.
 
     Attributes:
-        name: of the submission, for messages.
+        name: what the submission is called in messages.
         files: notebooks, weights, PDFs, results; not the archives that they came in.
-        archives: for each zip, its name and the kinds of files in it.
-        packed: whether these are finished files, with the student's name on them.
+        archives: the kinds of files in each zip, by the name of the zip.
+        packed: whether these are the files to hand in, and not the folder that the kit works in.
         newest: when the newest file was last changed, in seconds since 1970.
     """
 
@@ -111,7 +111,7 @@ def _files_of_kit(folder: Path) -> list[Path]:
 
 
 class _Refused(Exception):
-    """A file is not read. The arguments are the code, text and fix of the error that says so."""
+    """A file is not read. The arguments are the code, the text and the fix of the finding."""
 
 
 class Reader:
@@ -123,14 +123,14 @@ class Reader:
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Turn a refusal into a finding, so that the next file is read."""
+        """Turn a refusal into a finding, so that the next file can be read."""
         try:
             yield
         except _Refused as refused:
             self._gathered.findings.append(error(FILES, *refused.args))
 
     def folder(self, folder: Path, top: Path) -> None:
-        """Read what lies in a folder and below; `top` is where names in messages begin."""
+        """Read a folder and the folders in it; names in messages are relative to `top`."""
         with self._refusals():
             try:
                 inside = sorted(folder.iterdir())
@@ -142,11 +142,11 @@ class Reader:
                 if self._seen > MOST:
                     text = f"{top} holds more than {MOST} files"
                     raise _Refused("too-many", text, "hand in only what is asked for")
-                if path.is_dir() and not path.is_symlink():
-                    if not _JUNK.search(where) and where.count("/") < _DEEPEST:
-                        self.folder(path, top)
-                elif _JUNK.search(where):
+                if _JUNK.search(where):
                     continue
+                if path.is_dir() and not path.is_symlink():
+                    if where.count("/") < _DEEPEST:
+                        self.folder(path, top)
                 elif path.suffix.lower() in HANDED_IN:
                     self.file(path, where)
                 elif path.suffix.lower() in _ARCHIVE_ENDINGS or not path.name.startswith("."):
@@ -156,8 +156,7 @@ class Reader:
         """Read one file; `where` is its name in messages."""
         with self._refusals():
             if path.is_symlink():
-                text = f"{where} is a symbolic link, not a file"
-                raise _Refused("link", text, "put the file itself there")
+                raise _Refused("link", f"{where} is a symbolic link, not a file", "put the file itself there")
             try:
                 status = path.stat()
                 if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
@@ -176,13 +175,13 @@ class Reader:
         return min(LARGEST - self._bytes, LARGEST_OF.get(kind, LARGEST))
 
     def take(self, name: str, where: str, data: bytes, depth: int = 0) -> None:
-        """Take in the content of a file; of an archive, the files in it."""
-        if not name.lower().endswith(".zip"):
+        """Take in the content of a file; if it is a zip, the files in it."""
+        if name.lower().endswith(".zip"):
+            with self._refusals():
+                self._archive(where, data, depth)
+        else:
             self._gathered.files.append(File(name, where, data))
             self._bytes += len(data)
-            return
-        with self._refusals():
-            self._archive(where, data, depth)
 
     def _archive(self, where: str, data: bytes, depth: int) -> None:
         kinds = self._gathered.archives.setdefault(where, set())
@@ -192,7 +191,7 @@ class Reader:
         try:
             archive = zipfile.ZipFile(io.BytesIO(data))
             members = archive.infolist()
-        except Exception as problem:  # zipfile raises what the damaged bytes lead it to
+        except Exception as problem:  # damaged bytes can make zipfile raise anything
             raise _Refused("zip-corrupt", f"{where} cannot be opened as a zip", "pack it again") from problem
         unpacked = sum(member.file_size for member in members)
         if self._bytes + unpacked > LARGEST or len(members) > MOST:
@@ -208,9 +207,8 @@ class Reader:
                     text = f"{path} has a path that leads out of the archive"
                     raise _Refused("zip-path", text, "pack the files under their plain names")
                 if stat.S_ISLNK(member.external_attr >> 16):
-                    raise _Refused(
-                        "zip-link", f"{path} is a symbolic link, not a file", "pack the file itself"
-                    )
+                    text = f"{path} is a symbolic link, not a file"
+                    raise _Refused("zip-link", text, "pack the file itself")
                 if name in files:
                     raise _Refused("zip-twice", f"{path} is in the archive twice", "pack it once")
                 if member.flag_bits & 1:
@@ -230,8 +228,7 @@ class Reader:
         if PurePosixPath(where.lower()).suffix not in _ARCHIVE_ENDINGS:
             found = look(FILES, "stray", f"{where} is not part of the submission", "leave it out")
         else:
-            text = f"{where} is an archive other than zip and cannot be opened here"
-            text += "; what is missing may be in it"
+            text = f"{where} is not a zip and cannot be opened here; what is missing may be in it"
             found = error(FILES, "archive-not-zip", text, "pack its files as zip")
         self._gathered.findings.append(found)
 
@@ -241,7 +238,7 @@ def _unreadable(where: str, problem: OSError) -> _Refused:
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str, limit: int) -> bytes:
-    """A member, unless it turns out longer than `limit`, whatever the archive says about its size."""
+    """The content of a member. It is refused above `limit` bytes, whatever size the archive states."""
     data = bytearray()
     try:
         with archive.open(member) as opened:
@@ -256,7 +253,7 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str, limi
 
 
 def _member_name(member: zipfile.ZipInfo) -> str:
-    """A member's name. Without the flag for UTF-8, it is UTF-8, or cp1256 as Windows in Iran writes it."""
+    """A member's name. If it is not marked as UTF-8, it is UTF-8 all the same, or Iranian Windows' cp1256."""
     name = member.orig_filename
     if member.flag_bits & 0x800 or name.isascii():
         return name
@@ -273,13 +270,13 @@ def _member_name(member: zipfile.ZipInfo) -> str:
 
 
 def _leads_elsewhere(name: str) -> bool:
-    # Also as Windows reads it: a backslash separates folders, and a colon ends a drive.
+    # On Windows, a backslash separates folders and a colon ends the name of a drive.
     parts = name.replace("\\", "/").split("/")
     return ".." in parts or parts[0] == "" or ":" in parts[0] or "\0" in name
 
 
 def _common(paths: list[Path]) -> str:
-    """What the names of several files begin with."""
+    """The beginning that the names of several files share."""
     names = [path.name for path in paths]
     alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
     start = "".join(letters[0] for letters in alike).rstrip("_-. ")

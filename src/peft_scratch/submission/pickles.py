@@ -1,7 +1,7 @@
-"""A pickle of torch.save, followed opcode by opcode over plain values: nothing is called.
+"""Reads a pickle of torch.save opcode by opcode, without calling anything that the pickle names.
 
-`pickletools` only lists the opcodes. The few that torch.save writes for a dictionary of tensors are followed;
-anything else is refused.
+`pickletools` only lists the opcodes. The few that torch.save writes for a dictionary of tensors are followed,
+and any other is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 _MOST_OPCODES = 400_000
 _DEVICE = re.compile(r"(cuda|mps|xpu|hpu|npu)(:\d+)?")
 _KNOWN = {"torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "collections OrderedDict"}
-#: The types of numbers by the name of torch's storage.
+#: The types of numbers, by the names that torch's storages have.
 TYPES = {
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
@@ -34,11 +34,11 @@ TYPES = {
 
 
 class Damaged(Exception):
-    """The file is not one of torch.save, or broken; the message says why, in plain words."""
+    """The file is broken, or not a file of torch.save; the message says why."""
 
 
 class Foreign(Exception):
-    """The file asks for more than tensors; the message says for what."""
+    """The file asks for something other than tensors; the message says for what."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Pickle:
         """What the pickle describes.
 
         Raises:
-            Damaged, Foreign: see `read`.
+            Damaged, Foreign: as their docstrings say.
         """
         for opcode, argument in self._opcodes():
             try:
@@ -88,14 +88,14 @@ class Pickle:
         raise Damaged("its pickle has no end")
 
     def _opcodes(self) -> Iterator[tuple[str, Any]]:
-        """The opcodes up to the end of this pickle; the stream stays behind it."""
+        """The opcodes of this pickle. The stream is then at what follows the pickle."""
         operations = pickletools.genops(self._stream)
         for _ in range(_MOST_OPCODES):
             try:
                 opcode, argument, _ = next(operations)
             except StopIteration:
                 return
-            except Exception as problem:  # pickletools raises what the damaged bytes lead it to
+            except Exception as problem:  # damaged bytes can make pickletools raise anything
                 raise Damaged("its pickle is cut short or damaged") from problem
             yield opcode.name, argument
         raise Foreign("its pickle is longer than that of any weights")
@@ -117,7 +117,7 @@ class Pickle:
             self._memory[len(self._memory) if opcode == "MEMOIZE" else argument] = stack[-1]
         elif opcode in ("BINGET", "LONG_BINGET"):
             value = self._memory[argument]
-            # Tuples of one tuple, doubled forty times, would take years to hash.
+            # A tuple that holds one other twice, forty levels deep, would take years to hash.
             if isinstance(value, tuple) and value:
                 raise Foreign("it uses one tuple twice, which torch.save does not,")
             stack.append(value)

@@ -1,4 +1,4 @@
-"""What the code of a foreign notebook says about its runs: constants set, libraries called, loops over sizes.
+"""What the code of a foreign notebook says about its runs: constants, calls of libraries, loops over sizes.
 
 The code is parsed, never executed. Numbers are followed through names, arithmetic, and calls of functions
 that the notebook defines.
@@ -13,7 +13,7 @@ import re
 import warnings
 from dataclasses import dataclass, field
 
-#: What a size is called, by kind of method.
+#: The names that a size can have in code, by kind of method.
 SIZE_NAMES = {
     "lora": re.compile(r"(?:.*_)?(?:lora_?)?(?:rank|ranks|r|lora_r|lora_dim)(?:_\w*)?", re.IGNORECASE),
     "soft_prompt": re.compile(
@@ -39,9 +39,7 @@ _LIBRARY_CALLS = {
 }
 #: Modules of the libraries, whose import in a part from scratch is worth a look.
 LIBRARY_MODULES = {"peft", "opendelta", "adapters", "loralib"}
-_TRAINS = re.compile(
-    r"\.backward\(|optimizer\.step|optim\w*\.step|trainer\.train\(|\.fit\(|Trainer\(|\btrain_?\w*\("
-)
+_TRAINS = re.compile(r"\.backward\(|optim\w*\.step|trainer\.train\(|\.fit\(|Trainer\(|\btrain_?\w*\(")
 _OPERATIONS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -56,12 +54,12 @@ _D_MODEL = 512
 
 @dataclass
 class Event:
-    """Something that a cell does before its outputs.
+    """Something that the code of a cell does.
 
     Attributes:
         what: `size`, `sizes` (a loop over several), `library`, `scratch`.
         values: the sizes.
-        by: the call or name that says so, for messages.
+        by: the call or the name that shows it, for messages.
     """
 
     what: str
@@ -125,7 +123,7 @@ class CodeReader:
                 self._simple(statement, names, depth)
 
     def _compound(self, statement: ast.AST, names: dict[str, object], depth: int) -> None:
-        """`if`, `while`, `with`, `try`, `match`: what stands in the head, then every branch."""
+        """`if`, `while`, `with`, `try`, `match`: first its head, then every branch."""
         for child in ast.iter_child_nodes(statement):
             if isinstance(child, ast.stmt):
                 self._walk([child], names, depth)
@@ -236,7 +234,7 @@ class CodeReader:
         return _D_MODEL / number if "reduction" in name.lower() and number else number
 
     def _size(self, name: str, value: object, callee: str = "") -> None:
-        """Note a size where the name is that of one: set as a constant, or given in a call of `callee`."""
+        """Note a value whose name is that of a size: a constant, or an argument in a call of `callee`."""
         if isinstance(value, (int, float)) and self._is_size(name):
             size = self._as_size(name, value)
             if 1 <= size <= 512:
@@ -246,7 +244,7 @@ class CodeReader:
     # Values
 
     def _value(self, node: ast.AST | None, names: dict[str, object]) -> object:
-        """A number, a tuple of numbers, or None for whatever takes more than arithmetic."""
+        """A number or a tuple of numbers; None for whatever needs more than arithmetic."""
         self._step()
         if isinstance(node, ast.Constant):
             number = isinstance(node.value, (int, float)) and not isinstance(node.value, bool)
@@ -291,7 +289,7 @@ def literal_numbers(source: str) -> str:
 
 
 def _parsed(source: str) -> ast.Module | None:
-    """The syntax tree; None if it is no Python."""
+    """The syntax tree; None if `source` is not Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -301,7 +299,7 @@ def _parsed(source: str) -> ast.Module | None:
 
 
 def _outside_functions(node: ast.AST) -> list[ast.AST]:
-    """The nodes of a statement, without the bodies of functions in it, in the order in which they end."""
+    """The nodes of a statement in the order in which they end, without the bodies of functions in it."""
     found = [node]
     for one in found:  # grows while it is walked
         if not isinstance(one, (ast.Lambda, ast.FunctionDef, ast.ClassDef)):
