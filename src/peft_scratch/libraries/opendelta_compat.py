@@ -1,7 +1,7 @@
 """Import OpenDelta 0.3.2 on today's transformers, without its web server and its cloud client.
 
-The library was last released in 2022. Five of its imports now fail or do harm. Stand-ins replace them while
-`opendelta` is imported, and only then, so nothing else ever sees a stand-in.
+The library was last released in 2022. Five of its imports now fail or do harm. Stand-ins replace them, but
+only while `opendelta` is imported, so nothing else ever sees them.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def _module(name: str, **attributes: object) -> ModuleType:
 
 def _stand_ins() -> dict[str, ModuleType]:
     stand_ins = {
-        # utils/saving_loading_utils.py and utils/delta_center.py: the cloud client, of a package that
-        # is gone; only its saving and downloading would use it.
+        # utils/saving_loading_utils.py and utils/delta_center.py: the cloud client. Its package is gone, and
+        # only saving and downloading would use it.
         "DeltaCenter": _module("DeltaCenter", OssClient=_unavailable("cloud client")),
         # utils/interactive/web.py builds a web application when imported, for `interactive_modify`.
         "opendelta.utils.interactive.web": _module(
@@ -44,7 +44,7 @@ def _stand_ins() -> dict[str, ModuleType]:
         # basemodel.py: an unused `from turtle import back`, which needs Tk.
         "turtle": _module("turtle", back=None),
     }
-    # basemodel.py: transformers moved this module; where the old place still exists, it is used.
+    # basemodel.py: transformers has moved this module. If it still exists at the old place, that is used.
     if importlib.util.find_spec("transformers.deepspeed") is None:
         stand_ins["transformers.deepspeed"] = _module(
             "transformers.deepspeed",
@@ -63,7 +63,7 @@ def import_opendelta() -> ModuleType:
     """
     from transformers.models.distilbert import modeling_distilbert  # only here: it takes its time
 
-    # delta_models/prefix.py: what transformers 4 called this class, which has another name in 5.
+    # delta_models/prefix.py uses this class by its name in transformers 4; in 5 it has another name.
     renamed = getattr(modeling_distilbert, "DistilBertSelfAttention", None)
     path = list(sys.path)
     try:
@@ -81,7 +81,7 @@ def import_opendelta() -> ModuleType:
             "run `pip install rich` and `pip install --no-deps opendelta==0.3.2`."
         ) from None
     finally:
-        # utils/common_structures/__init__.py puts its own folder, with a t5.py and a bert.py in it, first on
-        # the path of every later import.
+        # utils/common_structures/__init__.py puts its own folder, which has a t5.py and a bert.py, at the
+        # beginning of the path of all later imports.
         sys.path[:] = path
     return opendelta

@@ -60,14 +60,9 @@ _NOTEBOOK = re.compile(
     rf"([1-5](?!\d)|{'|'.join(_ORDINALS)})",
     re.IGNORECASE,
 )
-#: For each notebook, its method and whether a library implements it; None if the notebook has both.
-_NOTEBOOKS: dict[int, tuple[str, bool | None]] = {
-    1: ("full", None),
-    2: ("soft_prompt", None),
-    3: ("adapter", False),
-    4: ("adapter", True),
-    5: ("lora", None),
-}
+_KIND_OF_NOTEBOOK = {run.notebook: run.kind for run in RUNS.values()}
+#: Whether a library implements the method of a notebook, if the notebook does not have both.
+_LIBRARY_OF_NOTEBOOK = {3: False, 4: True}
 
 
 @dataclass
@@ -102,9 +97,9 @@ def _hints(text: str) -> Hints:
     library, scratch = bool(_LIBRARY.search(bare)), bool(_SCRATCH.search(text))
     said = library if library != scratch else None
     if said is None and not library and (found := _NOTEBOOK.search(text)):
-        of_notebook = _NOTEBOOKS[_ORDINALS.get(found[1].casefold()) or int(found[1])]
-        said = of_notebook[1] if kind in (None, of_notebook[0]) else None
-        kind = kind or of_notebook[0]
+        number = _ORDINALS.get(found[1].casefold()) or int(found[1])
+        kind = kind or _KIND_OF_NOTEBOOK[number]
+        said = _LIBRARY_OF_NOTEBOOK.get(number) if kind == _KIND_OF_NOTEBOOK[number] else None
     sizes = sizes_in(text)
     return Hints(kind, said, sizes[0] if len(set(sizes)) == 1 else None)
 

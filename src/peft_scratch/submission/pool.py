@@ -52,8 +52,8 @@ def check_all(
             processes, max_tasks=1, context=context, initializer=_limit, initargs=[None if deep else MEMORY]
         )
         with pool:
-            futures: dict[int, ProcessFuture] = {
-                n: pool.schedule(work or _check, args=[[str(p) for p in group.paths], deep], timeout=seconds)
+            futures: dict[ProcessFuture, int] = {
+                pool.schedule(work or _check, args=[list(map(str, group.paths)), deep], timeout=seconds): n
                 for n, group in enumerate(groups)
             }
             yield from _finished(futures, groups, seconds)
@@ -64,11 +64,10 @@ def check_all(
 
 
 def _finished(
-    futures: dict[int, ProcessFuture], groups: list[Group], seconds: float
+    futures: dict[ProcessFuture, int], groups: list[Group], seconds: float
 ) -> Iterator[tuple[int, Checked]]:
-    index = {future: n for n, future in futures.items()}
-    for future in as_completed(futures.values()):
-        n = index[future]
+    for future in as_completed(futures):
+        n = futures[future]
         if problem := future.exception():
             # Nothing is known about this submission, so nothing is called an error.
             finding = look(FILES, *_why(problem, seconds), "look by hand")
