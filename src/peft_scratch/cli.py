@@ -246,7 +246,7 @@ def claims(profile: Profile = "auto", output: Output = None, recipe: Recipe = "f
         training = sum(epoch.training_accuracy for epoch in last) / len(last)
         test = sum(epoch.test_accuracy for epoch in last) / len(last)
         _say(
-            f"{result.title}: after epoch {result.epochs}, {_percent(training)} training accuracy and "
+            f"{result.title}: after epoch {result.epochs}, {_percent(training)} training and "
             f"{_percent(test)} test accuracy, averaged over {len(last)} seeds"
         )
 

@@ -155,45 +155,44 @@ def mark_copies(rows: list[Student]) -> list[Pair]:
 
 def columns() -> list[str]:
     """The columns of the table."""
-    parts = [f"{_column(part)}{end}" for part in PARTS if PARTS[part].points for end in ("", "_points")]
-    return [
-        *("student_number", "student_name", "verdict", "points_proposed", "remarks", "copies", "submission"),
-        *("profile", "errors", "to_look_at", "points_without_error", "files", *parts, *RUNS),
-        *("what_is_wrong", "what_to_look_at"),
-    ]
+    return list(row_of(Student(Checked(""))))
 
 
 def row_of(student: Student) -> dict[str, Any]:
-    """A row of the table, for a spreadsheet."""
-    checked = student.checked
-    row: dict[str, Any] = {
+    """A row of the table, for a spreadsheet; without a submission, it has only the first columns."""
+    row = {
         "student_number": student.number,
         "student_name": student.name,
+        "verdict": MISSING,
+        "points_proposed": 0,
         "remarks": "; ".join(student.remarks),
         "copies": "; ".join(student.copies),
     }
-    row |= _columns_of(checked) if checked else {"verdict": MISSING, "points_proposed": 0}
-    return {name: _cell(row.get(name)) for name in columns()}
+    if student.checked:
+        row |= _columns_of(student.checked)
+    return {name: _cell(value) for name, value in row.items()}
 
 
 def _columns_of(checked: Checked) -> dict[str, Any]:
     """What a checklist contributes to a row."""
-    row: dict[str, Any] = {
+    row = {
         "verdict": checked.verdict,
+        "points_proposed": total(checked),
         "submission": checked.name,
         "profile": checked.profile,
-        "points_proposed": total(checked),
         "errors": len(checked.marked(ERROR)),
         "to_look_at": len(checked.marked(LOOK)),
         "points_without_error": checked.points_without_error,
-        "what_is_wrong": _texts(checked.marked(ERROR)),
-        "what_to_look_at": _texts(checked.marked(LOOK)),
-        **checked.numbers,
     }
-    for part in PARTS:
-        codes = dict.fromkeys(found.code for mark in (ERROR, LOOK) for found in checked.of(part, mark))
-        row[_column(part)] = " ".join(codes) or ("not read" if checked.unread else "ok")
-        row[f"{_column(part)}_points"] = proposed(checked, part)
+    for part, item in PARTS.items():
+        if item.points or part == FILES:
+            codes = dict.fromkeys(found.code for mark in (ERROR, LOOK) for found in checked.of(part, mark))
+            row[_column(part)] = " ".join(codes) or ("not read" if checked.unread else "ok")
+        if item.points:
+            row[f"{_column(part)}_points"] = proposed(checked, part)
+    row |= {name: checked.numbers.get(name) for name in RUNS}
+    row["what_is_wrong"] = _texts(checked.marked(ERROR))
+    row["what_to_look_at"] = _texts(checked.marked(LOOK))
     return row
 
 

@@ -51,6 +51,10 @@ _LARGEST_SOURCE, _MOST_STEPS, _DEEPEST = 200_000, 40_000, 5
 #: d_model of t5-small, where a notebook computes with it.
 _D_MODEL = 512
 
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+#: The values of names; None for a value that was not followed.
+_Names = dict[str, object]
+
 
 @dataclass
 class Event:
@@ -80,8 +84,8 @@ class CodeReader:
     kind: str
     imports: set[str] = field(default_factory=set)
     trains: bool = False
-    _names: dict[str, object] = field(default_factory=dict)
-    _functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=dict)
+    _names: _Names = field(default_factory=dict)
+    _functions: dict[str, _Function] = field(default_factory=dict)
     _classes: dict[str, ast.ClassDef] = field(default_factory=dict)
     _events: list[Event] = field(default_factory=list)
     _steps: int = 0
@@ -104,10 +108,10 @@ class CodeReader:
 
     # Statements
 
-    def _walk(self, body: list[ast.stmt], names: dict[str, object], depth: int) -> None:
+    def _walk(self, body: list[ast.stmt], names: _Names, depth: int) -> None:
         for statement in body:
             self._step()
-            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if isinstance(statement, _Function):
                 self._functions[statement.name] = statement
             elif isinstance(statement, ast.ClassDef):
                 self._classes[statement.name] = statement
@@ -122,7 +126,7 @@ class CodeReader:
             else:
                 self._simple(statement, names, depth)
 
-    def _compound(self, statement: ast.AST, names: dict[str, object], depth: int) -> None:
+    def _compound(self, statement: ast.AST, names: _Names, depth: int) -> None:
         """`if`, `while`, `with`, `try`, `match`: first its head, then every branch."""
         for child in ast.iter_child_nodes(statement):
             if isinstance(child, ast.stmt):
@@ -132,7 +136,7 @@ class CodeReader:
             else:
                 self._calls(child, names, depth)
 
-    def _simple(self, statement: ast.stmt, names: dict[str, object], depth: int) -> None:
+    def _simple(self, statement: ast.stmt, names: _Names, depth: int) -> None:
         self._calls(statement, names, depth)
         if isinstance(statement, ast.Assign):
             targets, value = statement.targets, statement.value
@@ -152,31 +156,31 @@ class CodeReader:
                 elif isinstance(one, ast.Attribute):
                     self._size(one.attr, got)
 
-    def _loop(self, loop: ast.For | ast.AsyncFor, names: dict[str, object], depth: int) -> None:
+    def _loop(self, loop: ast.For | ast.AsyncFor, names: _Names, depth: int) -> None:
         self._calls(loop.iter, names, depth)
         values = self._value(loop.iter, names)
         name = loop.target.id if isinstance(loop.target, ast.Name) else ""
-        if isinstance(values, tuple) and values and name:
-            names[name] = values[0]
-            before = len(self._events)
+        if not (isinstance(values, tuple) and values and name):
             self._walk(loop.body, names, depth)
-            said = self._events[before:]
-            others = [event for event in said if event.what != "size"]
-            if self._is_size(name) or len(others) < len(said):
-                made = tuple(self._as_size(name, value) for value in values)
-                self._events[before:] = [*others, Event("sizes", made, f"the loop over {name}")]
             return
+        names[name] = values[0]
+        before = len(self._events)
         self._walk(loop.body, names, depth)
+        said = self._events[before:]
+        others = [event for event in said if event.what != "size"]
+        if self._is_size(name) or len(others) < len(said):
+            made = tuple(self._as_size(name, value) for value in values)
+            self._events[before:] = [*others, Event("sizes", made, f"the loop over {name}")]
 
     # Calls
 
-    def _calls(self, node: ast.AST, names: dict[str, object], depth: int) -> None:
+    def _calls(self, node: ast.AST, names: _Names, depth: int) -> None:
         for inner in _outside_functions(node):
             self._step()
             if isinstance(inner, ast.Call):
                 self._call(inner, names, depth)
 
-    def _call(self, call: ast.Call, names: dict[str, object], depth: int) -> None:
+    def _call(self, call: ast.Call, names: _Names, depth: int) -> None:
         full = _dotted(call.func)
         last = full.rpartition(".")[2]
         if last in self._classes:
@@ -196,7 +200,7 @@ class CodeReader:
                 if word.arg:
                     self._size(word.arg, self._value(word.value, names), callee)
 
-    def _own_class(self, call: ast.Call, made: ast.ClassDef, names: dict[str, object]) -> None:
+    def _own_class(self, call: ast.Call, made: ast.ClassDef, names: _Names) -> None:
         """The notebook's own layer: this is a part from scratch, unless the class is no module."""
         bases = " ".join(map(_dotted, made.bases))
         word = {"lora": "lora|low_?rank", "soft_prompt": "prompt", "adapter": "adapter|bottleneck"}[self.kind]
@@ -207,13 +211,7 @@ class CodeReader:
             for name, value in self._bound(init, call, names, skip=1).items():
                 self._size(name, value, made.name)
 
-    def _bound(
-        self,
-        function: ast.FunctionDef | ast.AsyncFunctionDef,
-        call: ast.Call,
-        names: dict[str, object],
-        skip: int = 0,
-    ) -> dict[str, object]:
+    def _bound(self, function: _Function, call: ast.Call, names: _Names, skip: int = 0) -> _Names:
         """The values of a function's parameters in this call: defaults, positions, keywords."""
         parameters = [argument.arg for argument in function.args.args][skip:]
         with_defaults = zip(reversed(parameters), reversed(function.args.defaults), strict=False)
@@ -243,7 +241,7 @@ class CodeReader:
 
     # Values
 
-    def _value(self, node: ast.AST | None, names: dict[str, object]) -> object:
+    def _value(self, node: ast.AST | None, names: _Names) -> object:
         """A number or a tuple of numbers; None for whatever needs more than arithmetic."""
         self._step()
         if isinstance(node, ast.Constant):
