@@ -107,7 +107,7 @@ def read(path: Path) -> Course:
         raise UserError(f"{path.name}, deadline: write a day as 2027-01-31, without quotes.")
     if not str(found.get("marker", "x")).isidentifier():
         raise UserError(
-            f"{path.name}, marker: it becomes part of Python names, so use only letters, digits and _."
+            f"{path.name}, marker: it becomes part of names in Python, so use only letters, digits and _."
         )
     return Course(**found)
 
