@@ -555,7 +555,7 @@ def test_there_are_errors_enough():
         (weights_swapped, "adapter.pt holds the entries of lora.pt"),
         (lora_not_trained, "not trained in 36 of 36 places"),
         (lora_not_trained_in_one_place, "not trained in 1 of 36 places"),
-        (code_in_a_weight_file, "asks for `.*`, which is no tensor and could run code"),
+        (code_in_a_weight_file, "asks for `.*`, which is not a tensor and could run code"),
         (a_compressed_weight_file, "unpacks from .* to .* bytes, which torch.save never does"),
         (
             a_wrong_count,

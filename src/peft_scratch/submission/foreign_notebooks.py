@@ -123,6 +123,8 @@ def _counts(notebook: Notebook, reading: Reading) -> Iterator[Finding]:
     number, where, counts = notebook.number, notebook.where, reading.counts
     first = notebook.runs[0]
     sizes = sizes_of(first.id, "course")
+    known = [sizes_of(run.id, "course") for run in notebook.runs]
+    others = [count for count in counts if all(count not in (one.whole, one.added) for one in known)]
     if sizes.whole in counts:
         yield ok(number, "count", f"{where}: {sizes.whole:,} parameters")
     elif sizes.added and sizes.added in counts:
@@ -130,15 +132,12 @@ def _counts(notebook: Notebook, reading: Reading) -> Iterator[Finding]:
     elif number in PRINT_A_COUNT and not counts:
         text = f"{where}: no `Number of parameters: {sizes.whole:,}` was found"
         yield look(number, "count-missing", text, "look for the whole model's count by hand")
-    elif number in PRINT_A_COUNT:
-        known = [sizes_of(run.id, "course") for run in notebook.runs]
-        others = [count for count in counts if all(count not in (one.whole, one.added) for one in known)]
-        text = f"{where} prints {others[0]:,} parameters; {first.title} has {sizes.whole:,}" if others else ""
-        size = size_by_count(others[0], first.kind) if others and number != 1 else None
-        if size is not None:
-            text += f", which is the count of size {size:g}"
+    elif number in PRINT_A_COUNT and others:
+        text = f"{where} prints {others[0]:,} parameters; {first.title} has {sizes.whole:,}"
+        if size := size_by_count(others[0], first.kind):
+            text += f", and {others[0]:,} is the count of size {size:g}"
             yield error(number, "count-wrong", text, "train it with the size that is asked for")
-        elif others:
+        else:
             yield look(number, "count-unknown", text, "check what is counted")
 
 

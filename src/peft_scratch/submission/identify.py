@@ -75,10 +75,8 @@ def _number(named: int | None, cells: list[Cell]) -> int:
         most = 4 if hub else 3
     elif most == 3:
         most = named if named in (3, 4) else 3
-    if named is None or named == most:
+    if named in (None, most) or {named, most} == {3, 4}:
         return most
-    if {named, most} == {3, 4}:
-        return most if hub != own_class else named
     # A name is believed unless the content speaks much more of another method.
     return named if said.get(3 if named == 4 else named, 4) * 2 >= said[most] else most
 

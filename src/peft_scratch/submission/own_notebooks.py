@@ -76,7 +76,7 @@ def _from_results(notebook: Notebook, run: Run, entry: dict[str, Any]) -> Iterat
         for name, right in (("whole", sizes.whole), ("added", sizes.added)):
             said = entry.get(name)
             if said is not None and said != right:
-                counts = f"{run.title} has {right:,} {name} parameters, the results say {said}"
+                counts = f"{run.title} has {right:,} {name} parameters, but the results say {said}"
                 yield error(notebook.number, "count-wrong", f"{notebook.where}: {counts}", RUN_AGAIN)
 
 

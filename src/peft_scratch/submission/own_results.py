@@ -48,7 +48,7 @@ def _changed(run: Run, config: Config) -> str | None:
     said = {**vars(config), **config.hyperparameters}
     wrong = (name for name, value in expected.items() if said.get(name) != value)
     name = next(wrong, None)
-    return f"{name} is {said.get(name)!r}, in the assignment {expected[name]!r}" if name else None
+    return f"{name} is {said.get(name)!r}, but {expected[name]!r} in the assignment" if name else None
 
 
 def agreement(found: dict[int, Notebook], results: dict[str, RunResult]) -> Iterator[Finding]:

@@ -119,7 +119,7 @@ class Pickle:
             value = self._memory[argument]
             # A tuple that holds one other twice, forty levels deep, would take years to hash.
             if isinstance(value, tuple) and value:
-                raise Foreign("it uses one tuple twice, which torch.save does not,")
+                raise Foreign("it uses one tuple twice, which torch.save does not")
             stack.append(value)
         elif opcode == "GLOBAL":
             stack.append(self._global(argument))
@@ -139,7 +139,7 @@ class Pickle:
         elif opcode == "BINPERSID":
             stack.append(self._storage(stack.pop()))
         else:
-            raise Foreign(f"it uses pickle's {opcode}, which torch.save does not write for tensors,")
+            raise Foreign(f"it uses pickle's {opcode}, which torch.save does not write for tensors")
 
     def _since_mark(self) -> list[Any]:
         values, self._stack = self._stack, self._below.pop()
@@ -157,18 +157,19 @@ class Pickle:
         target = self._stack[-1]
         if opcode.startswith("APPEND"):
             if not isinstance(target, list):
-                raise Damaged("its pickle adds to something that is no list")
+                raise Damaged("its pickle appends to something that is not a list")
             target.extend(values)
             return
         for key, value in zip(values[::2], values[1::2], strict=True):
             if not isinstance(key, (str, int)):
-                raise Foreign("it has a key that is no name,")
+                raise Foreign("it has a key that is not a name")
             target[key] = value
 
     def _global(self, name: str) -> _Global:
         if name in _KNOWN or re.fullmatch(r"torch \w+Storage", name):
             return _Global(name)
-        raise Foreign(f"it asks for `{name[:120].replace(' ', '.')}`, which is no tensor and could run code,")
+        asked = name[:120].replace(" ", ".")
+        raise Foreign(f"it asks for `{asked}`, which is not a tensor and could run code")
 
     def _made(self, made: Any, arguments: Any) -> Any:
         if made == _Global("collections OrderedDict"):
@@ -182,7 +183,7 @@ class Pickle:
             if not isinstance(storage, Storage) or not right:
                 raise Damaged("a tensor in its pickle is damaged")
             return Tensor(storage, offset, tuple(shape), tuple(strides))
-        raise Foreign("it calls something that is no tensor,")
+        raise Foreign("it calls something that is not a tensor")
 
     def _storage(self, said: Any) -> Storage:
         kind, storage_type, key, _, length = said[:5]
@@ -190,7 +191,7 @@ class Pickle:
         if kind != "storage" or name not in TYPES or not isinstance(key, str) or not isinstance(length, int):
             raise Damaged(f"it stores numbers of an unknown type {name[:40]}".rstrip())
         if len(said) > 5 and said[5] is not None:
-            raise Foreign("it has views of storages, as torch before 0.4 wrote them,")
+            raise Foreign("it has views of storages, as torch before 0.4 wrote them")
         storage = Storage(name, key, length)
         self.storages.append(storage)
         return storage

@@ -65,8 +65,8 @@ def examine(
     elif document.partly:
         yield look(REPORT, "report-partly", f"{where} was not read: {document.partly}", "look by hand")
     else:
-        why = "like a scan" if document.pictures else "and no picture either"
-        text = f"{where} has no text that can be read, {why}"
+        why = "; it may be a scan" if document.pictures else " and no picture either"
+        text = f"{where} has no text that can be read{why}"
         yield look(REPORT, "report-no-text", text, "look by hand")
 
 
@@ -177,7 +177,7 @@ def _swapped(said: dict[str, _Said]) -> dict[str, str]:
 def _wrong(where: str, run: str, one: _Said, places: Places, readable: bool) -> Finding:
     title, value = RUNS[run].title, f"{one.value:.1f}"
     if one.instead is not None:
-        text = f"{where} has {one.instead.written} for {title}, its notebook has {value} %"
+        text = f"{where} has {one.instead.written} for {title}, but its notebook has {value} %"
         if one.possibly:  # the right number is there too, but perhaps for another run
             text += f"; {value} stands elsewhere"
             return look(REPORT, "report-number", text, "check which one is meant")

@@ -78,15 +78,15 @@ def _read_zip(data: bytes) -> Tensors:
         raise NotTensors(f"unpacks from {len(data):,} to {unpacked:,} bytes, which torch.save never does")
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        raise Foreign("it has two members of one name, which torch.save does not write,")
+        raise Foreign("it has two members of one name, which torch.save does not write")
     pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
-        raise Damaged(f"its zip holds {len(pickles)} files data.pkl where torch.save writes one")
+        raise Damaged(f"its zip holds {len(pickles)} files data.pkl, but torch.save writes one")
     if pickles[0].file_size > _LARGEST_PICKLE:
-        raise Damaged(f"a pickle of {pickles[0].file_size:,} bytes")
+        raise Damaged(f"its pickle has {pickles[0].file_size:,} bytes, far too many")
     folder = pickles[0].filename.removesuffix("data.pkl")
     if f"{folder}byteorder" in names and _member(archive, f"{folder}byteorder") not in (b"little", b""):
-        raise Damaged("its numbers are stored big end first")
+        raise Damaged("its numbers are stored as big-endian")
     walked = Pickle(io.BytesIO(_member(archive, pickles[0].filename)))
     found = walked.value()
     return _as_tensors(found, lambda key: _member(archive, f"{folder}data/{key}"), walked.devices)
@@ -105,12 +105,10 @@ def _one_archive(data: bytes) -> zipfile.ZipFile:
     members.sort(key=lambda member: member.header_offset)
     starts_late = members and members[0].header_offset != 0
     if end != len(data) - 22 or (behind not in (0, 76) and directory != 2**32 - 1) or starts_late:
-        raise Foreign(
-            "its zip has more than one directory, so that two programs could read two files from it,"
-        )
+        raise Foreign("its zip has more than one directory, so two programs could read different files")
     for member, after in itertools.pairwise(members):
         if after.header_offset < member.header_offset + member.compress_size:
-            raise Foreign("the members of its zip lie over each other,")
+            raise Foreign("the members of its zip overlap")
     return archive
 
 
@@ -162,7 +160,7 @@ def _as_tensors(found: Any, content: Callable[[str], bytes], devices: set[str]) 
     storages: dict[str, bytes] = {}
     for key, value in found.items():
         if not isinstance(key, str):
-            raise NotTensors(f"holds a dictionary whose keys are no names, {str(key)[:40]!r} for one")
+            raise NotTensors(f"holds a dictionary with keys that are not names, such as {str(key)[:40]!r}")
         if not isinstance(value, Tensor):
             raise NotTensors(f"holds a {_kind(value)} under {key[:80]!r}, not a tensor")
         if value.storage.key not in storages:

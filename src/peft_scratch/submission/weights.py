@@ -75,7 +75,7 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], Entries
     try:
         read = tensors.read(file.data)
     except tensors.Foreign as problem:
-        return wrong("pickled-code", f"was not read: {str(problem).rstrip(',')}", _SAVE)
+        return wrong("pickled-code", f"was not read: {problem}", _SAVE)
     except tensors.Damaged as problem:
         return wrong("weights-damaged", f"is not a file of torch.save: {problem}", _SAVE)
     except tensors.NotTensors as problem:
