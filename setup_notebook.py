@@ -1,7 +1,7 @@
 """Add the kit and what it needs to the Python that runs a notebook. Nothing that is installed is changed.
 
-The first cell of every notebook calls `install` where the kit is missing, as on a fresh Colab machine.
-Standard library only: at that point nothing else can be relied upon.
+The first cell of every notebook calls `install` if the kit is missing, as on a fresh Colab machine. Only the
+standard library is used, because nothing else is sure to be there.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ ROOT = Path(__file__).resolve().parent
 
 
 class SetupStopped(Exception):
-    """Stops the notebook with one sentence in place of a stack trace."""
+    """Stops the notebook with one sentence instead of a stack trace."""
 
     def _render_traceback_(self) -> list[str]:
         return [f"Stopped: {self}"]
 
 
 def install() -> None:
-    """Add with pip what is missing, and make the kit importable in this very process.
+    """Add what is missing with pip, and make the kit importable in this process.
 
-    What is installed stays, version and all: every installed package is a constraint, and a package that is
-    there in a version that the kit does not ask for is left alone and named.
+    Installed packages keep their versions: each is a constraint for pip. If the kit asks for another version
+    of one, it stays as it is, and a line says so.
 
     Raises:
         SetupStopped: pip failed.
@@ -49,7 +49,7 @@ def install() -> None:
         _pip("--no-deps", *apart)
     _step("adding the kit")
     _pip("--no-deps", "-e", ROOT)
-    # An editable install is seen by the next process only.
+    # Only the next process would find an editable install.
     sys.path.insert(0, str(ROOT / "src"))
     importlib.invalidate_caches()
     for name, version, wanted in _others(installed):
@@ -62,7 +62,7 @@ def _step(what: str) -> None:
 
 
 def _lines(requirements: str) -> list[str]:
-    """The requirements in a file, without remarks."""
+    """The requirements in a file, without comments."""
     lines = (line.partition(" #")[0].strip() for line in (ROOT / requirements).read_text().splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -81,13 +81,13 @@ def _installed() -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         name, version = distribution.metadata["Name"], distribution.version
-        if name and version:  # left-overs of a broken uninstall have neither
+        if name and version:  # what a broken uninstall leaves behind has neither
             found.setdefault(_normalised(name), version)  # the first on the path is the one that is imported
     return found
 
 
 def _others(installed: dict[str, str]) -> list[tuple[str, str, str]]:
-    """What was there in a version that the requirements do not allow: name, version, what they allow."""
+    """Installed packages in a version that the requirements do not allow: name, version, allowed versions."""
     try:
         from packaging.requirements import Requirement
     except ImportError:

@@ -1,4 +1,4 @@
-"""Whether the fast recipe gets to the same results: accuracies over seeds, and predictions one by one."""
+"""Does the fast recipe give the same results? Accuracies over seeds, and predictions one by one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from both_versions import trained_weights
 from parts import Part
 
 from peft_scratch.assignment import FROM_SCRATCH, RUNS
@@ -20,13 +21,13 @@ from peft_scratch.experiments.session import Session
 from peft_scratch.methods import load_delta
 from peft_scratch.paths import ROOT
 from peft_scratch.training import device
-from peft_scratch.training.checkpoints import restore
+from peft_scratch.training.checkpoints import restore, trainable_state
 from peft_scratch.training.evaluation import MALFORMED
 from peft_scratch.training.recipe import RECIPES
 
-#: Where the runs are kept that `recipes_agree` makes.
+#: Where `recipes_agree` keeps its runs.
 RUNS_FOLDER = ROOT / "build" / "bench"
-#: What a run is trained on whose weights are nowhere: enough to make it answer.
+#: What a run is trained on if its weights are not found: enough to make it answer.
 SHORT = {"train_reviews": 320, "test_reviews": 40, "epochs": 1}
 
 
@@ -40,7 +41,7 @@ def recipes_agree(
     settings: dict[str, int] | None = None,
     folder: Path = RUNS_FOLDER,
 ) -> None:
-    """Accuracy by each recipe, of each method from scratch, with `seeds` seeds; goes on where it stopped."""
+    """Accuracy by each recipe of each method from scratch, with `seeds` seeds; continues where it stopped."""
     settings = settings or {}
     part = Part(path, "recipes_agree", {"profile": profile, "changed": settings}, resume=True)
     done = {(row["id"], row["seed"], row["recipe"]) for row in part.rows}
@@ -49,15 +50,15 @@ def recipes_agree(
             for recipe in RECIPES:
                 if (run_id, seed, recipe) in done:
                     continue
-                bench = Session.open(profile, seed, folder / f"{recipe}-{seed}", recipe)
-                accuracy = bench.prepare(run_id, settings).train().accuracy
+                session = Session.open(profile, seed, folder / f"{recipe}-{seed}", recipe)
+                accuracy = session.prepare(run_id, settings).train().accuracy
                 row = {"last": accuracy.last, "best": accuracy.best}
                 part.add({"id": run_id, "seed": seed, "recipe": recipe, **row})
     part.close(difference=_differences(part.rows))
 
 
 def _differences(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Fast less course, in shares of 1, seed by seed: mean, standard deviation and standard error."""
+    """Fast minus reference, in shares of 1, seed by seed: mean, standard deviation and standard error."""
     found = {(row["id"], row["seed"], row["recipe"]): row for row in rows}
     differences: dict[str, Any] = {}
     for run_id in FROM_SCRATCH:
@@ -92,8 +93,8 @@ def float16(
 ) -> None:
     """The fast recipe in float16 and in float32, from the same start on the same batches.
 
-    The CPU computes float16 slowly, so the runs are short, on the beginnings of reviews. Goes on where it
-    stopped.
+    The CPU computes float16 slowly, so the runs are short, on the beginnings of reviews. It continues where
+    it stopped.
     """
     sizes = {"train_reviews": steps * batch, "test_reviews": test_reviews, "max_tokens": tokens}
     part = Part(path, "float16", {"profile": profile, "steps": steps, "batch": batch, **sizes}, resume=True)
@@ -109,12 +110,12 @@ def float16(
 
 @dataclass(frozen=True)
 class InType:
-    """A short run whose products were of one type.
+    """A short run in one number type.
 
     Attributes:
         losses: of the steps that were taken.
-        skipped: how many steps were not.
-        right, said: of each test review, whether the prediction is right, and the prediction.
+        skipped: how many steps were skipped.
+        said, right: the prediction of each test review, and whether it is right.
     """
 
     losses: list[float]
@@ -124,7 +125,7 @@ class InType:
 
 
 def _in_type(dtype: torch.dtype, run_id: str, seed: int, profile: str, sizes: dict[str, int]) -> InType:
-    """An epoch and an evaluation by the fast recipe, as it is on hardware that works in `dtype`."""
+    """An epoch and an evaluation by the fast recipe, as on hardware whose best type is `dtype`."""
     with (
         mock.patch.object(device, "precision_of", lambda: (dtype, "for this comparison")),
         tempfile.TemporaryDirectory() as folder,
@@ -140,7 +141,7 @@ def _in_type(dtype: torch.dtype, run_id: str, seed: int, profile: str, sizes: di
 
 
 def _apart(float32: InType, float16: InType) -> dict[str, Any]:
-    """How far apart the two are; a loss counts where both took the step."""
+    """How far apart the two are. Losses are compared only if no step was skipped."""
     pairs = zip(float32.losses, float16.losses, strict=True) if not float16.skipped else ()
     return {
         "largest_loss_difference": max((abs(one - other) for one, other in pairs), default=None),
@@ -154,23 +155,18 @@ def _apart(float32: InType, float16: InType) -> dict[str, Any]:
 
 
 def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_reviews: int = 2000) -> None:
-    """Predictions by scores against those by real generation, of each of the ten runs, review by review.
+    """Predictions by scores against real generation for each of the ten runs, review by review.
 
     Args:
-        output: where the runs' weights are; a run that has none there is trained for some steps.
+        output: where the runs' weights are; a run without weights there is trained for a few steps.
     """
     part = Part(path, "verdicts", {"profile": profile, "test_reviews": test_reviews})
-    benches = {name: Session.open(profile, 0, output, name) for name in RECIPES}
+    sessions = {name: Session.open(profile, 0, output, name) for name in RECIPES}
     for run_id in RUNS:
-        prepared = {name: bench.prepare(run_id) for name, bench in benches.items()}
-        weights = _put_weights(benches["fast"], prepared["fast"])
-        own = {
-            name: p.detach().clone()
-            for name, p in prepared["fast"].tuned.model.named_parameters()
-            if p.requires_grad
-        }
-        restore(prepared["reference"].tuned.model, own)
-        whole = benches["fast"].prepare(run_id, {"test_reviews": test_reviews})
+        prepared = {name: session.prepare(run_id) for name, session in sessions.items()}
+        weights = _put_weights(sessions["fast"], prepared["fast"])
+        restore(prepared["reference"].tuned.model, trainable_state(prepared["fast"].tuned.model))
+        whole = sessions["fast"].prepare(run_id, {"test_reviews": test_reviews})
         test = whole.collator(whole.reviews.test)
 
         def said(name: str, scoring: bool, prepared: Any = prepared, test: Any = test) -> np.ndarray:
@@ -183,29 +179,26 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
                 "weights": weights,
                 "reviews": len(scored),
                 "malformed": int((generated == MALFORMED).sum()),
-                # The same recipe, but for generating: nothing but scoring differs.
+                # Only scoring differs.
                 "identical": int((scored == generated).sum()),
-                # Everything that differs between the recipes: scoring, precision, batches.
+                # Everything differs that the recipes do differently: scoring, precision, batches.
                 "identical_to_course": int((scored == course).sum()),
             }
         )
 
 
-def _put_weights(bench: Session, prepared: PreparedRun) -> str:
+def _put_weights(session: Session, prepared: PreparedRun) -> str:
     """Put the run's trained weights into `prepared`; return where they come from."""
     run, model = prepared.run, prepared.tuned.model
     best = prepared.folder / "best.pt"
     if best.exists():
-        if run.library == "scratch":
-            load_delta(model, best)
-        else:
-            restore(model, torch.load(best, map_location="cpu", weights_only=True))
+        restore(model, trained_weights(best, model))
         return "the run's"
-    if run.weight_file and (bench.output / "weights" / run.weight_file).exists():
-        load_delta(model, bench.output / "weights" / run.weight_file)
+    if run.weight_file and (session.output / "weights" / run.weight_file).exists():
+        load_delta(model, session.output / "weights" / run.weight_file)
         return "the run's"
-    short = Session.open(bench.profile.name, 0, RUNS_FOLDER / "short", bench.recipe.name)
+    short = Session.open(session.profile.name, 0, RUNS_FOLDER / "short", session.recipe.name)
     trained = short.prepare(run.id, SHORT)
     trained.train()
-    restore(model, {n: p.detach() for n, p in trained.tuned.model.named_parameters() if p.requires_grad})
+    restore(model, trainable_state(trained.tuned.model))
     return f"of {SHORT['train_reviews']} reviews"

@@ -1,4 +1,4 @@
-"""The time that the top of a notebook announces for a run, and the time that the run then takes."""
+"""The time that a notebook announces at its top for a run, and the time that the run then takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peft_scratch.experiments.session import Session
 
 
 def estimates(results: Path, profile: str, run_ids: Sequence[str]) -> None:
-    """Train runs as a notebook does, each with the seconds announced and those taken, in `results`."""
+    """Train runs as a notebook does; write the announced and the taken seconds of each to `results`."""
     with tempfile.TemporaryDirectory() as folder:
         session = Session.open(profile, output=folder)
         part = Part(results, "estimates", {"profile": profile, "recipe": session.recipe.name})

@@ -1,12 +1,12 @@
-"""`make bench`: the parts, each of which can be run alone and writes its part of `results.json`.
+"""`make bench`: the parts. Each can be run alone and writes its part of `results.json`.
 
-python benchmarks/bench.py recipes | steps | limit | growth     how fast; `all` does these four
+python benchmarks/bench.py recipes | steps | limit | growth     how fast is it? `all` does these four
 python benchmarks/bench.py peers | beside                       whole runs: `Seq2SeqTrainer`; two at once
-python benchmarks/bench.py recipes-agree | float16 | verdicts   whether the results are the same
-python benchmarks/bench.py estimates                            whether a notebook announces its time well
-python benchmarks/bench.py page | publish                       table and figure, from the JSON alone
+python benchmarks/bench.py recipes-agree | float16 | verdicts   are the results the same?
+python benchmarks/bench.py estimates                            does a notebook announce the right time?
+python benchmarks/bench.py page | publish                       tables and figure, from the JSON alone
 
-Run it on a machine that does nothing else: each part records the load it found.
+Run it on a machine that does nothing else. Each part records the load of the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler, which measures memory, says when it starts
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # otherwise the profiler prints a line when it starts
 
 import typer
 
@@ -26,7 +26,7 @@ from peft_scratch.errors import UserError
 from peft_scratch.paths import BUILD, ROOT, output_folder
 
 app = typer.Typer(
-    help="How fast the kit is, part by part; each part writes its rows to the JSON as it gets them.",
+    help="How fast the kit is, part by part. Each part writes a row to the JSON as soon as it is measured.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -52,7 +52,7 @@ def recipes(
     rounds: Rounds = 3,
     run: Annotated[list[str] | None, typer.Option(help="One of the ten; may be repeated.")] = None,
 ) -> None:
-    """The reference recipe against the fast one, all ten runs: about 10 minutes."""
+    """The fast recipe against the reference recipe, all ten runs: about 10 minutes."""
     import speed
 
     speed.recipes(results, speed.Sizes(model, tokens, batch, rounds), run or tuple(speed.RUNS))
@@ -66,7 +66,7 @@ def steps(
     batch: Batch = 16,
     rounds: Rounds = 8,
 ) -> None:
-    """Ours against every library, time and peak memory of a step: about 6 minutes."""
+    """A step of ours against every library, time and peak memory: about 6 minutes."""
     import speed
 
     speed.steps(results, speed.Sizes(model, tokens, batch, rounds))
@@ -138,7 +138,7 @@ def recipes_agree(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ...")] = 3,
     profile: str = "offline",
 ) -> None:
-    """Accuracy by either recipe, four methods; goes on where it stopped: some minutes a seed and method."""
+    """Accuracy by both recipes, four methods; continues where it stopped. Minutes per seed and method."""
     import agreement
 
     agreement.recipes_agree(results, seeds, profile)
@@ -162,7 +162,7 @@ def estimates(
     profile: str = "offline",
     run: Annotated[list[str] | None, typer.Option(help="One of the ten; may be repeated.")] = None,
 ) -> None:
-    """The time announced for each of the ten runs against the time taken: about 10 minutes."""
+    """The announced and the taken time of each of the ten runs: about 10 minutes."""
     import announced
 
     announced.estimates(results, profile, run or tuple(announced.RUNS))

@@ -1,8 +1,8 @@
-"""Whether another version of transformers gives the same predictions, review by review.
+"""Does another version of transformers give the same predictions, review by review?
 
-python benchmarks/both_versions.py predict FILE --output FOLDER   what this process's transformers says
-python benchmarks/both_versions.py same FILE OTHER                how many predictions two such files share
-python benchmarks/both_versions.py trained FOLDER OTHER           the same of two folders with results
+python benchmarks/both_versions.py predict FILE --output FOLDER   predict with this process's transformers
+python benchmarks/both_versions.py same FILE OTHER                compare the predictions in two such files
+python benchmarks/both_versions.py trained FOLDER OTHER           compare two folders with results
 
 `predict` reads the weights of finished runs and adds to FILE, run by run. For transformers 4.57.6, put
 build/transformers-4.57.6 first on PYTHONPATH. `trained` compares runs that were trained twice.
@@ -43,7 +43,7 @@ def predict(
     test_reviews: int = 2000,
     run: Annotated[list[str] | None, typer.Option(help="One of the ten; may be repeated.")] = None,
 ) -> None:
-    """Write what each run's model says of the test reviews, in each way."""
+    """Write what each run's model predicts for the test reviews, in each way."""
     import transformers
 
     from peft_scratch.experiments.session import Session
@@ -53,7 +53,7 @@ def predict(
     sessions = {name: Session.open(profile, 0, output, name) for name in ("fast", "reference")}
     for run_id in run or RUNS:
         prepared = {name: session.prepare(run_id) for name, session in sessions.items()}
-        weights = _weights(prepared["fast"].folder / "best.pt", prepared["fast"].tuned.model)
+        weights = trained_weights(prepared["fast"].folder / "best.pt", prepared["fast"].tuned.model)
         whole = sessions["fast"].prepare(run_id, {"test_reviews": test_reviews})
         test = whole.collator(whole.reviews.test)
         rows[run_id] = {}
@@ -64,19 +64,19 @@ def predict(
         write_json(file, {"transformers": transformers.__version__, "predictions": rows})
 
 
-def _weights(file: Path, model: object) -> dict:
-    """The trained tensors in `file` by their names in `model`, which a file of ours calls otherwise."""
+def trained_weights(file: Path, model: object) -> dict:
+    """The trained tensors in `file` under their names in `model`; a file of ours has other names."""
     import torch
 
     from peft_scratch.methods import load_delta
     from peft_scratch.methods.parameters import trainable_names
+    from peft_scratch.training.checkpoints import trainable_state
 
     entries = torch.load(file, map_location="cpu", weights_only=True)
-    names = trainable_names(model)
-    if not set(names) <= set(entries):
-        load_delta(model, file)
-        entries = {name: model.get_parameter(name).detach().clone() for name in names}
-    return entries
+    if set(trainable_names(model)) <= set(entries):
+        return entries
+    load_delta(model, file)
+    return trainable_state(model)
 
 
 @app.command()

@@ -1,9 +1,9 @@
-"""`make gpu`: whether the kit is right on this machine's GPU, and how fast, in at most nine minutes.
+"""`make gpu`: is the kit right on this machine's GPU, and how fast is it? It takes at most nine minutes.
 
     PYTHONPATH=src python benchmarks/gpu.py
 
-It needs no network. It writes `benchmarks/gpu/<card>.json`, part by part as each is done, and a page from it.
-A part that fails is recorded with its error, and the others go on.
+It needs no network. It writes `benchmarks/gpu/<card>.json` after each part, and a page at the end. If a part
+fails, its error is recorded and the next part starts.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -32,16 +32,17 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from gpu_page import page
 from parts import read, summary
+from subjects import method_rows, random_t5, tokenizer, tuned
 from torch import Tensor, nn
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import T5Config
 
 from peft_scratch.assignment import RUNS
-from peft_scratch.data.batches import Batches, Collator, plain_batches
+from peft_scratch.data.batches import Collator, plain_batches
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.t5_configs import t5_config
 from peft_scratch.experiments.environment import environment
 from peft_scratch.files import write_atomically
-from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt, apply
+from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftPrompt
 from peft_scratch.paths import ROOT
 from peft_scratch.results import write_json
 from peft_scratch.training import device
@@ -49,10 +50,7 @@ from peft_scratch.training.recipe import RECIPES, Recipe
 from peft_scratch.training.trainer import Trainer
 
 METHODS: dict[str, Method] = {
-    "full": FullFineTuning(),
-    "soft_prompt": SoftPrompt(virtual_tokens=10),
-    "adapter": Adapter(bottleneck=8),
-    "lora": LoRA(rank=8),
+    method.kind: method for method in (FullFineTuning(), SoftPrompt(10), Adapter(8), LoRA(8))
 }
 LEARNING_RATE = 1e-3
 STEPS = 4  # of training, timed as one
@@ -61,7 +59,7 @@ WORDS = [[5, 1], [6, 1]]  # two label words and the end
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured; small ones have the tests go through all of it on a CPU."""
+    """What is measured. The tests use small sizes, to run all parts on a CPU."""
 
     config: T5Config
     tokens: int = 256
@@ -74,14 +72,14 @@ class Sizes:
 
 @dataclass
 class Measurement:
-    """The parts in order, each recorded as soon as it is there, until the time is over."""
+    """The parts in order, each recorded as soon as it is done, until the time is over."""
 
     path: Path
     deadline: float
     parts: dict[str, Any] = field(default_factory=dict)
 
     def part(self, name: str, work: Callable[[], Any]) -> None:
-        """Do `work` and record what it returns, or why there is nothing."""
+        """Do `work` and record what it returns, or why it returned nothing."""
         started = time.perf_counter()
         if time.monotonic() > self.deadline:
             self.parts[name] = {"left_out": "the time was over"}
@@ -97,34 +95,10 @@ class Measurement:
 
 
 def reviews(sizes: Sizes, count: int, rows: int = 0) -> Collator:
-    """`count` inputs of random tokens, in full length."""
+    """`count` inputs of random tokens, all as long as `sizes` allows with `rows` prompt rows."""
     rng = np.random.default_rng(0)
     ids = rng.integers(10, sizes.config.vocab_size - 200, (count, sizes.tokens - rows))
     return Collator(ids.tolist(), [i % 2 for i in range(count)], WORDS, pad_id=0)
-
-
-def random_t5(config: T5Config) -> T5ForConditionalGeneration:
-    config = copy.deepcopy(config)
-    config.decoder_start_token_id = config.pad_token_id
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return T5ForConditionalGeneration(config).eval()
-
-
-def with_method(base: nn.Module, method: Method) -> nn.Module:
-    torch.manual_seed(0)
-    return apply(method, copy.deepcopy(base)).model
-
-
-@contextmanager
-def working_in(dtype: torch.dtype) -> Iterator[Recipe]:
-    """The fast recipe, as on a machine whose best type is `dtype`."""
-    before = device.precision_of
-    device.precision_of = lambda: (dtype, "for the measurement")
-    try:
-        yield RECIPES["fast"]
-    finally:
-        device.precision_of = before
 
 
 def types_here(where: torch.device) -> list[torch.dtype]:
@@ -141,29 +115,25 @@ def correctness(sizes: Sizes, where: torch.device) -> list[dict[str, Any]]:
 
     Errors are relative: the length of the difference over the length of what float64 gives.
     """
-    base = random_t5(sizes.config)
-    base.config.dropout_rate = 0.0
-    for module in base.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif isinstance(getattr(module, "dropout", None), float):
-            module.dropout = 0.0
-    rows = []
+    config = copy.deepcopy(sizes.config)
+    config.dropout_rate = 0.0
+    base = random_t5(config)
+    rows, recipe = [], RECIPES["fast"]
     for name, method in METHODS.items():
-        batch = _batch(sizes, method, where)
-        reference = with_method(base, method).double().to(where)
+        collator = reviews(sizes, sizes.batch, method_rows(method))
+        whole = list(range(sizes.batch))
+        batch = {name: tensor.to(where) for name, tensor in collator(whole).items() if name != "index"}
+        reference = tuned(method, base).double().to(where)
         expected = _once(reference, batch, RECIPES["reference"], where)
         losses = _plain_losses(reference, batch, sizes.steps)
         del reference
         for dtype in types_here(where):
-            with working_in(dtype) as recipe:
-                model = recipe.cast_frozen(with_method(base, method)).to(where)
+            best = (dtype, "for the measurement")
+            with mock.patch.object(device, "precision_of", return_value=best):
+                model = recipe.cast_frozen(tuned(method, base)).to(where)
                 found = _once(model, batch, recipe, where)
-                trainer = _trainer(with_method(base, method), recipe, sizes.batch)
-                ours = [
-                    trainer.train_batches(*_whole(sizes, method), title="checking")[0]
-                    for _ in range(sizes.steps)
-                ]
+                trainer = _trainer(tuned(method, base), recipe, sizes.batch)
+                ours = [trainer.train_batches(collator, [whole], "checking")[0] for _ in range(sizes.steps)]
                 trainer.close()
             rows.append(
                 {
@@ -179,18 +149,6 @@ def correctness(sizes: Sizes, where: torch.device) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def _batch(sizes: Sizes, method: Method, where: torch.device) -> dict[str, Tensor]:
-    collator = reviews(sizes, sizes.batch, getattr(method, "virtual_tokens", 0))
-    batch = collator(list(range(sizes.batch)))
-    return {name: batch[name].to(where) for name in ("input_ids", "attention_mask", "labels")}
-
-
-def _whole(sizes: Sizes, method: Method) -> tuple[Collator, Batches]:
-    """All reviews of a batch, as one batch."""
-    collator = reviews(sizes, sizes.batch, getattr(method, "virtual_tokens", 0))
-    return collator, plain_batches([len(row) for row in collator.inputs], sizes.batch)
 
 
 def _once(model: nn.Module, batch: dict[str, Tensor], recipe: Recipe, where: torch.device) -> dict[str, Any]:
@@ -250,14 +208,14 @@ def attention(sizes: Sizes, where: torch.device) -> list[dict[str, Any]]:
 
 
 def ten_numbers(sizes: Sizes) -> list[dict[str, Any]]:
-    """The runs of the offline profile, by the command line's own road; also scores against generation."""
+    """The runs of the offline profile, as the command line trains them, with scoring against generation."""
     from peft_scratch.experiments.session import Session
 
     session, rows = Session.open(sizes.profile, output=Path(tempfile.mkdtemp()), recipe="fast"), []
     for run_id in sizes.runs:
         try:
             result = session.prepare(run_id).train()
-        except (ImportError, UserError) as problem:  # a library that the image does not have
+        except (ImportError, UserError) as problem:  # a library that is not installed here
             rows.append({"run": run_id, "failed": str(problem)})
             continue
         rows.append(
@@ -278,12 +236,11 @@ def ten_numbers(sizes: Sizes) -> list[dict[str, Any]]:
 
 
 def speed(sizes: Sizes, where: torch.device) -> list[dict[str, Any]]:
-    """A step in either recipe and by `Seq2SeqTrainer` with PEFT, on full batches, taken in turn."""
+    """A step by each recipe, and by `Seq2SeqTrainer` with PEFT, on full batches, timed in turn."""
     base, rows = random_t5(sizes.config), []
     for name, method in METHODS.items():
         works = {
-            recipe.name: _stepper(with_method(base, method), recipe, sizes, method)
-            for recipe in RECIPES.values()
+            recipe.name: _stepper(tuned(method, base), recipe, sizes, method) for recipe in RECIPES.values()
         }
         rows += [{"method": name, **row} for row in _timed(works, sizes, where)]
     try:
@@ -307,23 +264,22 @@ def _trainer(model: nn.Module, recipe: Recipe, batch: int) -> Trainer:
 
 def _stepper(model: nn.Module, recipe: Recipe, sizes: Sizes, method: Method) -> Callable[[], object]:
     trainer = _trainer(model, recipe, sizes.batch)
-    collator = reviews(sizes, STEPS * sizes.batch, getattr(method, "virtual_tokens", 0))
+    collator = reviews(sizes, STEPS * sizes.batch, method_rows(method))
     batches = plain_batches([len(row) for row in collator.inputs], sizes.batch)
     return lambda: trainer.train_batches(collator, batches, "measuring")
 
 
 def _peers(base: nn.Module, sizes: Sizes) -> dict[str, Callable[[], object]]:
-    """Some steps by `Seq2SeqTrainer`, plain and tuned: in this order, as the last one decides on what
-    Accelerate takes for low precision, which the plain one does not ask for."""
+    """Some steps by `Seq2SeqTrainer`, plain and tuned, in this order: the last one made decides which low
+    precision Accelerate uses, and the plain one uses none."""
     from peer import PEERS
-    from subjects import tokenizer
 
     from peft_scratch.libraries import PeftLoRA
 
     whole = reviews(sizes, STEPS * sizes.batch)
     works = {}
     for peer in PEERS.values():
-        model = with_method(base, PeftLoRA(rank=8, alpha=4.0))
+        model = tuned(PeftLoRA(rank=8, alpha=4.0), base)
         trainer = peer.trainer(
             model, whole, whole, tokenizer(), learning_rate=LEARNING_RATE, batch_size=sizes.batch
         )
@@ -337,7 +293,7 @@ def _timed(
     cuda = where.type == "cuda"
     seconds: dict[str, list[float]] = {name: [] for name in works}
     peak: dict[str, int | None] = {}
-    for round_ in range(sizes.rounds + 1):  # the first pays for what is done once
+    for round_ in range(sizes.rounds + 1):  # the first, with what is done only once, is not timed
         for name, work in works.items():
             if cuda:
                 torch.cuda.synchronize()
@@ -357,14 +313,13 @@ def _timed(
 
 
 def projection(sizes: Sizes, parts: dict[str, Any], name: str) -> dict[str, Any]:
-    """Hours of all ten runs on this card by measured steps, beside its limit by counted work.
+    """Hours of all ten runs on this card: from measured steps, and the least possible from counted work.
 
-    An evaluation counts as a third of a frozen step's products, of which it has half.
+    The time of an evaluation is that of a frozen step, scaled by their counted products.
     """
     work = counted.assignment_operations(sizes.config, sizes.tokens)
     steps = counted.EPOCHS * 25_000 / sizes.batch
-    cards = [card for key, card in counted.CARDS.items() if key in name]
-    limits = {card.name: counted.hours(card, work["all"]) for card in cards}
+    limits = {key: counted.hours(card, work["all"]) for key, card in counted.CARDS.items() if key in name}
     measured = {}
     rows = parts.get("speed", {}).get("found", [])
     for recipe in RECIPES:
@@ -377,7 +332,7 @@ def projection(sizes: Sizes, parts: dict[str, Any], name: str) -> dict[str, Any]
 
 
 def measure(sizes: Sizes, where: torch.device, folder: Path, minutes: float) -> Path:
-    """All parts; returns the path of the JSON, beside which the page lies."""
+    """Measure all parts; return the path of the JSON. The page is beside it."""
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
     path = folder / f"{re.sub('[^A-Za-z0-9]+', '-', name).strip('-')}.json"
     found = environment(where, RECIPES["fast"].precision_name).model_dump()
@@ -394,7 +349,7 @@ def measure(sizes: Sizes, where: torch.device, folder: Path, minutes: float) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8.5, help="no part starts after that")
+    parser.add_argument("--minutes", type=float, default=8.5, help="when no further part starts")
     parser.add_argument("--folder", type=Path, default=ROOT / "benchmarks" / "gpu")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The page of one card, from its JSON alone."""
+"""The page of one GPU, from its JSON alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 
 def page(parts: dict[str, Any]) -> str:
-    """Markdown. A part that is missing says why."""
+    """The page as Markdown. For a missing part it says why it is missing."""
     machine = parts["machine"]["found"]
     text = [
         f"# {machine['card']}",

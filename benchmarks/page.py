@@ -1,4 +1,4 @@
-"""The tables and the figure, from the JSON alone. Quotients, not seconds: those are this machine's only."""
+"""The tables and the figure, from the JSON alone. They show quotients: seconds hold for one machine only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AXIS_NAMES = {
     "bottleneck": "adapter's bottleneck",
     "virtual_tokens": "prompt rows",
 }
-#: Of the recipes' table: title, and name in the JSON.
+#: The columns of the recipes' table: title, and name in the JSON.
 _COLUMNS = {"training": "training", "evaluation": "evaluation", "whole run": "run"}
 _FIGURE = (
     '<img src="../benchmarks/speed.png" width="100%" alt="How many times faster the fast recipe is; a step '
@@ -214,8 +214,8 @@ def _agree(part: dict[str, Any]) -> str:
     for run_id, found in part.get("difference", {}).items():
         row = {"run": run_id}
         for which, one in found.items():
-            spread = "" if one["deviation"] is None else f" ± {100 * one['deviation']:.1f}"
-            row[f"{which} epoch"] = f"{100 * one['mean']:+.1f}{spread}"
+            deviation = "" if one["deviation"] is None else f" ± {100 * one['deviation']:.1f}"
+            row[f"{which} epoch"] = f"{100 * one['mean']:+.1f}{deviation}"
         rows.append({**row, "seeds": str(found["last"]["seeds"])})
     return (
         "**Accuracy by the fast recipe minus the reference recipe**, in points, on the "
@@ -293,7 +293,7 @@ def _median(row: dict[str, Any], which: str) -> float:
 
 
 def figure(parts: Parts) -> bytes:
-    """A PNG: what the fast recipe brings, ours against the libraries, the limit, and growth."""
+    """A PNG: how much faster the fast recipe is, ours against the libraries, the limit, and growth."""
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8, "axes.spines.top": False,
                          "axes.spines.right": False, "axes.axisbelow": True}):  # fmt: skip
         growth = parts.get("growth", {}).get("rows", [])
@@ -359,7 +359,7 @@ def _draw_steps(ax: Axes, part: dict[str, Any]) -> None:
         name = f"{METHOD_NAMES[row['method']]}\nagainst {row['library']}"
         names += [] if name in names else [name]
         series.setdefault(f"{row['recipe']} recipe", []).append(row["time"])
-    if len({len(found) for found in series.values()}) == 1:  # else the part was interrupted within a row
+    if len({len(found) for found in series.values()}) == 1:  # otherwise the part was interrupted within a row
         _bars(ax, names, series, "A step, ours over the library's", "time, ours / library")
 
 

@@ -1,4 +1,4 @@
-"""The parts of the results' JSON, written as soon as a row of them is there; and figures made of samples."""
+"""The parts of the results' JSON, written as soon as a row is measured; and summaries of samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 
-from peft_scratch.experiments.environment import LIBRARIES, environment
+from peft_scratch.experiments.environment import environment
 from peft_scratch.results import write_json
 from peft_scratch.training.recipe import RECIPES
 
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """All parts there are, by name."""
+    """All parts in the file, by name."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
@@ -42,7 +42,7 @@ class Part:
         self._more: dict[str, Any] = {}
 
     def add(self, row: Row) -> None:
-        """Put `row` at the end, and say so."""
+        """Add `row`, write it, and print it."""
         self.rows.append(row)
         self._write()
         print(
@@ -50,7 +50,7 @@ class Part:
         )
 
     def close(self, **more: Any) -> None:
-        """Put what has been made of all rows beside them."""
+        """Write `more`, made from all rows, beside them."""
         self._more = more
         self._write()
 
@@ -60,17 +60,17 @@ class Part:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on besides the code."""
+    """What the figures depend on apart from the code."""
     precision = RECIPES["fast"].precision_name
     found = environment(torch.device("cpu"), precision)
     return {
         "name": f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})",
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": found.threads,
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "fast_precision": precision,
-        "python": platform.python_version(),
-        "versions": {name: found.versions[name] for name in LIBRARIES},
+        "python": found.python,
+        "versions": found.versions,
         "date": date.today().isoformat(),
         # More than `threads` would mean that something else was running.
         "load": round(os.getloadavg()[0], 1),
@@ -92,5 +92,5 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
 
 
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> dict[str, Any]:
-    """`summary` of the quotients of what was measured side by side, round by round."""
+    """`summary` of the quotients, round by round, of two things that were measured side by side."""
     return summary([one / other for one, other in zip(numerator, denominator, strict=True)])

@@ -1,9 +1,9 @@
-"""The peer that people really use: `Seq2SeqTrainer` of transformers with PEFT's LoRA in the model.
+"""The usual tool to compare with: `Seq2SeqTrainer` of transformers, with PEFT's LoRA in the model.
 
-`plain` is set up as the documentation shows it: float32, batches at random. `tuned` has what its arguments
-offer: bfloat16 (float16 where a GPU has no bfloat16), batches by length, the fused AdamW. Both get the
-hyperparameters of ours, a constant learning rate among them: by default the trainer's falls to zero over
-the run, so that few steps teach less.
+`plain` is set up as the documentation shows it: float32, random batches. `tuned` uses the best of its
+arguments: bfloat16 (or float16 on a GPU without it), batches by length, the fused AdamW. Both get our
+hyperparameters. One of them is a constant learning rate: the trainer's default falls to zero over the run,
+which would teach less in few steps.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from peft_scratch.training.device import precision_of
 
 @dataclass(frozen=True)
 class Peer:
-    """One way to set the trainer up.
+    """One way to set up the trainer.
 
     Attributes:
-        low_precision: bfloat16, or float16, where the hardware has it.
-        by_length: `group_by_length`.
-        optimizer: as the trainer calls it.
+        low_precision: whether to use bfloat16 or float16 if the hardware has it.
+        by_length: whether batches have reviews of similar length.
+        optimizer: the trainer's name for it.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Peer:
         epochs: int = 1,
         seed: int = 0,
     ) -> Seq2SeqTrainer:
-        """A trainer of `model`, which PEFT has made; `train()` and `evaluate()` are its own."""
+        """The trainer of `model`, into which PEFT has put its LoRA."""
         dtype = precision_of()[0] if self.low_precision else torch.float32
         model.generation_config = GenerationConfig(
             max_length=MAX_LENGTH,
@@ -72,8 +72,8 @@ class Peer:
             per_device_eval_batch_size=2 * batch_size,  # as ours
             learning_rate=learning_rate,
             lr_scheduler_type="constant",
-            weight_decay=0.01,  # torch's own default, which ours takes
-            max_grad_norm=0.0,  # ours clips nothing
+            weight_decay=0.01,  # torch's default, which ours uses
+            max_grad_norm=0.0,  # ours does not clip gradients
             num_train_epochs=epochs,
             optim=self.optimizer,
             bf16=dtype == torch.bfloat16,
@@ -101,7 +101,7 @@ class Peer:
         )
 
     def _grouping(self) -> dict[str, Any]:
-        """`group_by_length`, which later versions ask for in another way."""
+        """The argument for batches by length, which later versions of transformers have renamed."""
         if not self.by_length:
             return {}
         known = inspect.signature(Seq2SeqTrainingArguments.__init__).parameters
@@ -127,8 +127,10 @@ def _rows(collator: Collator) -> list[dict[str, list[int]]]:
 
 
 def _accuracy(output: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-    """With the labels that come with the predictions: `group_by_length` orders an evaluation by length too,
-    and in the order of the data set no more than half of the answers would seem right."""
+    """The accuracy, by the labels that come with the predictions.
+
+    Batches by length change the order of an evaluation too, so the data set's own labels would not fit.
+    """
     said, wanted = (
         tokenizer.batch_decode(np.where(ids < 0, tokenizer.pad_token_id, ids), skip_special_tokens=True)
         for ids in (output.predictions, output.label_ids)

@@ -1,8 +1,8 @@
-"""The matrix products of a step, taken down while it runs, and done again without anything else.
+"""The matrix products of a step, recorded while it runs, and repeated without anything else.
 
-What they take alone is the limit of a step: it can be no faster with these products. Autograd does no
-product that nobody asked for, so there are no gradients of frozen weights among them, but there are the
-input gradients through the frozen layers, without which no gradient gets to the method's own weights.
+Their time alone is the limit of a step: with these products it cannot be faster. Autograd computes only what
+is needed. So there are no gradients of frozen weights, but there are gradients through the frozen layers,
+because otherwise no gradient would reach the method's own weights.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Operand:
     dtype: torch.dtype
 
     def tensor(self) -> Tensor:
-        """One like it, of random numbers."""
+        """A tensor like it, of random numbers."""
         size = 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
         return torch.randn(size).to(self.dtype).as_strided(self.shape, self.stride)
 
 
 class Products(TorchDispatchMode):
-    """Within it, every operation that torch's own `FlopCounterMode` counts is taken down.
+    """Within it, every operation that torch's own `FlopCounterMode` counts is recorded.
 
     Attributes:
         calls: (operation, its arguments with an `Operand` for each tensor), in order.
@@ -54,7 +54,7 @@ class Products(TorchDispatchMode):
         return out
 
     def again(self, dtype: torch.dtype) -> Callable[[], None]:
-        """The products alone, with operands of type `dtype` in the same layout in memory."""
+        """Work that repeats the products, with operands of type `dtype` in the same layout in memory."""
         tensors: dict[Operand, Tensor] = {}
 
         def given(arg: Any) -> Any:

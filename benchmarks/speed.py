@@ -1,6 +1,6 @@
 """How long things take: the two recipes, ours against the libraries, the limit, and growth.
 
-Every figure to be published is a quotient of times taken in turn in one process.
+Every published figure is a quotient of times that were taken in turn in one process.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from subjects import (
     chosen_reviews,
     full_batch,
     in_turn,
+    method_rows,
     peak_allocated,
     random_t5,
     reviews,
@@ -91,13 +92,12 @@ def recipes(
 ) -> None:
     """The reference recipe against the fast one, for each of `runs`: training and evaluation.
 
-    The time of an epoch is that of some of its batches times how many it has. Reviews are as long as they
-    are: batches come from a pool of `pool` reviews, as the recipe makes them, and those are taken that stand
-    for equal shares of them by how much their inputs hold.
+    The time of an epoch is estimated from a few of its batches. They come from `pool` real reviews, batched
+    as the recipe does it, and are evenly spaced in the order of their padded size.
 
     Args:
-        steps, judged: batches of training and of evaluation in a round of the fast recipe; the course's
-            batches, made at random, are all alike, and one of each will do.
+        steps, judged: how many batches of training and of evaluation are timed per round of the fast recipe.
+            The reference recipe's batches are made at random and all alike, so one of each is enough.
     """
     part = Part(path, "recipes", {**vars(sizes), "pool": pool, "steps": steps, "judged": judged})
     chosen = [find_run(run_id) for run_id in runs]
@@ -147,34 +147,34 @@ def _epoch(
     size: int,
     counts: tuple[int, int],
 ) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
-    """The work of a few batches of an epoch, by name, and what an epoch has of it."""
+    """The work of a few batches of an epoch, by name, and how many times an epoch does it."""
     subject = Subject(tuned(method_of(run), base), recipe)
-    judging = EVALUATION_FACTOR * size
+    larger = EVALUATION_FACTOR * size
     lengths, test_lengths = ([len(row) for row in part.inputs] for part in (training, test))
     batches = list(recipe.training_batches(lengths, size, seed=0))
-    judged_batches = list(recipe.evaluation_batches(test_lengths, judging))
+    test_batches = list(recipe.evaluation_batches(test_lengths, larger))
     steps = typical(batches, lengths, counts[0])
-    rows = chosen_reviews(test, typical(judged_batches, test_lengths, counts[1]))
+    rows = chosen_reviews(test, typical(test_batches, test_lengths, counts[1]))
 
     answered: list[float] = []
 
     def evaluate() -> None:
-        said = predict(subject.model, rows, tokenizer(), subject.accelerator, judging, recipe).predictions
-        answered.append(sum(verdict != MALFORMED for verdict in said) / len(said))
+        said = predict(subject.model, rows, tokenizer(), subject.accelerator, larger, recipe).predictions
+        answered.append(sum(prediction != MALFORMED for prediction in said) / len(said))
 
-    # What comes first pays for what is done once: memory asked for, kernels chosen.
+    # The first time is not measured: memory is allocated, kernels are chosen.
     subject.train(training, [steps[0][:4]])
     evaluate()
     share = {
         "steps": math.ceil(COURSE_TRAIN / size) / len(steps),
         "evaluations": COURSE_TEST / len(rows.inputs),
-        # How well what is timed stands for what is not: tokens with their padding, a review.
+        # Tokens per review, with padding: shows how typical the timed batches are.
         "padded_tokens": {
             "timed": _padded(steps, lengths),
             "all": _padded(batches, lengths),
-            "evaluation_all": _padded(judged_batches, test_lengths),
+            "evaluation_all": _padded(test_batches, test_lengths),
         },
-        # The share of reviews, evaluation by evaluation: 1 throughout, or the time is of something else.
+        # The share of reviews that were answered with a label word, by evaluation. It must be 1.
         "answered": answered,
     }
     works = {
@@ -197,7 +197,7 @@ def _faster(seconds: dict[str, list[float]], shares: dict[str, Any], what: str, 
 
 
 def _all_runs(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How many times faster all runs together are."""
+    """How many times faster the fast recipe is for all runs together."""
     course, fast = (
         np.sum([row["epoch_seconds"][name]["samples"] for row in rows], axis=0)
         for name in ("reference", "fast")
@@ -209,13 +209,13 @@ def _all_runs(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def steps(path: Path, sizes: Sizes) -> None:
-    """A step of ours against one of each library that has the method, on the same base and reviews: time,
-    and the most memory that torch hands out during it."""
+    """A step of ours against one of each library that has the method, on the same base and reviews: its time,
+    and the most memory that torch allocates during it."""
     part = Part(path, "steps", vars(sizes))
     base = random_t5(sizes.config)
     for ours, _ in PAIRS.values():
-        collator = full_batch(sizes.batch, sizes.tokens - _rows(ours))
-        # Without those whose library has the method at fewer places.
+        collator = full_batch(sizes.batch, sizes.tokens - method_rows(ours))
+        # Without the pairs in which the library changes fewer places.
         against = [pair for pair in EXACT_PAIRS if pair.ours == ours and pair.shares is Pair.shares]
         for recipe in RECIPES.values():
             models = {"ours": tuned(ours, base)} | {p.library: by_library(p, base) for p in against}
@@ -243,7 +243,7 @@ def steps(path: Path, sizes: Sizes) -> None:
 
 
 def _step_seconds(subjects: dict[str, Subject], collator: Any, rounds: int) -> dict[str, list[float]]:
-    """Seconds of a step of each of `subjects`, taken in turn, after one that is not timed."""
+    """Seconds of a step of each of `subjects`, taken in turn. The first step of each is not timed."""
     works = {name: partial(subject.train, collator) for name, subject in subjects.items()}
     for work in works.values():
         work()
@@ -256,13 +256,13 @@ def _step_seconds(subjects: dict[str, Subject], collator: Any, rounds: int) -> d
 def limit(path: Path, sizes: Sizes) -> None:
     """A step against its matrix products alone.
 
-    They are those of the plain step, that of the reference recipe, on the same reviews; for the fast recipe
-    they are done in its precision. Operands of one shape are one tensor, so the products find more in the
-    caches than a step does: the limit is, if anything, too low.
+    The products are those of a step of the reference recipe on the same reviews. For the fast recipe they are
+    repeated in its precision. Operands of the same shape are the same tensor, so more of them are in the
+    caches than in a real step: the limit is too low rather than too high.
     """
     part = Part(path, "limit", vars(sizes))
     base = random_t5(sizes.config)
-    for run_id in FROM_SCRATCH:  # without what a library may do besides
+    for run_id in FROM_SCRATCH:  # from scratch, because a library may do other work too
         run = RUNS[run_id]
         collator = full_batch(sizes.batch, sizes.tokens - prompt_rows(run))
         works: dict[str, Callable[[], object]] = {}
@@ -297,7 +297,7 @@ def limit(path: Path, sizes: Sizes) -> None:
 
 # 4. Growth
 
-#: What is changed, one at a time; the others are as in `Sizes` and `PAIRS`.
+#: What is changed, one thing at a time; the rest is as in `Sizes` and `PAIRS`.
 AXES: dict[str, tuple[Any, ...]] = {
     "tokens": (64, 128, 256, 512),
     "batch": (4, 8, 16, 32),
@@ -311,14 +311,14 @@ AXES: dict[str, tuple[Any, ...]] = {
 def growth(path: Path, sizes: Sizes, axes: dict[str, tuple[Any, ...]] = AXES) -> None:
     """How the time of a step, ours and the library's, grows with each of `axes`, by the fast recipe.
 
-    The tokens include a prompt's rows, as they do in the course.
+    The tokens include a prompt's rows, as in the assignment.
     """
     part = Part(path, "growth", {**vars(sizes), "axes": axes})
     bases: dict[str, nn.Module] = {}
     for axis, method, value, pair, changed in _points(sizes, axes):
         if changed.model not in bases:
-            bases = {changed.model: random_t5(changed.config)}  # one at a time, for the memory's sake
-        collator = full_batch(changed.batch, changed.tokens - _rows(pair[0]))
+            bases = {changed.model: random_t5(changed.config)}  # only one at a time, to save memory
+        collator = full_batch(changed.batch, changed.tokens - method_rows(pair[0]))
         subjects = {
             name: Subject(tuned(each, bases[changed.model]), RECIPES["fast"])
             for name, each in zip(("ours", "library"), pair, strict=True)
@@ -349,7 +349,3 @@ def _points(
                 elif hasattr(pair[0], axis):
                     ours, library = (replace(method, **{axis: value}) for method in pair)
                     yield axis, name, value, (ours, library), sizes
-
-
-def _rows(method: Method) -> int:
-    return getattr(method, "virtual_tokens", 0)

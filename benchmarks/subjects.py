@@ -27,9 +27,9 @@ from peft_scratch.training.recipe import Recipe
 from peft_scratch.training.trainer import Trainer
 
 SEED = 0
-# So small that the few steps of a measurement leave the model as it is: still answering, if it did.
+# So small that the few steps of a measurement hardly change the model.
 LEARNING_RATE = 1e-6
-# `taught` asks this many reviews, and gives up after this many steps.
+# `taught` asks the model about this many reviews, and gives up after this many steps.
 ASKED = 16
 MOST_STEPS = 200
 
@@ -55,7 +55,7 @@ def reviews(part: str, size: int, max_tokens: int) -> Collator:
 
 
 def full_batch(size: int, tokens: int) -> Collator:
-    """`size` inputs of exactly `tokens` tokens, of reviews one after another."""
+    """`size` inputs of exactly `tokens` tokens, cut from reviews that are joined together."""
     if tokens < 1:
         raise UserError("The prompt rows leave no token for a review: ask for longer inputs.")
     collator = reviews("train", 20 * size, tokens)
@@ -67,7 +67,7 @@ def full_batch(size: int, tokens: int) -> Collator:
 
 
 def random_t5(config: T5Config) -> T5ForConditionalGeneration:
-    """A T5 of `config` in evaluation mode, its weights random, the same every time."""
+    """A T5 of `config` in evaluation mode with random weights, the same every time."""
     config = copy.deepcopy(config)
     config.decoder_start_token_id = config.pad_token_id  # as in every released T5
     if len(tokenizer()) > config.vocab_size:
@@ -82,9 +82,9 @@ def random_t5(config: T5Config) -> T5ForConditionalGeneration:
 def taught(config: T5Config) -> T5ForConditionalGeneration:
     """`random_t5`, taught to answer as a trained model does: with a label word and the end token.
 
-    Random weights would go on to the limit of five tokens, in an evaluation that no trained model needs.
-    All weights are trained on short beginnings of reviews, until generation answers each of `ASKED`
-    reviews with a label word; which one does not matter for the time.
+    With random weights, generation would always continue to its limit of five tokens, which takes longer than
+    with a trained model. All weights are trained on short beginnings of reviews, until the model answers
+    each of `ASKED` reviews with a label word. For the time it does not matter which one.
     """
     model = random_t5(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
@@ -92,7 +92,7 @@ def taught(config: T5Config) -> T5ForConditionalGeneration:
     asked = reviews("test", ASKED, 64)(list(range(ASKED)))
     inputs = {name: asked[name] for name in ("input_ids", "attention_mask")}
     for step in range(MOST_STEPS):
-        # From both ends of the part, which has the negative ones first.
+        # From both ends of the split, which has the negative reviews first.
         rows = [step * 4 + i for i in range(4)] + [len(short.inputs) - 1 - step * 4 - i for i in range(4)]
         batch = short(rows)
         del batch["index"]
@@ -107,9 +107,14 @@ def taught(config: T5Config) -> T5ForConditionalGeneration:
 
 
 def typical(batches: Sequence[list[int]], lengths: Sequence[int], count: int) -> list[list[int]]:
-    """`count` of the batches, evenly spaced over the range of what their padded inputs hold."""
+    """`count` of the batches, evenly spaced among all of them in the order of their padded size."""
     ordered = sorted(batches, key=lambda batch: len(batch) * max(lengths[i] for i in batch))
     return [ordered[int((i + 0.5) * len(ordered) / count)] for i in range(count)]
+
+
+def method_rows(method: Method) -> int:
+    """How many rows `method` puts before an input."""
+    return getattr(method, "virtual_tokens", 0)
 
 
 def tuned(method: Method, base: nn.Module) -> nn.Module:
@@ -119,7 +124,7 @@ def tuned(method: Method, base: nn.Module) -> nn.Module:
 
 
 def by_library(pair: Pair, base: nn.Module) -> nn.Module:
-    """A copy of `base` with the method of `pair` in it as the library has it; what it adds trains."""
+    """A copy of `base` with the library's method of `pair` in it. Only what the library adds is trained."""
     torch.manual_seed(SEED)
     model = copy.deepcopy(base)
     frozen = {id(parameter) for parameter in model.parameters()}
@@ -157,8 +162,8 @@ class Subject:
 
 
 def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each of `works` in each round. They take turns, and every other round the other way
-    round: what slows the machine down for a while meets all of them."""
+    """Seconds of each of `works` in each round. They take turns, in reverse order in every other round, so
+    that a slow moment of the machine affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for i in range(rounds):
         for name in list(works)[:: 1 if i % 2 == 0 else -1]:
@@ -169,9 +174,9 @@ def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
 
 
 def peak_allocated(work: Callable[[], object]) -> int:
-    """The most bytes that torch held at once during `work`, on top of what it held before, by its profiler.
+    """The most bytes that torch held at once during `work`, above what it held before, by its profiler.
 
-    Unlike what the process holds, it does not depend on what was done, and freed, before.
+    Unlike the memory of the process, it does not depend on what was allocated and freed before.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         work()

@@ -1,7 +1,7 @@
 """Whole runs, each in a process of its own: ours beside `Seq2SeqTrainer` with PEFT, and two at once.
 
 A run is LoRA by PEFT, r = 8, on the offline base: one epoch and its evaluation. Both are timed; start-up and
-tokens are not.
+tokenising are not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PEERS = {"Seq2SeqTrainer, tuned": "tuned", "Seq2SeqTrainer, plain": "plain"}
 
 
 def peers(path: Path, rounds: int = 3, sizes: dict[str, int] = SIZES, profile: str = "offline") -> None:
-    """Training and evaluation by each of `OURS` and `PEERS`, in turn, one process at a time."""
+    """Training and evaluation by each of `OURS` and `PEERS`, in turn, one at a time."""
     part = Part(path, "peers", {"profile": profile, "run": RUN, "rounds": rounds, **sizes})
     found: dict[str, list[dict[str, float]]] = {name: [] for name in (*OURS, *PEERS)}
     for round_ in range(rounds):
@@ -43,7 +43,7 @@ def peers(path: Path, rounds: int = 3, sizes: dict[str, int] = SIZES, profile: s
 
 
 def beside(path: Path, rounds: int = 3, sizes: dict[str, int] = SIZES, profile: str = "offline") -> None:
-    """One run of ours alone, then two at once, each with as many threads as torch takes by itself."""
+    """One run of ours alone, then two at once, each with torch's default number of threads."""
     part = Part(path, "beside", {"profile": profile, "run": RUN, "rounds": rounds, **sizes})
     alone, together = [], []
     for round_ in range(rounds):
@@ -81,7 +81,7 @@ def _by_peer(peer: str, session: Any, prepared: Any) -> dict[str, float]:
 
     profile = prepared.profile
     training, test = map(prepared.collator, (prepared.reviews.train, prepared.reviews.test))
-    AcceleratorState._reset_state(reset_partial_state=True)  # the session's float32 would stay otherwise
+    AcceleratorState._reset_state(reset_partial_state=True)  # otherwise the session's float32 would stay
     trainer = TRAINERS[peer].trainer(
         prepared.tuned.model,
         training,

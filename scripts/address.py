@@ -1,7 +1,7 @@
 """Set the repository's address in pyproject.toml, the badges of README and notebooks, and the set-up cells.
 
-`make address` runs it: it takes the remote `origin` of this checkout, or `REPOSITORY=owner/name`. Until an
-address is set there is no badge and no clone command: the README says how to open a notebook by upload.
+`make address` runs it. The address is that of this checkout's remote `origin`, or `REPOSITORY=owner/name`.
+Until it is set there is no badge and no clone command, and the README says how to upload a notebook.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def address(pyproject: str) -> str:
 
 
 def asked(arguments: list[str]) -> str:
-    """`owner/name` as it was given, or else that of the remote `origin`."""
+    """`owner/name`: as given, otherwise that of the remote `origin`."""
     if arguments:
         text = arguments[0]
     else:
@@ -51,7 +51,7 @@ def asked(arguments: list[str]) -> str:
             )
     found = _ADDRESS.fullmatch(text)
     if found is None:
-        raise SystemExit(f"{text!r} is no address on GitHub: run `make address REPOSITORY=owner/name`.")
+        raise SystemExit(f"{text!r} is not an address on GitHub: run `make address REPOSITORY=owner/name`.")
     return found[1]
 
 
@@ -68,29 +68,21 @@ def badge(owner_and_name: str, notebook: str, image: str = f"![Open in Colab]({_
 
 def readme(text: str, owner_and_name: str) -> str:
     """The README with its table of notebooks and its first command for this address."""
+    unset = owner_and_name == UNSET
     rows = [
         f"| [{title}](notebooks/{name}.ipynb) | {numbers} | {badge(owner_and_name, name, '![Colab]')} |"
         for name, (title, numbers) in NOTEBOOKS.items()
     ]
-    # The image's address once, below the table: a long owner/name must not make the page too long.
-    image = [] if owner_and_name == UNSET else ["", f"[Colab]: {_BADGE}"]
+    # The image's address stands once, below the table, so that a long owner/name keeps the page short.
+    image = [] if unset else ["", f"[Colab]: {_BADGE}"]
     table = "\n".join(["| notebook | numbers | |", "|---|---|---|", *rows, *image])
-    get = (
-        f"git clone https://github.com/{owner_and_name}"
-        if owner_and_name != UNSET
-        else "# download and unpack"
-    )
-    name = owner_and_name.partition("/")[2]
-    commands = "\n".join(
-        (
-            "```",
-            get,
-            f"cd {name}",
-            "make run     # install into .venv, execute the five notebooks, make the report",
-            "make test    # lint and tests, without network or GPU",
-            "```",
-        )
-    )
+    get = "# download and unpack" if unset else f"git clone https://github.com/{owner_and_name}"
+    commands = f"""```
+{get}
+cd {owner_and_name.partition("/")[2]}
+make run     # install into .venv, execute the five notebooks, make the report
+make test    # lint and tests, without network or GPU
+```"""
     return _between(_between(text, "notebooks", table), "commands", commands)
 
 

@@ -1,7 +1,7 @@
 """Print the exact versions of everything installed beside this Python, as `constraints.txt` holds them.
 
-`make lock` runs it. A version that does not run on every Python the kit supports carries a marker,
-so that on an older Python pip is free to choose another.
+`make lock` runs it. A version that does not run on every Python that the kit supports gets a marker, so that
+pip can choose another version on an older Python.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 OLDEST = Version("3.11")
-# The kit itself, and what every virtual environment brings along.
+# The kit itself, and what is in every virtual environment anyway.
 LEFT_OUT = {"peft-scratch", "pip", "setuptools", "wheel"}
 
 
 def line(distribution: metadata.Distribution) -> str:
     """`name==version`, with a marker where the version asks for a Python newer than `OLDEST`."""
-    # "+cpu" names a build, not a version: whoever has a GPU must be able to take another build.
+    # "+cpu" names a build, not a version: a user with a GPU must be able to install another build.
     version = distribution.version.partition("+")[0]
     lower = [
         Version(specifier.version)

@@ -110,7 +110,7 @@ def test_without_a_remote_the_address_has_to_be_given(tmp_path):
     script.ROOT = tmp_path
     with pytest.raises(SystemExit, match="no remote `origin`: run `make address REPOSITORY=owner/name`"):
         script.asked([])
-    with pytest.raises(SystemExit, match="is no address on GitHub"):
+    with pytest.raises(SystemExit, match="is not an address on GitHub"):
         script.asked(["https://elsewhere.org/a/b"])
 
 

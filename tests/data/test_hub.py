@@ -19,9 +19,9 @@ from local_hub import model_folder, serving, write_reviews
 
 from peft_scratch.assignment import HUB_BASE, HUB_REVIEWS, PROFILES, REVISIONS
 from peft_scratch.data import hub as hub_module
+from peft_scratch.data.base_model import base_fingerprint, base_origin, load_base
 from peft_scratch.data.reviews import load_reviews
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.base_model import base_fingerprint, base_origin, load_base
 from peft_scratch.experiments.profile_choice import choose_profile
 from peft_scratch.paths import OFFLINE_BASE
 

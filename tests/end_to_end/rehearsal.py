@@ -107,7 +107,7 @@ TOKENIZER_CONFIG = {
 }
 
 DOWNLOAD = """
-from peft_scratch.experiments.base_model import base_fingerprint, load_base
+from peft_scratch.data.base_model import base_fingerprint, load_base
 from peft_scratch.data.reviews import load_reviews
 from peft_scratch.assignment import PROFILES
 for load in (load_base, base_fingerprint, load_reviews):

@@ -217,8 +217,8 @@ def _without(key: str):
         ("lora", lambda e: e | {"shared.weight": torch.ones(2, 2)}, "'shared.weight', which belongs to none"),
         ("lora", lambda e: e | {_Q.replace(".q.", ".k."): e[_Q]}, r"SelfAttention\.k\.sharif_llm_A', which"),
         ("lora", lambda e: {"x": torch.ones(1)}, "'x', which belongs to none of lora.pt, adapter.pt"),
-        ("lora", lambda e: e | {_Q: torch.ones(32)}, "not a matrix's"),
-        ("lora", lambda e: e | {_Q: torch.ones(0, 2)}, "not a matrix's"),
+        ("lora", lambda e: e | {_Q: torch.ones(32)}, "but must be a matrix"),
+        ("lora", lambda e: e | {_Q: torch.ones(0, 2)}, "but must be a matrix"),
         ("lora", _without(_Q), rf"not complete: it lacks {_Q}"),
         ("lora", lambda e: {_Q: e[_Q]}, "not complete: it has no B of any layer"),
         ("lora", lambda e: e | {_Q.replace("0.layer", "9999.layer"): e[_Q]}, "not complete: it lacks"),
@@ -228,7 +228,7 @@ def _without(key: str):
             _without("decoder.block.1.layer.2.adapter.sharif_llm_adapter.2.bias"),
             r"lacks decoder\.block\.1\.layer\.2\.adapter\.sharif_llm_adapter\.2\.bias",
         ),
-        ("prompts", lambda e: {key: torch.ones(3) for key in e}, "not a matrix's"),
+        ("prompts", lambda e: {key: torch.ones(3) for key in e}, "but must be a matrix"),
     ],
 )  # fmt: skip
 def test_a_wrong_file(name, change, message, sound, tmp_path):
@@ -266,7 +266,7 @@ def _set_inside(**changes: object):
         ("adapter", _set_inside(non_linearity="gelu"), "non_linearity = 'gelu', where adapter.pt has 'relu'"),
         ("adapter", _set_inside(mh_adapter=True), "mh_adapter = True, where adapter.pt has False"),
         ("adapter", _set_inside(architecture="lora"), "architecture lora; only a bottleneck"),
-        ("adapter", _set(config="pfeiffer"), "gives its config as 'pfeiffer'"),
+        ("adapter", _set(config="pfeiffer"), "only names its config, 'pfeiffer'"),
         ("adapter", _set(name="other"), rf"holds the tensor 'encoder.*adapters\.{NAME}"),
     ],
 )
@@ -295,7 +295,7 @@ _WEIGHTS = "adapter_model.safetensors"
         ),
         (
             lambda folder: save_file({"x": torch.full((1,), torch.nan)}, folder / _WEIGHTS),
-            "'x': it does not hold finite",
+            "'x' does not hold finite",
         ),
     ],
 )  # fmt: skip

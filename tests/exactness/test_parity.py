@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import t5_config
 from transformers import T5ForConditionalGeneration
 
+from peft_scratch.assignment import PROFILES
+from peft_scratch.data import base_model
 from peft_scratch.errors import UserError
 from peft_scratch.exactness import differences, parity
 from peft_scratch.exactness.differences import DIFFERENCES
@@ -29,7 +30,7 @@ def base() -> T5ForConditionalGeneration:
 
 @pytest.fixture(scope="module")
 def batches() -> list[parity.Batch]:
-    _, encode = parity.bases(Path("unused"))["tiny"].load()
+    _, encode = parity.BASES["tiny"].load()
     return parity.review_batches(encode, STEPS)
 
 
@@ -98,9 +99,9 @@ def test_the_results_are_written_and_bases_measured_before_are_kept(tmp_path, mo
     kinds = {
         name: parity.Base(name, name.title(), "", lambda: (base, lambda text: [5, 6, 7])) for name in "ab"
     }
-    monkeypatch.setattr(parity, "bases", lambda offline: kinds)
-    parity.run(tmp_path, Path("unused"), ["b"])
-    results = parity.run(tmp_path, Path("unused"), ["a"])
+    monkeypatch.setattr(parity, "BASES", kinds)
+    parity.run(tmp_path, ["b"])
+    results = parity.run(tmp_path, ["a"])
     assert json.loads((tmp_path / "exactness.json").read_text()) == results
     assert [one["name"] for one in results["bases"]] == ["a", "b"]
     assert (tmp_path / "exactness.md").read_text() == page(results)
@@ -109,8 +110,11 @@ def test_the_results_are_written_and_bases_measured_before_are_kept(tmp_path, mo
     assert page(results).count("**FAILED**") == 1
 
 
-def test_a_base_that_is_not_there(tmp_path):
+def test_a_base_that_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no base 'nonesuch'; there are tiny, offline, t5-small"):
-        parity.run(tmp_path, tmp_path, ["nonesuch"])
+        parity.run(tmp_path, ["nonesuch"])
+    nowhere = tmp_path / "nothing"
+    monkeypatch.setattr(base_model, "OFFLINE_BASE", nowhere)
+    monkeypatch.setitem(PROFILES, "offline", replace(PROFILES["offline"], base=str(nowhere)))
     with pytest.raises(UserError, match="missing or damaged"):
-        parity.run(tmp_path, tmp_path / "nothing", ["offline"])
+        parity.run(tmp_path, ["offline"])

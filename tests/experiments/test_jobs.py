@@ -44,7 +44,7 @@ def test_what_names_no_seeds_is_refused(text):
 
 
 def test_the_first_seeds_jobs_come_first_and_the_others_are_extra(tmp_path):
-    made = jobs_of(["full", "lora_peft_r1"], [3, 5], "smoke", tmp_path, "fast")
+    made = jobs_of([("full", {}), ("lora_peft_r1", {})], [3, 5], "smoke", tmp_path, "fast")
     assert [(job.run_id, job.seed, job.extra_seed) for job in made] == [
         ("full", 3, False),
         ("lora_peft_r1", 3, False),
@@ -54,7 +54,7 @@ def test_the_first_seeds_jobs_come_first_and_the_others_are_extra(tmp_path):
 
 
 def test_another_seeds_results_lie_apart_and_leave_the_weights_alone(tmp_path):
-    made = jobs_of(["lora_scratch_r8"], [0, 1], "smoke", tmp_path, "fast")
+    made = jobs_of([("lora_scratch_r8", {})], [0, 1], "smoke", tmp_path, "fast")
     first, second = [result for _, result in Engine().train(made)]
     report = tmp_path / "report"
     assert json.loads((report / "results" / "lora_scratch_r8.json").read_text()) == first.as_json()
@@ -71,7 +71,7 @@ def test_another_seeds_results_lie_apart_and_leave_the_weights_alone(tmp_path):
 
 
 def test_an_impossible_setting_is_found_before_the_first_run(tmp_path):
-    made = jobs_of(["lora_scratch_r8"], [0], "smoke", tmp_path, "fast", [{"rank": 1}, {"rank": 0}])
+    made = jobs_of([("lora_scratch_r8", {"rank": rank}) for rank in (1, 0)], [0], "smoke", tmp_path, "fast")
     with pytest.raises(UserError, match="rank has to be a whole number"):
         next(Engine().train(made))
     assert not list((tmp_path / "runs").glob("smoke-*"))
@@ -210,10 +210,10 @@ def _kill_a_worker_after_its_first_epoch(output: Path, killed: list[int]) -> Non
 
 def test_two_workers_one_of_them_killed_leave_what_one_process_does(tmp_path, as_others):
     ray = pytest.importorskip("ray")
-    settings = [{"epochs": 4, "train_reviews": 64, "test_reviews": 20}]
-    ids = ["lora_scratch_r8", "adapter_scratch_b8"]
+    settings = {"epochs": 4, "train_reviews": 64, "test_reviews": 20}
+    plan = [("lora_scratch_r8", settings), ("adapter_scratch_b8", settings)]
     killed: list[int] = []
-    made = jobs_of(ids, [0], "smoke", tmp_path / "ray", "fast", settings)
+    made = jobs_of(plan, [0], "smoke", tmp_path / "ray", "fast")
     watcher = threading.Thread(
         target=_kill_a_worker_after_its_first_epoch, args=(tmp_path / "ray", killed), daemon=True
     )
@@ -225,9 +225,9 @@ def test_two_workers_one_of_them_killed_leave_what_one_process_does(tmp_path, as
         ray.shutdown()
     watcher.join(10)
     assert killed, "no worker was killed: the test shows nothing"
-    alone = jobs_of(ids, [0], "smoke", tmp_path / "alone", "fast", settings)
+    alone = jobs_of(plan, [0], "smoke", tmp_path / "alone", "fast")
     undisturbed = {job.run_id: result for job, result in Engine().train(alone)}
-    assert by_ray.keys() == undisturbed.keys() == set(ids)
+    assert by_ray.keys() == undisturbed.keys() == dict(plan).keys()
     for run_id, result in undisturbed.items():
         assert by_ray[run_id].curve == result.curve
         assert by_ray[run_id].mistakes == result.mistakes

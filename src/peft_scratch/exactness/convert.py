@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import ModelCard
 from transformers import T5Config
 
 from peft_scratch.errors import UserError
@@ -41,14 +42,13 @@ class Conversion:
 
     Attributes:
         method: the method from scratch that the file belongs to, with its size.
-        source, target: the two paths.
-        form: what the target is: `PEFT folder`, `AdapterHub folder` or `.pt file`.
+        target: what was written.
+        form: `PEFT folder`, `AdapterHub folder` or `.pt file`.
         tensors, parameters: how many it holds.
         next_step: a sentence that says how to load the target.
     """
 
     method: Method
-    source: Path
     target: Path
     form: str
     tensors: int
@@ -73,15 +73,15 @@ def convert(
     Args:
         source: `lora.pt`, `prompts.pt` or `adapter.pt`, or a folder of PEFT or AdapterHub.
         target: a new folder, or a new `.pt` file.
-        base: the model that it was trained on: a name or a path that `t5_config` knows. The source has to
-            fit it, and the folder names it. Without it, the source only has to be complete.
+        base: the model that it was trained on: a name or a path that `t5_config` knows. The source must fit
+            it, and the folder names it. Without a base, the source only has to be complete.
         alpha: LoRA's alpha, in training and in use; the update is scaled by `alpha / r`.
-        result: of the run that trained a `.pt` file, for its card; see `card.find_result`.
-        licence: of the weights, for the card, such as `apache-2.0`.
+        result: the result of the run that trained a `.pt` file, for its card; see `card.find_result`.
+        licence: the licence of the weights, for the card, such as `apache-2.0`.
 
     Raises:
-        UserError: the source is not one of the above, holds what a `.pt` file cannot, or is incomplete; or
-            the target is there already or cannot be written.
+        UserError: the source is not one of the above, is incomplete, or holds something that a `.pt` file
+            cannot hold; or the target exists already or cannot be written.
     """
     source, target = Path(source), Path(target)
     if target.exists():
@@ -101,11 +101,10 @@ def convert(
         folder = folder_of(method, entries, name)
         found = find_result(source, method, parameters, result)
         card = model_card(Subject(method, folder.library, target, parameters, name, found, licence))
-        with placed(target) as unfinished:
+        with placed(target, card) as unfinished:
             folder.write(unfinished)
-            card.save(unfinished / CARD_FILE)
         form, how = f"{folder.library} folder", _LOADED[folder.library].format(target)
-    return Conversion(method, source, target, form, len(entries), parameters, f"Load it with {how}.")
+    return Conversion(method, target, form, len(entries), parameters, f"Load it with {how}.")
 
 
 _LOADED = {
@@ -117,32 +116,21 @@ _LOADED = {
 def recognise(
     source: str | Path, base: str | Path | None = None, alpha: float = 4.0
 ) -> tuple[Method, Entries]:
-    """The method of trained tensors, and their entries under this kit's names.
+    """The method of trained tensors, and the tensors under our names, in the order of `save_delta`.
+
+    The tensors are compared with the method itself in an empty model of `base`; without a base, in the
+    smallest model that has every block they name.
 
     Args:
         source: a `.pt` file of the assignment's form, or a folder that PEFT or AdapterHub saved.
-        base: as `t5_config` takes it; the entries have to fit its sizes.
+        base: as `t5_config` takes it; the tensors must fit its sizes.
         alpha: LoRA's, which a `.pt` file does not hold.
 
     Raises:
-        UserError: it is none of these, or is incomplete.
+        UserError: the source is none of these, or is incomplete.
     """
     source = Path(source)
     entries = read_folder(source, alpha) if source.is_dir() else read_delta(source)
-    return _complete(source, entries, base, alpha)
-
-
-# Which method the entries belong to, and whether they are complete
-
-
-def _complete(
-    source: Path, entries: Entries, base: str | Path | None, alpha: float
-) -> tuple[Method, Entries]:
-    """The method that `entries` belong to, and `entries` in the order in which `save_delta` writes them.
-
-    They are compared with the method itself in an empty model of `base`, or of the smallest configuration
-    that has every block they name.
-    """
     kind = _kind(source, entries)
     method, smallest = kind(source, entries, alpha)
     config = smallest if base is None else t5_config(base)
@@ -175,7 +163,7 @@ def _kind(source: Path, entries: Entries) -> Callable[[Path, Entries, float], tu
     if odd is not None:
         raise UserError(
             f"{source} has the entry {odd!r}, which belongs to none of lora.pt, adapter.pt and prompts.pt"
-            + (", or not to the same one as the others." if pattern else ".")
+            + (", or not to the same file as the other entries." if pattern else ".")
         )
     return kinds[pattern]
 
@@ -216,7 +204,7 @@ def _smallest(entries: Entries, pattern: re.Pattern, **sizes: int) -> T5Config:
     layers = {"encoder": 1, "decoder": 1}
     for key in entries:
         match = pattern.fullmatch(key)
-        # At most as many blocks as entries: a key in a file may hold any number.
+        # At most as many blocks as entries, because a key in a file may name any number.
         layers[match["stack"]] = max(layers[match["stack"]], min(int(match["block"]) + 1, len(entries)))
     return T5Config(
         **{"vocab_size": 1, "d_ff": 1, "d_kv": 1, "num_heads": 1, **sizes},
@@ -226,13 +214,14 @@ def _smallest(entries: Entries, pattern: re.Pattern, **sizes: int) -> T5Config:
 
 
 @contextmanager
-def placed(target: Path) -> Iterator[Path]:
-    """A folder to be made beside `target`; it becomes `target` at the end, and is removed after a failure."""
+def placed(target: Path, card: ModelCard) -> Iterator[Path]:
+    """A path for a new folder. At the end it gets `card` and becomes `target`; a failure removes it."""
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished
+            card.save(unfinished / CARD_FILE)
             unfinished.replace(target)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)

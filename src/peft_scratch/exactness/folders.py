@@ -21,6 +21,7 @@ from peft_scratch.exactness.push import CONFIG_FILE
 from peft_scratch.files import read_json
 from peft_scratch.libraries.adapterhub_adapter import NAME, reduction_factor
 from peft_scratch.libraries.catalogue import (
+    ADAPTERHUB,
     PEFT,
     PEFT_FOLDER_NAMES,
     PROMPT,
@@ -55,11 +56,6 @@ class Folder:
     config: Config
     tensors: Entries
 
-    @property
-    def weight_file(self) -> str:
-        """The name of the weight file."""
-        return PEFT_WEIGHTS if self.library == PEFT else ADAPTERHUB_WEIGHTS
-
     def write(self, path: Path) -> None:
         """Write the folder to `path`, which must not exist yet."""
         path.mkdir()
@@ -81,9 +77,8 @@ def folder_of(method: Method, entries: Entries, base: str | None) -> Folder:
     """
     if isinstance(method, Adapter):
         width = next(iter(entries.values())).shape[1]  # the first entry is a down-projection, (K, D)
-        return Folder(
-            "AdapterHub", _adapter_config(method, width, base), _named(adapterhub_names(NAME), entries)
-        )
+        config = _adapter_config(method, width, base)
+        return Folder(ADAPTERHUB, config, _named(adapterhub_names(NAME), entries))
     config = _lora_config(method) if isinstance(method, LoRA) else _prompt_config(method, entries)
     config |= {"task_type": "SEQ_2_SEQ_LM", "base_model_name_or_path": base, "inference_mode": True}
     return Folder(PEFT, config, _named(PEFT_FOLDER_NAMES[method.kind], entries))
@@ -121,7 +116,7 @@ def _prompt_config(method: SoftPrompt, entries: Entries) -> Config:
     }
 
 
-# AdapterHub's `SeqBnConfig` (configuration/adapter_config.py), without what only its other layers read.
+# AdapterHub's `SeqBnConfig` (configuration/adapter_config.py), without the entries for its other layers.
 _SEQ_BN = {
     "mh_adapter": False,
     "output_adapter": True,
@@ -152,7 +147,7 @@ def _adapter_config(method: Adapter, width: int, base: str | None) -> Config:
         "model_name": base or "",
         "model_type": "t5",
         "name": NAME,
-        # Without a version, or with one before 1.1, the library would correct old errors that are not here.
+        # If there were no version, or one before 1.1, the library would correct old errors that are not here.
         "version": "adapters.1.3.0",
     }
 
@@ -168,7 +163,7 @@ def read_folder(source: Path, alpha: float) -> Entries:
         alpha: the alpha with which LoRA's file will be used.
 
     Raises:
-        UserError: it is no such folder, is damaged, or holds what a `.pt` file cannot.
+        UserError: it is no such folder, is damaged, or holds something that a `.pt` file cannot hold.
     """
     path = source / CONFIG_FILE
     if (config := read_json(path)) is None:
@@ -184,7 +179,7 @@ def read_folder(source: Path, alpha: float) -> Entries:
         )
     if "config" in config and "name" in config:
         _require_seq_bn(path, config["config"])
-        # In the library's own order of preference when it looks for safetensors.
+        # The order in which the library looks for them, if it is told to use safetensors.
         tensors = _read_tensors(source, "adapter.safetensors", ADAPTERHUB_WEIGHTS)
         # The library's own T5 class, T5AdapterModel, puts `transformer.` first.
         tensors = {key.removeprefix("transformer."): tensor for key, tensor in tensors.items()}
@@ -252,7 +247,7 @@ def _require_plain_lora(path: Path, config: Config, alpha: float) -> None:
 
 def _require_seq_bn(path: Path, config: object) -> None:
     if not isinstance(config, dict):
-        raise UserError(f"{path} gives its config as {config!r} and not in full: save it with adapters 1.x.")
+        raise UserError(f"{path} only names its config, {config!r}: save the adapter with adapters 1.x.")
     if config.get("architecture"):
         raise UserError(
             f"{path} is of AdapterHub's architecture {config['architecture']}; "
@@ -269,8 +264,8 @@ def _require_seq_bn(path: Path, config: object) -> None:
 def _used_rows(source: Path, config: Config, tensors: Entries) -> Tensor:
     """The N rows `(N, D)` that PEFT puts before the encoder's input.
 
-    By default PEFT holds 2 N rows on an encoder-decoder. peft_model.py, PeftModelForSeq2SeqLM.forward
-    cuts them, `prompts[:, : peft_config.num_virtual_tokens]`, and never reads the second half.
+    By default PEFT holds 2 N rows on an encoder-decoder, but never reads the second half: peft_model.py,
+    PeftModelForSeq2SeqLM.forward cuts it off, `prompts[:, : peft_config.num_virtual_tokens]`.
     """
     key = PEFT_FOLDER_NAMES["soft_prompt"].theirs(PROMPT)
     if set(tensors) != {key} or config.get("task_type") != "SEQ_2_SEQ_LM":
@@ -291,7 +286,7 @@ def require_matrix(source: Path, key: str, tensor: Tensor) -> Tensor:
         UserError: it is not.
     """
     if tensor.dim() != 2 or not tensor.numel():
-        raise UserError(f"{source}, entry {key!r}: the shape {tuple(tensor.shape)} is not a matrix's.")
+        raise UserError(f"{source}, entry {key!r} has the shape {tuple(tensor.shape)}, but must be a matrix.")
     return tensor
 
 
@@ -312,5 +307,5 @@ def _read_tensors(folder: Path, *names: str) -> Entries:
         raise UserError(f"{path} is not a safetensors file, or is cut short ({problem}).") from None
     for key, tensor in tensors.items():
         if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise UserError(f"{path}, entry {key!r}: it does not hold finite floating-point numbers.")
+            raise UserError(f"{path}, entry {key!r} does not hold finite floating-point numbers.")
     return {key: tensor.to(torch.float32) for key, tensor in tensors.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,8 @@ from peft_scratch.methods.derivation import Step, letters, step, total
 from peft_scratch.methods.parameters import is_tied, untie
 
 #: The methods at the assignment's sizes.
-METHODS: dict[str, Callable[..., Method]] = {
-    "full": FullFineTuning,
-    "soft_prompt": SoftPrompt,
-    "adapter": Adapter,
-    "lora": LoRA,
+METHODS: dict[str, type[Method]] = {
+    method.kind: method for method in (FullFineTuning, SoftPrompt, Adapter, LoRA)
 }
 
 _FLOAT32 = 4
@@ -51,7 +48,7 @@ class LibraryCount:
         by_hand: the number of parameters by the library's own rules; `None` if it has no such method.
         counted: on the model with the library's method in it; `None` also if the library is not installed.
         difference: how many more than our method adds; `None` without a count.
-        reason: why it differs, or what to note if it does not; or that the library is not installed.
+        reason: why it differs, or a note if it does not; or that the library is not installed.
     """
 
     library: str
@@ -72,8 +69,8 @@ class Account:
         steps: the derivation of `added`; its last step is the sum.
         added, trainable, whole: parameters, counted on the model with the method in it.
         gradient_bytes, optimiser_bytes: for the trainable parameters, in float32, with AdamW.
-        file_bytes: the size of the weight file. `torch.save` writes it without keeping it; above 1 GiB it
-            is four bytes per parameter, without the container's few kilobytes.
+        file_bytes: the size of the weight file, measured with `torch.save` into a file that keeps nothing.
+            Above 1 GiB it is four bytes per parameter, without the container's few kilobytes.
         libraries: the same method in the libraries.
     """
 
@@ -112,7 +109,7 @@ def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: i
     """The ledger of a model.
 
     Args:
-        model: as `t5_config` takes it: a known name, a configuration file or its folder.
+        model: a known name, a configuration file or its folder, as `t5_config` takes it.
         method: `full`, `soft_prompt`, `adapter` or `lora`; all four by default.
         size: prompt rows, bottleneck or rank; the assignment's by default.
 
@@ -146,13 +143,13 @@ def base_steps(config: T5Config) -> list[Step]:
     ]
     if not is_tied(config):
         steps.append(step("output layer, not tied to the vocabulary", "V·d", sizes))
-    # The sum of six values is easier to follow than that of six formulas.
+    # A sum of six values is easier to follow than a sum of six formulas.
     return [*steps, replace(total(steps), numbers=" + ".join(str(line.value) for line in steps))]
 
 
 def account(method: Method, base: T5ForConditionalGeneration) -> Account:
     """The account of one method from scratch on copies of `base`, an empty T5 without a method."""
-    # `apply` asserts that what trains is what was added, and what the derivation says.
+    # `apply` asserts that exactly the added parameters train, and that the derivation gives their number.
     model = apply(method, copy.deepcopy(base)).model
     trainable, whole = count_parameters(model, trainable_only=True), count_parameters(model)
     steps = list(method.derivation(base.config).steps)
@@ -192,7 +189,7 @@ def _growth(call: Call, model: T5ForConditionalGeneration) -> int:
     before = count_parameters(model)
     if call.library == OPENDELTA and call.name == "SoftPromptModel":
         tied = model.lm_head.weight is model.shared.weight
-        model.shared.to_empty(device="cpu")  # it reads rows of the vocabulary, whatever their values
+        model.shared.to_empty(device="cpu")  # the call copies rows of the vocabulary; any values will do
         model.tie_weights()
         if not tied:  # transformers 5 ties every output layer
             untie(model)
@@ -203,9 +200,6 @@ class _Nowhere(io.RawIOBase):
     """A file that keeps only its length."""
 
     length = 0
-
-    def writable(self) -> bool:
-        return True
 
     def write(self, data: Any) -> int:
         size = len(data)
@@ -244,59 +238,54 @@ def _number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def _table(title: str, *columns: str, numbers: tuple[str, ...]) -> Table:
+def _table(title: str, rows: list[dict[str, str]], words: tuple[str, ...]) -> Table:
+    """A table of `rows`, each by column. The columns in `words` may be folded; the others are numbers."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        if column in numbers:
-            table.add_column(column, justify="right", no_wrap=True)
-        else:
+    for column in rows[0]:
+        if column in words:
             table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row.values())
     return table
 
 
 def _derivation(title: str, steps: list[Step]) -> Table:
-    table = _table(title, "what", "symbols", "numbers", "parameters", numbers=("parameters",))
-    for one in steps:
-        table.add_row(one.what, one.symbols, one.numbers, _number(one.value))
-    return table
+    rows = [
+        {"what": one.what, "symbols": one.symbols, "numbers": one.numbers, "parameters": _number(one.value)}
+        for one in steps
+    ]
+    return _table(title, rows, ("what", "symbols", "numbers"))
 
 
 def _libraries(account: Account) -> Table:
-    numbers = ("by hand", "counted", "difference")
-    table = _table(
-        f"{_name(account)} in the libraries",
-        "library",
-        "called with",
-        *numbers,
-        "what differs",
-        numbers=numbers,
-    )
-    for count in account.libraries:
-        table.add_row(
-            count.library,
-            f"{count.setting}: {count.call}".removeprefix(": "),
-            _number(count.by_hand),
-            _number(count.counted),
-            f"{count.difference:+,}" if count.difference else _number(count.difference),
-            count.reason,
-        )
-    return table
+    rows = [
+        {
+            "library": count.library,
+            "called with": f"{count.setting}: {count.call}".removeprefix(": "),
+            "by hand": _number(count.by_hand),
+            "counted": _number(count.counted),
+            "difference": f"{count.difference:+,}" if count.difference else _number(count.difference),
+            "what differs": count.reason,
+        }
+        for count in account.libraries
+    ]
+    return _table(f"{_name(account)} in the libraries", rows, ("library", "called with", "what differs"))
 
 
 def _costs(ledger: Ledger) -> Table:
-    numbers = ("added", "trainable", "whole model", "trained", "gradients", "AdamW", "file")
-    table = _table(
-        "what it costs, in parameters and in bytes of float32", "method", *numbers, numbers=numbers
-    )
-    for account in ledger.accounts:
-        table.add_row(
-            _name(account),
-            _number(account.added),
-            _number(account.trainable),
-            _number(account.whole),
-            f"{100 * account.trainable / account.whole:.3f} %",
-            _number(account.gradient_bytes),
-            _number(account.optimiser_bytes),
-            _number(account.file_bytes),
-        )
-    return table
+    rows = [
+        {
+            "method": _name(account),
+            "added": _number(account.added),
+            "trainable": _number(account.trainable),
+            "whole model": _number(account.whole),
+            "trained": f"{100 * account.trainable / account.whole:.3f} %",
+            "gradients": _number(account.gradient_bytes),
+            "AdamW": _number(account.optimiser_bytes),
+            "file": _number(account.file_bytes),
+        }
+        for account in ledger.accounts
+    ]
+    return _table("what it costs, in parameters and in bytes of float32", rows, ("method",))

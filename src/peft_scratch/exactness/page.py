@@ -1,4 +1,4 @@
-"""The page on exactness, made from the JSON alone."""
+"""The page on exactness, made from its JSON alone."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _difference(one: dict) -> list[str]:
 
 
 def largest(row: dict) -> float:
-    """The largest difference of a comparison, of all that was compared."""
+    """The largest of the differences in a row."""
     return max(row[name] for name in _COMPARED.values())
 
 

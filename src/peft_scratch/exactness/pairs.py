@@ -28,12 +28,12 @@ class Pair:
     Attributes:
         ours: the method from scratch, with its hyperparameters.
         library: PEFT, AdapterHub or OpenDelta.
-        what: the library's class, and its settings if they are not the plain ones.
+        what: the library's class, and what is special about its settings.
         build: applies the library's method to a base, in place, and returns the model to call.
         shares: which of our parameters the library has too; the others are zero and frozen.
         prepare: what the library does to the base before any method is applied; our base gets the same.
-        reorder: makes our layers sum their terms in the library's order if it differs, because the last
-            bits of a floating-point sum depend on the order.
+        reorder: if the library sums terms in another order, makes our layers use that order, because the
+            last bits of a floating-point sum depend on it.
     """
 
     ours: Method
@@ -51,7 +51,7 @@ class Pair:
 
     @property
     def learning_rate(self) -> float:
-        """The assignment's for our method; the steps of the comparison use it."""
+        """The assignment's learning rate for our method; the steps of the comparison use it."""
         return next(
             r.learning_rate for r in RUNS.values() if (r.kind, r.library) == (self.ours.kind, "scratch")
         )
@@ -72,14 +72,14 @@ class Pair:
 
 
 def _method(method: Method) -> Callable[[T5ForConditionalGeneration], nn.Module]:
-    """A build by one of the kit's own library methods, those of the ten runs."""
+    """Builds the library's side with one of the kit's own library methods, those of the ten runs."""
     return lambda model: method.inject(model)[0]
 
 
 def _call(
     ours: Method, library: str, without: str | None = None
 ) -> Callable[[T5ForConditionalGeneration], nn.Module]:
-    """A build as the catalogue calls `library` for `ours`, less the setting `without`."""
+    """Builds the library's side as the catalogue calls it for `ours`, but without the setting `without`."""
 
     def build(model: T5ForConditionalGeneration) -> nn.Module:
         as_ours = call(ours, library, model.config)

@@ -1,4 +1,4 @@
-"""Compare a pair: the largest differences between both sides, with the same weights and batches.
+"""Compare the two sides of a pair: the largest differences, with the same weights and batches.
 
 Float32, dropout off. Everything but the method itself is a copy of the same base.
 """
@@ -10,16 +10,18 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+from transformers import T5Config, T5ForConditionalGeneration
 
-from peft_scratch.assignment import LABEL_WORDS
+from peft_scratch.assignment import LABEL_WORDS, PROFILES
+from peft_scratch.data.base_model import load_base
+from peft_scratch.data.batches import Collator
 from peft_scratch.data.offline_reviews import imdb_split
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.differences import DIFFERENCES
@@ -31,7 +33,7 @@ from peft_scratch.methods.parameters import count_parameters, freeze_all_but, tr
 #: The largest allowed `max |difference|`: of logits, loss and gradients, and of the weights after the steps.
 LIMIT, LIMIT_AFTER_STEPS = 1e-6, 1e-5
 STEPS = 50
-#: By how much one weight is changed for the negative control.
+#: How much one weight is changed by for the negative control.
 NUDGE = 1e-2
 #: The standard deviation of the noise on the starting weights: without noise LoRA and the adapter start as
 #: the identity, and half of their gradients are zero.
@@ -50,7 +52,7 @@ class Differences:
     loss: float
     gradients: float
     weights_after_steps: float = 0.0
-    moved: float = 0.0  # of our own weights, by the steps
+    moved: float = 0.0  # how far the steps moved our own weights
 
     @property
     def equal(self) -> bool:
@@ -84,7 +86,7 @@ def compare(
 
 
 def negative_control(pair: Pair, base: T5ForConditionalGeneration, batch: Batch) -> Differences:
-    """The same comparison with one weight of the library's side changed by `NUDGE`: it must fail."""
+    """The same comparison, but one weight of the library is changed by `NUDGE`: it must fail."""
     ours, theirs, names = build(pair, base)
     with torch.no_grad():
         weight = _partners(pair, ours, theirs, names[-1])[1]
@@ -93,7 +95,7 @@ def negative_control(pair: Pair, base: T5ForConditionalGeneration, batch: Batch)
 
 
 def base_difference(pair: Pair, base: T5ForConditionalGeneration, batch: Batch) -> float:
-    """max |difference| of the logits of the plain base and of the library's, without any method in them."""
+    """max |difference| between the logits of the plain base and of the library's base, without any method."""
     prepared = copy.deepcopy(base)
     pair.prepare(prepared)
     with torch.no_grad():
@@ -110,7 +112,7 @@ def logits_in_our_order(pair: Pair, base: T5ForConditionalGeneration, batch: Bat
 
 
 def build(pair: Pair, base: T5ForConditionalGeneration) -> tuple[nn.Module, nn.Module, list[str]]:
-    """Both sides on copies of `base`, with the same weights; and the names of our parameters that both train.
+    """Both sides on copies of `base`, with the same weights; and our names of the parameters that both train.
 
     Raises:
         AssertionError: the library trains parameters that the map between the weights does not cover.
@@ -132,7 +134,7 @@ def build(pair: Pair, base: T5ForConditionalGeneration) -> tuple[nn.Module, nn.M
     freeze_all_but(theirs, partners.__contains__)
     added = count_parameters(theirs) - count_parameters(base)
     covered = sum(theirs.get_parameter(name).numel() for name in partners)
-    assert added == covered, f"{pair.id}: the library adds {added:,} parameters, {covered:,} of them ours too"
+    assert added == covered, f"{pair.id}: the library adds {added:,} parameters, we have {covered:,} of them"
     with torch.no_grad():
         for name in names:
             mine, other = _partners(pair, ours, theirs, name)
@@ -141,7 +143,7 @@ def build(pair: Pair, base: T5ForConditionalGeneration) -> tuple[nn.Module, nn.M
 
 
 def _partners(pair: Pair, ours: nn.Module, theirs: nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    """Our parameter called `name` and the library's, neither transposed against the other."""
+    """Our parameter called `name` and the library's, as matrices of the same orientation."""
     return ours.get_parameter(name), pair.names.turned(theirs.get_parameter(pair.names.theirs(name)))
 
 
@@ -197,58 +199,51 @@ def _random(config: T5Config) -> tuple[T5ForConditionalGeneration, Callable[[str
     return T5ForConditionalGeneration(config).eval(), encode
 
 
-def _saved(folder: Path) -> tuple[T5ForConditionalGeneration, Callable[[str], list[int]]]:
-    try:
-        model = T5ForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, attn_implementation="eager"
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as problem:
-        raise UserError(
-            f"The base model in {folder} is missing or damaged ({type(problem).__name__}): restore that "
-            "folder from the repository, or run `make base`, which makes it again."
-        ) from None
+def _offline() -> tuple[T5ForConditionalGeneration, Callable[[str], list[int]]]:
+    """The kit's own base."""
+    model, tokenizer = load_base(PROFILES["offline"])
 
     def encode(text: str) -> list[int]:
         # Cut here, because transformers warns about texts of more than the 512 tokens that T5 was trained on.
         return tokenizer(text, add_special_tokens=False, truncation=True, max_length=TOKENS).input_ids
 
-    return model.eval(), encode
+    return model, encode
 
 
-def bases(offline: Path) -> dict[str, Base]:
-    """The three bases by name; `offline` is the folder of the kit's own."""
-    tiny = T5Config(
-        vocab_size=512, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, decoder_start_token_id=0
-    )
-    small = T5Config(decoder_start_token_id=0)  # transformers' defaults are t5-small's sizes
-    every = (
-        Base("tiny", "A tiny random T5", "d_model 32, 2 + 2 layers.", lambda: _random(tiny)),
-        Base("offline", "The offline base", "The kit's own pre-trained T5.", lambda: _saved(offline)),
+_TINY = T5Config(
+    vocab_size=512, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, decoder_start_token_id=0
+)
+_SMALL = T5Config(decoder_start_token_id=0)  # transformers' defaults are t5-small's sizes
+
+#: The three bases by name.
+BASES = {
+    base.name: base
+    for base in (
+        Base("tiny", "A tiny random T5", "d_model 32, 2 + 2 layers.", partial(_random, _TINY)),
+        Base("offline", "The offline base", "The kit's own pre-trained T5.", _offline),
         Base(
             "t5-small",
             "A random model of t5-small's size",
             "60,506,624 parameters, d_model 512, 6 + 6 layers.",
-            lambda: _random(small),
+            partial(_random, _SMALL),
         ),
     )
-    return {base.name: base for base in every}
+}
 
 
-def chosen(offline: Path, names: Sequence[str]) -> list[Base]:
+def chosen(names: Sequence[str]) -> list[Base]:
     """The bases called `names`.
 
     Raises:
-        UserError: there is none of such a name.
+        UserError: there is no base of one of these names.
     """
-    known = bases(offline)
-    if unknown := [name for name in names if name not in known]:
-        raise UserError(f"There is no base {unknown[0]!r}; there are {', '.join(known)}.")
-    return [known[name] for name in names]
+    if unknown := [name for name in names if name not in BASES]:
+        raise UserError(f"There is no base {unknown[0]!r}; there are {', '.join(BASES)}.")
+    return [BASES[name] for name in names]
 
 
 def review_batches(encode: Callable[[str], list[int]], count: int) -> list[Batch]:
-    """`count` batches of training reviews with their label words, one of each label in a batch.
+    """`count` batches of training reviews with their label words. A batch has one review of each label.
 
     The second review is cut to half the length of the first, so that there is padding. Shapes:
     `(REVIEWS, TOKENS)`.
@@ -256,20 +251,18 @@ def review_batches(encode: Callable[[str], list[int]], count: int) -> list[Batch
     table = imdb_split()
     train = table[table.part == "train"]
     by_label = [train[train.label == label].text.head(count).tolist() for label in (0, 1)]
+    targets = [[*encode(word), 1] for word in LABEL_WORDS]
     batches = []
     for texts in zip(*by_label, strict=True):
-        ids, mask = (torch.zeros(REVIEWS, TOKENS, dtype=torch.long) for _ in range(2))
-        for row, (text, length) in enumerate(zip(texts, (TOKENS, TOKENS // 2), strict=True)):
-            review = [*encode(text)[: length - 1], 1]
-            ids[row, : len(review)] = torch.tensor(review)
-            mask[row, : len(review)] = 1
-        words = [torch.tensor([*encode(word), 1]) for word in LABEL_WORDS]
-        labels = pad_sequence(words, batch_first=True, padding_value=-100)
-        batches.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
+        lengths = (TOKENS, TOKENS // 2)
+        rows = [[*encode(text)[: length - 1], 1] for text, length in zip(texts, lengths, strict=True)]
+        batch = Collator(rows, [0, 1], targets, pad_id=0)([0, 1])
+        del batch["index"]
+        batches.append(batch)
     return batches
 
 
-def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline", "t5-small")) -> dict:
+def run(output: Path, names: Sequence[str] = ("tiny", "offline", "t5-small")) -> dict:
     """Compare every pair on every base named; write `exactness.json` and `exactness.md` into `output`.
 
     Earlier results of other bases are kept, because t5-small's size takes many minutes.
@@ -278,20 +271,20 @@ def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline", 
         The content of the JSON.
 
     Raises:
-        UserError: a name is unknown, the offline base is missing, or a library is.
+        UserError: a name is unknown, or the offline base or a library is missing.
     """
-    wanted = chosen(offline, names)
+    wanted = chosen(names)
     output.mkdir(parents=True, exist_ok=True)
     results = already_measured(output)
     measured = {base["name"]: base for base in results["bases"]}
     measured |= {base.name: _on(base) for base in wanted}
-    results["bases"] = [measured[name] for name in bases(offline) if name in measured]
+    results["bases"] = [measured[name] for name in BASES if name in measured]
     write(output, results)
     return results
 
 
 def already_measured(output: Path) -> dict:
-    """The content of the page in `output`: earlier measurements, and what needs no measurement."""
+    """What `exactness.json` in `output` holds before a measurement: earlier results, limits, differences."""
     path = output / "exactness.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return {

@@ -36,18 +36,17 @@ def equal_to_the_libraries(method: Method, base: T5ForConditionalGeneration, bat
         same = compare(pair, base, [batch], steps=0)
         nudged = negative_control(pair, base, batch)
         assert same.equal, f"{pair.id}: {same}"
-        assert not nudged.equal, f"{pair.id}: a moved weight went unnoticed"
+        assert not nudged.equal, f"{pair.id}: the changed weight was not noticed"
         numbers = (same.logits, same.loss, same.gradients, max(nudged.logits, nudged.loss, nudged.gradients))
         rows.append((f"{pair.library} {pair.what}", *(f"{number:.1g}" for number in numbers)))
     return ("library", "logits", "loss", "gradients", "with one weight moved"), rows
 
 
 def counted_in_the_libraries(method: Method, config: T5Config) -> Table:
-    """How many parameters each library adds, by default and set up like ours: by hand, counted, and what
-    differs.
+    """How many parameters each library adds, by hand and counted, by default and set up like ours.
 
     Returns:
-        Header and rows.
+        Header and rows; the last column says what differs.
     """
     rows = []
     for count in account(method, empty_t5(config)).libraries:

@@ -12,7 +12,7 @@ from peft_scratch.files import read_json
 
 CARD_FILE = "README.md"
 CONFIG_FILE = "adapter_config.json"
-# The files that this kit writes into such a folder. Other files in it stay on this machine.
+# The files that this kit writes into such a folder. Other files are not uploaded.
 _FILES = (CARD_FILE, "*.json", "*.safetensors", "pytorch_adapter.bin", "spiece.model")
 
 
@@ -25,7 +25,7 @@ def push(folder: Path, name: str, *, public: bool = False) -> str:
     Args:
         folder: as `convert` or `export_merged` wrote it, with its model card.
         name: `OWNER/NAME`.
-        public: whether everybody can see a repository that is made; one that is there stays as it is.
+        public: whether everybody can see a new repository; an existing one stays as it is.
 
     Returns:
         The address of the uploaded version.

@@ -78,7 +78,7 @@ def t5_config(model: str | Path) -> T5Config:
 
 
 def loadable_name(model: str | Path) -> str:
-    """What a library loads `model` from: only this kit knows `offline` and names without their owner."""
+    """What a library loads `model` from; only this kit knows `offline` and names without their owner."""
     if model == OFFLINE:
         return str(OFFLINE_BASE)
     owner = {**dict.fromkeys(_T5, "google-t5"), **dict.fromkeys(_FLAN_T5, "google")}.get(str(model))

@@ -2,7 +2,7 @@
 
 The kit uses version 5; `adapters` was made for 4.57.6. That version is installed into a folder of its own,
 which comes first on the path of a second process; nothing in the environment is replaced. Both processes
-compute the same and write their outcomes, which this module compares.
+compute the same things and write down the outcomes. This module compares them.
 
 Float32, dropout off. Version 4 has only T5's plain attention ("eager"). Version 5 is run with that and with
 its default, torch's fused attention ("sdpa").
@@ -10,6 +10,7 @@ its default, torch's fused attention ("sdpa").
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -42,7 +43,7 @@ from peft_scratch.methods import Adapter, FullFineTuning, LoRA, Method, SoftProm
 from peft_scratch.methods.parameters import trainable_names
 from peft_scratch.paths import ROOT
 
-#: What goes into the folder. What these depend on is in the environment.
+#: What goes into the folder. Everything else that these need is in the environment.
 OLDER = ("transformers==4.57.6", "tokenizers==0.22.2", "huggingface-hub==0.36.2")
 FOLDER = ROOT / "build" / "transformers-4.57.6"
 
@@ -61,7 +62,7 @@ ATTENTIONS = ("eager", "sdpa")
 
 
 def older_environment(folder: Path = FOLDER) -> dict[str, str]:
-    """The environment variables of a process that imports transformers 4.57.6, which is installed if need be.
+    """The environment variables of a process that imports transformers 4.57.6; installs it if it is missing.
 
     Raises:
         UserError: pip could not install it.
@@ -84,19 +85,16 @@ def older_environment(folder: Path = FOLDER) -> dict[str, str]:
 def outcomes(base: T5ForConditionalGeneration, batches: list[Batch]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each method by name, and what it computes on copies of `base`: logits, loss and gradients of the first
     batch, the tokens it generates, and its weights after `STEPS` steps of AdamW."""
-    state = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     for method in METHODS:
-        model = T5ForConditionalGeneration(base.config)
-        model.load_state_dict(state)
-        yield repr(method), _outcome(apply(method, model.eval()).model, batches)
+        yield repr(method), _outcome(apply(method, copy.deepcopy(base)).model, batches)
 
 
 def _outcome(model: nn.Module, batches: list[Batch]) -> dict[str, Any]:
     model.eval()
     names = trainable_names(model)
     generator = torch.Generator().manual_seed(0)
-    # Noise as a method's own weights, since LoRA and the adapter start as the identity. It is not added to
-    # them, since each library draws its own start. In all the weights of a base it would be too much.
+    # Noise replaces a method's own weights, because LoRA and the adapter start as the identity, and because
+    # each library draws its own start. In full fine-tuning it would destroy the base, so there is none.
     if len(names) < len(list(model.named_parameters())):
         with torch.no_grad():
             for name in names:
@@ -189,7 +187,7 @@ def agreement(base: Base, attentions: tuple[str, ...] = ATTENTIONS) -> list[Agre
     return rows
 
 
-def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline")) -> list[dict]:
+def run(output: Path, names: Sequence[str] = ("tiny", "offline")) -> list[dict]:
     """Compare the versions on every base named, and write that part of the exactness page in `output`.
 
     Raises:
@@ -204,7 +202,7 @@ def run(output: Path, offline: Path, names: Sequence[str] = ("tiny", "offline"))
             "steps": STEPS,
             "rows": [{**asdict(row), "equal": row.equal} for row in agreement(base)],
         }
-        for base in chosen(offline, names)
+        for base in chosen(names)
     ]
     write(output, {**already_measured(output), "versions": measured})
     return measured

@@ -1,4 +1,4 @@
-"""Ask the base and the trained models for their opinion of any text, over one base in memory."""
+"""Ask the base and the trained models for their opinions on any text, with one base in memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NEITHER = "neither"
 #: Into how many parts a long text is cut for occlusion: each costs one more prediction.
 OCCLUDED_PARTS = 48
 
-#: How many characters of a text are tokenised for each token that a model reads, unless they give too few.
+#: How many characters of a text are tokenised for each token that a model reads, unless these are too few.
 CHARACTERS_PER_TOKEN = 100
 
 
@@ -52,8 +52,8 @@ class Opinion:
 
     Attributes:
         verdict: a label word, or `neither`.
-        probabilities: of each label word with the end token after it, among all outputs there are.
-        generated: what the model writes if it is neither word; `None` otherwise.
+        probabilities: of each label word with the end token after it, among all possible outputs.
+        generated: what the model writes if it is neither label word; `None` otherwise.
     """
 
     model: str
@@ -70,7 +70,7 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Member:
-    """A trained method to ask: its title, the method, and its trained tensors by name."""
+    """A trained method to ask: its title, the method, its trained tensors by name, and their file."""
 
     title: str
     method: Method
@@ -113,7 +113,7 @@ class Panel:
 
     @property
     def titles(self) -> list[str]:
-        """Of the models, the base first."""
+        """The titles of the models; the base comes first."""
         return list(self.models)
 
     def ask(self, texts: Sequence[str], batch_size: int = 64, *, bar: bool = False) -> list[list[Opinion]]:
@@ -141,18 +141,18 @@ class Panel:
         return found
 
     def occlusion(self, title: str, text: str) -> list[tuple[str, float]]:
-        """How much each word of `text` matters to the opinion of the model called `title`, by leaving it out.
+        """How much each word of `text` matters to the opinion of the model called `title`.
 
         Occlusion (Zeiler and Fergus 2014, section 4.2, who hide patches of a picture): the model predicts the
         text without the word. The number is how much its lean towards `positive` falls, so a positive number
         marks a word that speaks for `positive`. Words that matter only together are missed.
 
         Args:
-            text: of its words, those that the model reads are left out in turn, in at most
-                `OCCLUDED_PARTS` parts of equal size.
+            text: the words that the model reads are left out in turn, in at most `OCCLUDED_PARTS` parts of
+                equal size.
 
         Returns:
-            Each part's words and its number, from -1 to 1.
+            The words of each part and its number, from -1 to 1.
         """
         room = self._rooms[title]
         words = self._read_part(_clean(text), room).split()
@@ -178,7 +178,7 @@ class Panel:
     def _head(self, cleaned: str, room: int) -> str:
         """The beginning of `cleaned`, long enough for `room` tokens; or all of it.
 
-        It cuts only texts that are far too long, because tokenising a megabyte takes seconds.
+        Only texts that are far too long are cut, because tokenising a megabyte takes seconds.
         """
         size = CHARACTERS_PER_TOKEN * room
         while size < len(cleaned) and len(self.session.tokenizer(cleaned[:size])["input_ids"]) <= room:
@@ -209,12 +209,10 @@ class Panel:
             self._recipes[title].cast_frozen(model)
             return self._opinions(title, rows)
         opinions = []
-        for row in range(len(rows)):
+        for row, position in enumerate(greedy.tolist()):
             shares = dict(zip(LABEL_WORDS, probabilities[row].tolist(), strict=True))
-            written = generated.get(row)
-            if greedy[row] >= 0:
-                opinions.append(Opinion(title, LABEL_WORDS[int(greedy[row])], shares))
-            elif written in LABEL_WORDS:
+            written = LABEL_WORDS[position] if position >= 0 else generated[row]
+            if written in LABEL_WORDS:
                 opinions.append(Opinion(title, written, shares))
             else:
                 opinions.append(Opinion(title, NEITHER, shares, written))
@@ -222,7 +220,7 @@ class Panel:
 
 
 def encodable(text: str) -> str:
-    """`text`, with a question mark for half a surrogate pair: neither a tokenizer nor JSON takes one."""
+    """`text` with a question mark for each half of a surrogate pair, which no tokenizer and no JSON takes."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -232,7 +230,7 @@ def _clean(text: str) -> str:
 
 
 def _new_title(member: Member, taken: Iterable[str]) -> str:
-    """The member's title; where there is one already, as of two files of one name, with its source too."""
+    """The member's title. If it is taken, as with two files of the same name, its source is added."""
     title = member.title
     if title in taken:
         title = f"{title} ({member.source})"
@@ -247,8 +245,8 @@ def label_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """How probable each label word is as the whole output, and which one greedy decoding writes.
 
-    The encoder reads the texts once, and the decoder's first step is made once, for both words. The steps are
-    those of `generate`, cache and all, as in an evaluation.
+    The encoder reads the texts once, and the decoder's first step is made once for both words. As in an
+    evaluation, the steps are those of `generate`, with its cache.
 
     Args:
         inputs: `input_ids` and `attention_mask`, each `(B, T)`.
@@ -286,9 +284,9 @@ def _next_token(model: nn.Module, **inputs: Any) -> tuple[ModelOutput, Tensor, T
     """One step of decoding: the model's output, the next token's log-probabilities `(B, V)`, and the token
     `(B,)` that greedy decoding takes.
 
-    bfloat16 rounds a logit near 10 to a sixteenth, and with it two models to the same probability. There the
-    output layer is computed once more in float32; the token is read off the model's own logits, as in an
-    evaluation.
+    bfloat16 rounds a logit near 10 to a sixteenth, so two models can seem equally certain. In bfloat16 the
+    output layer is therefore computed again in float32. The token still comes from the model's own logits,
+    as in an evaluation.
 
     Raises:
         Float16Failed: float16 gave logits that are not finite.
@@ -346,10 +344,10 @@ def member_of_file(path: Path, alpha: float | None = None) -> Member:
     """A trained method from elsewhere: a `.pt` file of this kit or of another student, or a library's folder.
 
     Args:
-        alpha: LoRA's; by default a folder's own, and for a `.pt` file, which holds none, the assignment's.
+        alpha: LoRA's alpha. By default a folder states it; for a `.pt` file it is the assignment's.
 
     Raises:
-        UserError: it is none of these.
+        UserError: `path` is none of these.
     """
     method, entries = recognise(path, alpha=alpha or alpha_of(path) or LoRA().alpha)
     name, letter = SIZES[method.kind]
@@ -358,13 +356,13 @@ def member_of_file(path: Path, alpha: float | None = None) -> Member:
 
 
 def panel_of(session: Session, files: Sequence[Path] = (), alpha: float | None = None) -> Panel:
-    """The session's finished runs and the trained parts in `files`, ready to be asked.
+    """The session's finished runs and the trained methods in `files`, ready to be asked.
 
     Args:
         alpha: as for `member_of_file`.
 
     Raises:
-        UserError: a file is no trained part, or nothing is trained yet.
+        UserError: a file holds no trained method, or nothing is trained yet.
     """
     members = [*trained_members(session), *(member_of_file(path, alpha) for path in files)]
     if not members:
@@ -378,7 +376,7 @@ def panel_of(session: Session, files: Sequence[Path] = (), alpha: float | None =
 def opinions_on(session: Session, text: str) -> list[Opinion]:
     """What the base and every trained run say about `text`; remarks on the text are printed.
 
-    The panel is built once, and again after another run has been trained.
+    The panel is kept, and built again only after another run has been trained.
 
     Raises:
         UserError: nothing is trained yet.

@@ -17,7 +17,7 @@ from peft_scratch.experiments.planned import ALL, TUNED, planned
 if TYPE_CHECKING:
     from peft_scratch.experiments.jobs import Engine
 
-#: In place of a setting, these ask what there is to set.
+#: Given in place of a setting, these ask which settings there are.
 _HELP = ("--help", "-h", "help")
 #: Settings whose values are words.
 _WORDS = ("initialiser", "schedule")
@@ -84,11 +84,11 @@ def train_many(
     recipe: str,
     engine: Engine,
 ) -> None:
-    """Train every run with every seed; what is finished already is found on disk."""
-    from peft_scratch.experiments.jobs import jobs_of_plan
+    """Train every run with every seed; finished runs are read from disk."""
+    from peft_scratch.experiments.jobs import jobs_of
 
     plan = planned(run_ids, changes, profile)
-    for job, result in engine.train(jobs_of_plan(plan, seeds, profile, output, recipe)):
+    for job, result in engine.train(jobs_of(plan, seeds, profile, output, recipe)):
         best, last = (100 * share for share in (result.accuracy.best, result.accuracy.last))
         typer.echo(f"{job}: best epoch {best:.1f} %, last {last:.1f} %")
 
@@ -99,7 +99,7 @@ def asks_for_help(texts: Sequence[str]) -> bool:
 
 
 def listing(run_ids: Sequence[str], profile_name: str) -> str:
-    """The settings of runs with their values, a line each; by default of each method once.
+    """The settings of runs with their values, one per line; by default for one run of each method.
 
     Raises:
         UserError: unknown run or profile.
@@ -155,7 +155,7 @@ def _value(text: str) -> int | float | str:
 
 
 def changed(run_id: str, profile: Profile, changes: Mapping[str, Any]) -> str:
-    """What was changed in a run, with what it was before: `changed: rank = 4 (8 otherwise)`."""
+    """What was changed in a run, with the value before: `changed: rank = 4 (8 otherwise)`."""
     from peft_scratch.experiments.settings import settings_of
 
     before = settings_of(find_run(run_id), profile)

@@ -25,8 +25,8 @@ from peft_scratch.training.trainer import Trainer
 if TYPE_CHECKING:
     from peft_scratch.experiments.session import Session
 
-# The first step warms up (memory is allocated, kernels are chosen). The others are timed: at least one, and
-# only as many as fit into some seconds.
+# The first step warms up (memory is allocated, kernels are chosen). The others are timed, but after these
+# seconds no further step starts.
 TIMED_STEPS, TIMED_SECONDS = 4, 2.0
 # Evaluations are in larger batches than training.
 EVALUATED_BATCHES = 2
@@ -69,7 +69,7 @@ class Rates:
         return profile.epochs * epoch + memory + knowledge + training_accuracy + generation + pauses
 
     def seconds_of_all(self, runs: Iterable[Run], profile: Profile, train: int, test: int) -> float:
-        """How long `runs` take one after the other."""
+        """How long `runs` take together, one after the other."""
         return sum(self.seconds_of(run, profile, train, test) for run in runs)
 
 

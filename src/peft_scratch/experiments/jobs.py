@@ -1,15 +1,15 @@
 """Many runs: one job per run, seed and setting. Jobs are independent, so they may go to many machines.
 
-`here` trains them one after the other in this process. `on_ray` hands them to Ray, which gives each a GPU
-or some cores, on this machine or on a cluster. If a worker dies, Ray starts its job again, which resumes
-after its last finished epoch. Both write the same files with the same code.
+The engine `here` trains them one after the other in this process. The engine `ray` hands them to Ray, which
+gives each a GPU or some cores, on this machine or on a cluster. If a worker dies, Ray starts its job again,
+and the job continues after its last finished epoch. Both write the same files with the same code.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +35,7 @@ class Job:
     """One run with one seed and some changed settings.
 
     Attributes:
-        extra_seed: whether its results lie apart from those of the first seed, which are the assignment's.
+        extra_seed: whether its results are kept apart from those of the first seed, the assignment's.
     """
 
     run_id: str
@@ -57,9 +57,9 @@ class Engine:
 
     Attributes:
         name: `here` or `ray`.
-        address: of a Ray cluster; without one Ray starts on this machine.
-        gpus_per_run: GPUs of each job, or a share of one such as 0.5.
-        cpus_per_run: cores of each job.
+        address: of a Ray cluster; without it, Ray starts on this machine.
+        gpus_per_run: GPUs for each job, or a share of one such as 0.5.
+        cpus_per_run: cores for each job.
     """
 
     name: str = "here"
@@ -85,14 +85,14 @@ class Engine:
         profiles = {name: choose_profile(name).profile for name in {job.profile for job in jobs}}
         for job in jobs:
             change(find_run(job.run_id), profiles[job.profile], job.settings)
-        yield from _on_ray(jobs, self) if self.name == "ray" else _here(jobs)
+        yield from _on_ray(jobs, self) if self.name == "ray" else ((job, train_job(job)) for job in jobs)
 
 
 def seeds_of(text: str) -> list[int]:
     """The seeds that `text` names: `3`, `0-4`, or `0,2,5`.
 
     Raises:
-        UserError: it names none, or one of them twice.
+        UserError: it names no seed, or one of them twice.
     """
     seeds: list[int] = []
     try:
@@ -107,27 +107,13 @@ def seeds_of(text: str) -> list[int]:
 
 
 def jobs_of(
-    run_ids: Iterable[str],
-    seeds: Sequence[int],
-    profile: str,
-    output: Path | None,
-    recipe: str,
-    settings: Iterable[dict[str, Any]] = ({},),
-) -> list[Job]:
-    """A job for each run, seed and combination of settings; the first seed's come first."""
-    combinations = list(settings)
-    plan = [(run_id, combination) for run_id in run_ids for combination in combinations]
-    return jobs_of_plan(plan, seeds, profile, output, recipe)
-
-
-def jobs_of_plan(
     plan: Sequence[tuple[str, dict[str, Any]]],
     seeds: Sequence[int],
     profile: str,
     output: Path | None,
     recipe: str,
 ) -> list[Job]:
-    """A job for each run of `plan`, with its own settings, and each seed; the first seed's come first."""
+    """A job for each seed and each run of `plan`, which has its own settings; the first seed's come first."""
     return [
         Job(run_id, seed, profile, output, recipe, settings, extra_seed=seed != seeds[0])
         for seed in seeds
@@ -137,23 +123,14 @@ def jobs_of_plan(
 
 def train_job(job: Job) -> RunResult:
     """Train one job in this process."""
-    return _session(job).prepare(job.run_id, job.settings).train()
+    session = _open(job.profile, job.seed, job.output, job.recipe, job.extra_seed)
+    return session.prepare(job.run_id, job.settings).train()
 
 
-def _session(job: Job) -> Session:
-    return _open(job.profile, job.seed, job.output, job.recipe, job.extra_seed)
-
-
-@functools.lru_cache(
-    maxsize=2
-)  # jobs come seed by seed, so that all runs of a seed share the tokenised reviews
+# Jobs come seed by seed, so all runs of a seed share one session and its tokenised reviews.
+@functools.lru_cache(maxsize=2)
 def _open(profile: str, seed: int, output: Path | None, recipe: str, extra_seed: bool) -> Session:
     return Session.open(profile, seed, output, recipe, extra_seed=extra_seed)
-
-
-def _here(jobs: Sequence[Job]) -> Iterator[tuple[Job, RunResult]]:
-    for job in jobs:
-        yield job, train_job(job)
 
 
 def _on_ray(jobs: Sequence[Job], engine: Engine) -> Iterator[tuple[Job, RunResult]]:

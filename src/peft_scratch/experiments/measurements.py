@@ -1,7 +1,7 @@
 """The three claims that the assignment opens with, measured on a run.
 
 1. Memory: what training holds, read from its tensors while the one training loop runs.
-2. Disk: what a task adds to the base, and the base itself, as sizes of files.
+2. Disk: the sizes of the files of what a task adds to the base, and of the base itself.
 3. Knowledge: the loss of the base's own pre-training task before and after training, and with the method
    taken out again; and how far training and test accuracy are apart.
 """
@@ -45,9 +45,9 @@ MASKING_SEED = 0
 def training_memory(trainer: Trainer, collator: Collator) -> Memory:
     """What training holds in memory, measured in two steps on the longest batch of `collator`.
 
-    The steps are those of the one training loop, taken after the run on the run's own model, so a run found
-    on disk is measured like any other. Their learning rate is 0, which leaves every weight as it is. The
-    batch holds as many reviews as go through the model at once (`trainer.micro_batch`).
+    The steps are those of the one training loop. They are taken after the run, on the run's own model, so a
+    run found on disk is measured like any other. The learning rate is 0, so no weight changes. The batch
+    holds as many reviews as go through the model at once (`trainer.micro_batch`).
 
     Returns:
         Bytes of all `parameters`; of the `gradients`, just before the optimizer's step; of the `optimizer`'s
@@ -104,9 +104,9 @@ def _learning_nothing(trainer: Trainer) -> Iterator[None]:
 def saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
     """Within it, a forward pass notes what it saves for its backward pass: bytes, by address.
 
-    Each storage counts once, however many operations save it or a view of it. Parameters do not count: they
-    are there anyway. What is noted is kept alive until the end, because a freed address could be given to
-    another tensor, and the two would count as one.
+    Each storage counts once, however many operations save it or a view of it. Parameters do not count,
+    because they are in memory anyway. Each noted storage is kept alive until the end. Otherwise another
+    tensor could get its address, and the two would count as one.
     """
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, int] = {}
@@ -141,9 +141,9 @@ def peak_during(work: Callable[[], None], device: torch.device) -> tuple[int | N
 
 
 def _reset_resident_peak() -> bool:
-    """Reset the kernel's peak to what is resident now; false if the kernel cannot do that."""
+    """Reset the kernel's peak to the memory in use now; false if the kernel cannot do that."""
     try:
-        # Freed memory that the C library keeps for later would count. Only glibc has this call.
+        # Otherwise freed memory that the C library keeps for later would count. Only glibc has this call.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
     except (OSError, AttributeError):

@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from peft_scratch.assignment import PROFILES
+from peft_scratch.data.base_model import load_base
 from peft_scratch.errors import UserError
 from peft_scratch.exactness.card import TRANSFORMERS, Subject, find_result, model_card
 from peft_scratch.exactness.convert import placed, recognise
-from peft_scratch.exactness.push import CARD_FILE
 from peft_scratch.exactness.t5_configs import loadable_name
-from peft_scratch.experiments.base_model import load_base
 from peft_scratch.methods import LoRA, apply, merge
 from peft_scratch.methods.checkpoint import copy_delta
 from peft_scratch.methods.parameters import is_own
@@ -60,8 +59,7 @@ def export_merged(
     count = sum(tensor.numel() for tensor in entries.values())
     found = find_result(source, method, count, result)
     card = model_card(Subject(method, TRANSFORMERS, target, count, name, found, licence))
-    with placed(target) as unfinished:
+    with placed(target, card) as unfinished:
         tuned.save_pretrained(unfinished, state_dict=plain)
         tokenizer.save_pretrained(unfinished)
-        card.save(unfinished / CARD_FILE)
     return target

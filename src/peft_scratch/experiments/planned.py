@@ -18,7 +18,7 @@ BETTER: Mapping[str, Mapping[str, Any]] = {
     "adapter": {"learning_rate": 1e-2, "max_tokens": 256},
     "lora": {"max_tokens": 256},
 }
-#: The profiles with that base.
+#: The profiles that use the offline base.
 _PROFILES = ("offline", "smoke")
 
 
@@ -42,8 +42,7 @@ def planned(
         elif name != TUNED:
             plan.append((find_run(name).id, dict(changes)))
         elif profile in _PROFILES:
-            better = [run for run in RUNS.values() if run.kind in BETTER]
-            plan += [(run.id, {**BETTER[run.kind], **changes}) for run in better]
+            plan += [(run.id, {**BETTER[run.kind], **changes}) for run in RUNS.values()]
         else:
             raise UserError(
                 f"The constants of `{TUNED}` were found on the offline base: add --profile offline, or name "

@@ -23,7 +23,7 @@ MODULES = (
 
 
 def check_folders(profile: Profile, output: Path) -> None:
-    """Refuse to start if results, temporary files or downloads could not be written.
+    """Refuse to start if results, temporary files or downloads cannot be written.
 
     Raises:
         UserError: one of these folders cannot be written to; the message says what to set.
@@ -59,7 +59,7 @@ def check_packages(profile: Profile) -> None:
 def _is_there(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ValueError:  # already imported, in a form that no longer says from where
+    except ValueError:  # already imported, but without a `__spec__`
         return True
 
 

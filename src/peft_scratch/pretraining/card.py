@@ -11,7 +11,7 @@ from peft_scratch.pretraining.teacher import KEPT
 RECORD = "pretraining.json"
 CURVE = "learning_curve.png"
 
-# What the card says of each score, and the figure of an earlier prototype where there is one.
+# The title of each score on the card, and the score of an earlier prototype if there is one.
 SCORES = {
     "sentences_zero_shot": ("one-sentence reviews held out, zero-shot with prefix", 76.8),
     "imdb_zero_shot_prefix": ("IMDB, zero-shot with prefix", 59.7),

@@ -18,14 +18,14 @@ from peft_scratch.data.offline_reviews import fingerprint, imdb_split, sentence_
 CHUNK = 128  # tokens of a span-corruption sequence before corruption
 LONGEST = 192  # tokens of a supervised input
 WINDOW = (12, 184)  # tokens of a piece of a review that the teacher labels
-PHRASE = 3  # least number of tokens of a sentence of which it labels a part
-POOL = 12  # batches whose examples are sorted by length together
-SENTIMENT_WEIGHT = 6.0  # how much more likely a span starts at a word of strong sentiment
+PHRASE = 3  # fewest tokens of a part of a sentence that the teacher labels
+POOL = 12  # number of batches whose examples are sorted by length together
+SENTIMENT_WEIGHT = 6.0  # at a word of strong sentiment, a span starts 1 + this times as often
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The texts, cleaned. The reviews come without their labels: nothing here could use them."""
+    """The cleaned texts. The reviews come without their labels, so that nothing can use them."""
 
     reviews: list[str]
     sentences: list[str]
@@ -60,10 +60,10 @@ class Corpus:
     """The sources as token ids, and the random batches that training draws from them.
 
     Attributes:
-        stream: (N,) every review's tokens in turn, each with its end of sequence.
+        stream: (N,) the tokens of all reviews, one after another, each with its end of sequence.
         starts: where each review begins in `stream`, and N.
         sentences, labels: the labelled sentences, without prefix and end.
-        windows, phrases: (tokens, label) of pieces of reviews and of sentences that a teacher has
+        windows, phrases: (tokens, label) of the parts of reviews and of sentences that a teacher has
             labelled; empty before that.
     """
 
@@ -98,9 +98,9 @@ class Corpus:
     def sentiment(self) -> np.ndarray:
         """(V,) how strongly each token marks a sentence as positive or negative, between 0 and 1.
 
-        The z-score of the log-odds ratio with a prior (Monroe et al. 2008, section 3.5), from the
-        labelled sentences alone; 3 and more counts as 1, under 1.5 as 0, and so does a token of
-        which the odds hardly differ, however often it occurs.
+        It is the z-score of the log-odds ratio with a prior (Monroe et al. 2008, section 3.5), from the
+        labelled sentences alone. Scores of 3 and more count as 1, below 1.5 as 0. A token whose odds hardly
+        differ also counts as 0, however often it occurs.
         """
         size = len(self.tokenizer)
         counts = np.zeros((2, size))
@@ -114,9 +114,9 @@ class Corpus:
         return np.where(difference > 0.4, np.clip((z - 1.5) / 1.5, 0, 1), 0)
 
     def chunks(self, rng: np.random.Generator, length: int = CHUNK) -> Iterator[np.ndarray]:
-        """One pass over the stream in random order, as pieces of `length` tokens; no token is left out.
+        """One pass over the stream in random order, in pieces of `length` tokens; no token is left out.
 
-        The grid is shifted by a random offset each pass, so that pieces differ between passes.
+        The pieces start at a random offset in each pass, so they differ between passes.
         """
         cuts = np.arange(rng.integers(1, length + 1), len(self.stream), length)
         for piece in rng.permutation(len(cuts) + 1):
@@ -126,7 +126,7 @@ class Corpus:
     def span_batches(
         self, rng: np.random.Generator, size: int, continued: float = 0.0
     ) -> Iterator[dict[str, Tensor]]:
-        """Endless batches of `size` pieces, a share `continued` of them cut in two, the others corrupted."""
+        """Endless batches of `size` pieces: the share `continued` is cut in two, the others are corrupted."""
         rows = []
         while True:
             for tokens in self.chunks(rng):
@@ -144,8 +144,8 @@ class Corpus:
     ) -> Iterator[dict[str, Tensor]]:
         """Endless batches of supervised examples, about `tokens` input tokens each, padding included.
 
-        `shares` says which part of the tokens is labelled sentences (`sentences`), and parts of them
-        (`phrases`) and of reviews (`windows`) with a teacher's labels. One batch has one kind.
+        `shares` gives the share of each kind: labelled sentences (`sentences`), and parts of them
+        (`phrases`) and of reviews (`windows`) with a teacher's labels. All of a batch is of one kind.
         """
         draw = {
             "sentences": self._sentence,
@@ -188,7 +188,7 @@ class Corpus:
         return windows
 
     def draw_phrases(self, rng: np.random.Generator, count: int) -> list[np.ndarray]:
-        """Runs of tokens from the labelled sentences, like the phrases of SST-2."""
+        """Random parts of the labelled sentences, like the phrases of SST-2."""
         phrases = []
         for row in rng.integers(len(self.sentences), size=count):
             sentence = self.sentences[row]
@@ -212,7 +212,7 @@ class Corpus:
 
     @staticmethod
     def _thin(tokens: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-        # Text that is seen many times would be learnt by heart if its tokens were not dropped at random.
+        # Random dropping: otherwise text that is seen many times would be learnt by heart.
         return tokens[rng.random(len(tokens)) >= share]
 
     def _batch(self, rows: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:

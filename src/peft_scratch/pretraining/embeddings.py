@@ -32,11 +32,10 @@ def minilm_folder() -> Path:
 
 
 def minilm_embeddings(tokenizer: T5TokenizerFast, width: int, seed: int) -> Tensor:
-    """A (V, `width`) start for the token embedding, of root mean square 1, as T5's own start has.
+    """Initial values (V, `width`) for the token embedding. Their root mean square is 1, as T5's own has.
 
-    Each piece gets the mean of the MiniLM vectors of its spelling, cut from 384 to `width`
-    dimensions by principal components. Special tokens, sentinels and pieces that MiniLM does not
-    know are drawn at random.
+    Each piece gets the mean of the MiniLM vectors of its spelling, reduced from 384 to `width` dimensions by
+    principal components. Special tokens, sentinels and pieces that MiniLM does not know get random values.
 
     Raises:
         UserError: the package with MiniLM's weights is not installed.

@@ -9,11 +9,11 @@ from torch import nn
 
 
 class RMSScaledAdamW(torch.optim.Optimizer):
-    """AdamW, each tensor's step multiplied by the tensor's root mean square.
+    """AdamW, but each tensor's step is multiplied by the tensor's root mean square.
 
-    That is Adafactor's relative step size (Shazeer and Stern 2018, section 8) put into AdamW, as
-    nanoT5 does (Nawrot 2023, section 3). T5's tensors start at scales that differ a hundredfold, and
-    with one step size for all of them a small T5 does not get past the unigram loss.
+    This is Adafactor's relative step size (Shazeer and Stern 2018, section 8) in AdamW, as in nanoT5
+    (Nawrot 2023, section 3). The scales of T5's tensors differ a hundredfold at the start. With one step size
+    for all of them, a small T5 does not get below the unigram loss.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class RMSScaledAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One step; tensors smaller than 1e-3 in root mean square move as if they were of that size."""
+        """One step. A tensor with a root mean square below 1e-3 moves as if it were 1e-3."""
         for group in self.param_groups:
             first, second = group["betas"]
             for parameter in group["params"]:

@@ -1,4 +1,4 @@
-"""Pre-training of the offline base for a given time; it can be resumed, and exports the base regularly."""
+"""Pre-trains the offline base for a given time. It can be interrupted, and exports the base regularly."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Recipe:
     layers: int = 3
     decoder_layers: int = 2
     minilm: bool = True  # the embedding starts from its word vectors, and it is the teacher
-    learning_rate: float = 0.015  # before each tensor's own scale
-    warmup: float = 0.03  # shares of the budget
+    learning_rate: float = 0.015  # before it is scaled for each tensor
+    warmup: float = 0.03  # this and the next are shares of the budget
     decay_from: float = 0.3
     sequences: int = 32  # unlabelled pieces per step
     continued: float = 0.2  # share of these to be continued; spans of the others are corrupted
@@ -84,7 +84,7 @@ class Recipe:
         return dict(self.shares) if self.minilm else {"sentences": 1.0}
 
     def rate(self, progress: float) -> float:
-        """The share of the peak learning rate at `progress` through the budget: up, level, down to 0."""
+        """The share of the peak learning rate at `progress` through the budget: rising, constant, falling."""
         down = (1 - progress) / (1 - self.decay_from)
         return max(0.0, min(1.0, (progress + 1e-3) / self.warmup, down))
 
@@ -112,15 +112,13 @@ def pretrain(
 ) -> dict:
     """Make the base: tokenizer, pre-training for `budget_seconds` of training time, export to `out`.
 
-    A run that was interrupted continues from its last checkpoint in `work` when it is called again
-    with the same recipe, budget and texts. Setting up takes ten minutes, mostly the teacher's, and does not
-    count.
+    An interrupted run continues from its last checkpoint in `work` if this is called again with the same
+    recipe, budget and texts. Setting up takes ten minutes, mostly for the teacher, and does not count.
 
     Args:
-        sources: texts other than the training parts of the offline split.
-        workers: processes of one thread each that share every step; by default one per core. On a
-            busy machine they lose far less time than threads, which wait for each other in every
-            operation.
+        sources: the texts; by default the training parts of the offline split.
+        workers: how many processes of one thread share every step; by default one per core. On a busy
+            machine they lose far less time than threads, which wait for each other in every operation.
         stop_after: save a checkpoint and stop after so many seconds of this call.
         export_seconds: how often the current weights are written to `out`; the last ones always are.
 
@@ -162,12 +160,12 @@ class _Job:
 
     @property
     def identity(self) -> str:
-        """What a checkpoint must agree with, so that it can be continued."""
+        """A checkpoint with another identity belongs to another run and is not continued."""
         return json.dumps([asdict(self.recipe), self.texts_seen, self.budget])
 
 
 def _train(rank: int, job: _Job, meeting: str | None) -> None:
-    """The work of each process: its part of every step; the first also keeps time, saves and exports."""
+    """The work of each process: its part of every step. The first also keeps time, saves and exports."""
     recipe, corpus = job.recipe, job.corpus
     if meeting is not None:
         torch.set_num_threads(1)
@@ -193,7 +191,7 @@ def _train(rank: int, job: _Job, meeting: str | None) -> None:
         progress = state.seconds / job.budget
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * recipe.rate(progress)
-        # No dropout on text that is seen a few times; on the labelled examples, seen often, the config's.
+        # Unlabelled text is seen only a few times, so without dropout; labelled examples get the config's.
         gradient.zero_()
         losses["span"].append(_backward(model.eval(), batch := next(spans)))
         losses["label"].append(_backward(model.train(), next(labelled)))

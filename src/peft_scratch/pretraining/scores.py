@@ -33,26 +33,26 @@ def measure(base: Path = OFFLINE_BASE, output: Path = BUILD / "base-scores") -> 
     unfinished run.
     """
     scores = {"sentences_zero_shot": _sentences(base)}
-    bench = _workbench(base, output)
-    scores["imdb_zero_shot"] = bench.zero_shot().accuracy.best
-    scores["imdb_zero_shot_prefix"] = bench.zero_shot(SST2_PREFIX).accuracy.best
+    session = _session(base, output)
+    scores["imdb_zero_shot"] = session.zero_shot().accuracy.best
+    scores["imdb_zero_shot_prefix"] = session.zero_shot(SST2_PREFIX).accuracy.best
     for run in FROM_SCRATCH:
-        scores[run] = _tuned(bench, run)
+        scores[run] = _tuned(session, run)
     with tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(bench.seed)
+        torch.manual_seed(session.seed)
         T5ForConditionalGeneration(T5Config.from_pretrained(base)).save_pretrained(folder)
         AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-        scores["full_from_random_weights"] = _tuned(_workbench(Path(folder), output), "full")
+        scores["full_from_random_weights"] = _tuned(_session(Path(folder), output), "full")
     return {name: round(100 * score, 1) for name, score in scores.items()}
 
 
-def _workbench(base: Path, output: Path) -> Session:
+def _session(base: Path, output: Path) -> Session:
     profile = replace(PROFILES["offline"], name="base-scores", base=str(base), output=output, **CONDITIONS)
     return Session(ProfileChoice(profile, "it measures the base"), 0, output, Accelerator(), RECIPE)
 
 
-def _tuned(bench: Session, run: str) -> float:
-    return bench.prepare(run).train().accuracy.last
+def _tuned(session: Session, run: str) -> float:
+    return session.prepare(run).train().accuracy.last
 
 
 def _sentences(base: Path) -> float:

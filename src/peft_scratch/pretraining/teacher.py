@@ -1,8 +1,8 @@
 """Labels for texts without labels, predicted by a MiniLM that was tuned on the labelled sentences.
 
 The original T5 learnt `sst2 sentence: ` from 67,000 labelled phrases; here there are 7,500 labelled
-sentences, which a small T5 learns by heart. An encoder that already knows English generalises from that
-many, and its predictions on pieces of the unlabelled reviews replace the missing phrases (distillation,
+sentences, which a small T5 learns by heart. An encoder that already knows English generalises from so
+few, and its predictions on parts of the unlabelled reviews replace the missing phrases (distillation,
 Hinton et al. 2015). The reviews' true labels are never read.
 """
 
@@ -24,8 +24,8 @@ from peft_scratch.training.device import bfloat16_on_cpu
 
 BATCH = 32
 LEARNING_RATE = 1e-4
-WARMUP = 0.1  # share of the steps; then linearly to zero
-LONGEST = 192  # tokens that it reads
+WARMUP = 0.1  # share of the steps; then the rate falls linearly to zero
+LONGEST = 192  # how many tokens it reads at most
 KEPT = 0.35  # share of its predictions that is kept for each label: the most certain
 
 
@@ -98,7 +98,7 @@ def firmest(
 ) -> list[tuple[np.ndarray, int]]:
     """(text, label) of the share `kept` with the lowest scores (label 0) and with the highest (label 1).
 
-    Choosing by rank corrects a bias of the teacher towards one label: half of the reviews have each label.
+    So each label gets the same number of texts, as in the reviews, even if the teacher prefers one label.
     """
     order, size = np.argsort(scores), round(kept * len(texts))
     return [(texts[i], 0) for i in order[:size]] + [(texts[i], 1) for i in order[len(order) - size :]]

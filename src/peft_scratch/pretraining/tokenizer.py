@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
-from transformers import PreTrainedTokenizerFast, T5Tokenizer, T5TokenizerFast
+from transformers import T5Tokenizer, T5TokenizerFast
 
 from peft_scratch.assignment import LABEL_WORDS
 from peft_scratch.data.corruption import SENTINELS
@@ -44,16 +44,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABU
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spiece.model").write_bytes(model.getvalue())
-    if issubclass(T5Tokenizer, PreTrainedTokenizerFast):
-        T5Tokenizer.from_pretrained(folder, extra_ids=SENTINELS, model_max_length=512).save_pretrained(folder)
-    else:
-        # transformers 4, by way of its slow class: the fast one, given a bare spiece.model, leaves out the
-        # space that SentencePiece puts before the first word.
-        slow = T5Tokenizer(
-            str(folder / "spiece.model"), extra_ids=SENTINELS, model_max_length=512, legacy=True
-        )
-        slow.save_pretrained(folder)
-        T5TokenizerFast.from_pretrained(folder).save_pretrained(folder)
+    T5Tokenizer.from_pretrained(folder, extra_ids=SENTINELS, model_max_length=512).save_pretrained(folder)
     # With this entry every load would convert the slow tokenizer again; tokenizer.json holds its effect.
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings.pop("add_prefix_space", None)

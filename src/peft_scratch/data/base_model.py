@@ -60,12 +60,12 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def base_fingerprint(profile: Profile) -> str:
-    """A hash of the base's weight file, so that a run on another base is another run."""
+    """A hash of the base's weight file; it makes a run on another base a different run."""
     return hashlib.sha256(_weight_file(profile).read_bytes()).hexdigest()
 
 
 def base_origin(profile: Profile) -> Origin:
-    """What results record of the base: its name, the Hub's revision of what was loaded, and a hash of it."""
+    """What results record of the base: its name, the revision on the Hub, and a hash of the weights."""
     commit = extract_commit_hash(str(_weight_file(profile)), None)
     return Origin(name=shown(profile.base), revision=commit, sha256=base_fingerprint(profile))
 
