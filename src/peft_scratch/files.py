@@ -22,10 +22,7 @@ from peft_scratch.errors import UserError
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 # Full, too large, read-only, forbidden, or not a folder: trying again does not help. Any other error may be
 # a temporary failure of a mounted Drive.
-_LASTING = (
-    *REFUSED,
-    *(errno.EFBIG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
-)
+_LASTING = (*REFUSED, errno.EFBIG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 # Seconds to wait before each further attempt. The layers save through this module and must need only torch
 # and transformers, so it uses no retry library.
 _PAUSES = (0.5, 1.0, 2.0)

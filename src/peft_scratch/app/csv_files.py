@@ -30,7 +30,6 @@ class Table:
 
     @property
     def texts(self) -> list[str]:
-        """The column `text`."""
         position = self.columns.index(TEXT)
         return [row[position] for row in self.rows]
 

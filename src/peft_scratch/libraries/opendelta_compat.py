@@ -26,31 +26,26 @@ def _unavailable(what: str) -> Callable[..., None]:
     return refuse
 
 
-def _module(name: str, **attributes: object) -> ModuleType:
-    module = ModuleType(name)
-    vars(module).update(attributes)
-    return module
-
-
 def _stand_ins() -> dict[str, ModuleType]:
-    stand_ins = {
+    """The modules that replace others, by name."""
+    names: dict[str, dict[str, object]] = {
         # utils/saving_loading_utils.py and utils/delta_center.py: the cloud client. Its package is gone, and
         # only saving and downloading would use it.
-        "DeltaCenter": _module("DeltaCenter", OssClient=_unavailable("cloud client")),
+        "DeltaCenter": {"OssClient": _unavailable("cloud client")},
         # utils/interactive/web.py builds a web application when imported, for `interactive_modify`.
-        "opendelta.utils.interactive.web": _module(
-            "opendelta.utils.interactive.web", interactive=_unavailable("web server")
-        ),
+        "opendelta.utils.interactive.web": {"interactive": _unavailable("web server")},
         # basemodel.py: an unused `from turtle import back`, which needs Tk.
-        "turtle": _module("turtle", back=None),
+        "turtle": {"back": None},
     }
     # basemodel.py: transformers has moved this module. If it still exists at the old place, that is used.
     if importlib.util.find_spec("transformers.deepspeed") is None:
-        stand_ins["transformers.deepspeed"] = _module(
-            "transformers.deepspeed",
-            deepspeed_config=deepspeed_config,
-            is_deepspeed_zero3_enabled=is_deepspeed_zero3_enabled,
-        )
+        names["transformers.deepspeed"] = {
+            "deepspeed_config": deepspeed_config,
+            "is_deepspeed_zero3_enabled": is_deepspeed_zero3_enabled,
+        }
+    stand_ins = {name: ModuleType(name) for name in names}
+    for name, module in stand_ins.items():
+        vars(module).update(names[name])
     return stand_ins
 
 

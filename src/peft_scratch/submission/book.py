@@ -41,7 +41,6 @@ class Notebook:
 
     @property
     def code(self) -> list[Cell]:
-        """The cells with code."""
         return [cell for cell in self.cells if cell.kind == "code"]
 
     @property

@@ -43,7 +43,6 @@ class Output:
 
     @property
     def is_printed(self) -> bool:
-        """Whether it is printed text and nothing else."""
         return not (self.rows or self.error or self.picture or self.is_value or self.results)
 
 
@@ -67,7 +66,6 @@ class Cell:
 
     @property
     def printed(self) -> str:
-        """The text of its outputs."""
         return "\n".join(output.text for output in self.outputs)
 
 

@@ -122,7 +122,9 @@ def _joined(rules: list[Rule]) -> list[Rule]:
 def _grids(drawn: Page, area: float) -> Iterator[list[Box]]:
     """The cells of each table: rules that meet are one table. A frame around the page is not a table."""
     across, down = _joined(drawn.across), _joined(drawn.down)
-    for grid in _side_by_side(_below_each_other(across)):
+    lines = (_Grid([rule], rule.start, rule.end) for rule in across)
+    tables = (grid for grid in _merged(lines, _is_above) if len(grid.rows) > 1)
+    for grid in _merged(tables, _is_beside):
         top, bottom = min(rule.at for rule in grid.rows), max(rule.at for rule in grid.rows)
         columns = [
             rule
@@ -138,35 +140,28 @@ def _grids(drawn: Page, area: float) -> Iterator[list[Box]]:
                 yield [cell for cell in cells if _area(cell) < 0.3 * area]
 
 
-def _below_each_other(across: list[Rule]) -> list[_Grid]:
-    """Rules across that overlap and are near each other, as tables."""
-    grids: list[_Grid] = []
-    for rule in across:
-        new = _Grid([rule], rule.start, rule.end)
-        for grid in grids:
-            overlap = rule.start < grid.right + _SNAP and grid.left < rule.end + _SNAP
-            if overlap and rule.at - grid.rows[-1].at < _FARTHEST:
-                grid.add(new)
-                break
-        else:
-            grids.append(new)
-    return grids
-
-
-def _side_by_side(grids: list[_Grid]) -> list[_Grid]:
-    """Columns of rules at the same heights, with gaps between them, are one table."""
+def _merged(grids: Iterable[_Grid], belong: Callable[[_Grid, _Grid], bool]) -> list[_Grid]:
+    """The grids, where each that belongs to an earlier one has become part of it."""
     merged: list[_Grid] = []
     for grid in grids:
-        heights = grid.heights
-        for other in merged:
-            its = other.heights
-            same = len(heights) == len(its) > 1
-            if same and all(abs(a - b) < _SNAP for a, b in zip(heights, its, strict=True)):
-                other.add(grid)
-                break
+        if (into := next((one for one in merged if belong(one, grid)), None)) is not None:
+            into.add(grid)
         else:
             merged.append(grid)
     return merged
+
+
+def _is_above(one: _Grid, other: _Grid) -> bool:
+    """Whether they overlap and are near each other."""
+    overlap = other.left < one.right + _SNAP and one.left < other.right + _SNAP
+    return overlap and other.rows[0].at - one.rows[-1].at < _FARTHEST
+
+
+def _is_beside(one: _Grid, other: _Grid) -> bool:
+    """Whether their rules are at the same heights: such columns with gaps between them are one table."""
+    ours, its = one.heights, other.heights
+    same = len(ours) == len(its) > 1
+    return same and all(abs(a - b) < _SNAP for a, b in zip(ours, its, strict=True))
 
 
 def _stacked(heights: list[float], columns: list[Rule]) -> list[list[float]]:

@@ -154,7 +154,7 @@ def mark_copies(rows: list[Student]) -> list[Pair]:
 
 
 def columns() -> list[str]:
-    """The columns of the table."""
+    """The columns of the table: those of a row that has a submission."""
     return list(row_of(Student(Checked(""))))
 
 
