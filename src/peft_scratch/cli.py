@@ -106,7 +106,7 @@ def run(
     run_ids: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN_ID", help="Names from `runs`; `all` for the ten, `tuned` for better constants."
+            metavar="RUN_ID", help="Names from `runs`. all: the ten. tuned: the ten, better hyperparameters."
         ),
     ] = None,
     profile: Profile = "auto",
@@ -117,8 +117,8 @@ def run(
         list[str] | None,
         typer.Option(
             "--set",
-            metavar="NAME=NUMBER",
-            help="Change a constant; repeat it for more. `--set --help` lists them.",
+            metavar="NAME=VALUE",
+            help="Change a setting; repeat --set for more. `--set --help` lists the settings.",
         ),
     ] = None,
     seeds: Seeds = "",
@@ -129,10 +129,10 @@ def run(
     name: Name = "",
     number: Number = "",
 ) -> None:
-    """Train the named runs; without a name, do all that `make run` does.
+    """Train the named runs. Without a name, do what `make run` does.
 
-    With RUN_IDs: train these runs and write their results and weights. A run with changed constants is
-    kept apart from the ten, under `runs` in the output folder.
+    With RUN_IDs: train these runs and write their results and weights. A run with changed settings is
+    kept under `runs` in the output folder, apart from the ten.
 
     Without RUN_IDs: execute the five notebooks, which train the ten runs, then make tables and report.
     """
@@ -205,8 +205,8 @@ def notebooks(
 ) -> None:
     """Execute the five notebooks.
 
-    They train the ten runs. The executed copies go to `notebooks` in the output folder. With --seeds, the
-    notebooks train the ten with the first seed; the other seeds follow without notebooks.
+    They train the ten runs. The executed copies go to `notebooks` in the output folder. With
+    --seeds, the notebooks train the first seed. The other seeds are trained after them.
     """
     from peft_scratch.notebook.execute import execute_all
 
@@ -268,7 +268,7 @@ def report(
     number: Number = "",
     language: Annotated[
         str,
-        typer.Option(help="en or fa: make and pack only this language. By default both are made."),
+        typer.Option(help="en or fa: make only this language, which `submit` then packs. By default both."),
     ] = "",
 ) -> None:
     """Make the report from the results that are there.
@@ -360,11 +360,11 @@ def _options(
 # The commands in the order of use. Each line fits into 80 columns, so that help does not cut it off.
 for command, line in {
     runs: "List the ten runs.",
-    run: "Train the named runs; without a name, do everything.",
+    run: "Train the named runs; with no name, do what `make run` does.",
     notebooks: "Execute the five notebooks, which train the ten runs.",
     baselines: "Measure what the ten numbers are compared with.",
     experiments.sweep: "Train a run with every combination of some settings.",
-    claims: "Train on 256 reviews with three seeds, to see overfitting.",
+    claims: "Train on 256 reviews, to see overfitting; write `small_data`.",
     tables: "Make the tables from the results that are there.",
     report: "Make the report from the results that are there.",
     cli_ask.ask: "Ask the base and every trained model for their opinion.",
@@ -373,7 +373,7 @@ for command, line in {
     submission.check: "Check submissions against the assignment.",
     edition.student_edition: "Write the assignment with blanks, for students.",
     edition.self_check: "Check the layers in a layers.py and say what is wrong.",
-    exactness.parity: "Compare the methods with the libraries, to the last bit.",
+    exactness.parity: "Compare methods and libraries to the last bit: exactness.md.",
     exactness.versions: "Compare the methods on two versions of transformers.",
     exactness.parameters: "Derive and count what each method adds to any T5.",
     exactness.convert: "Convert weight files to library folders and back.",

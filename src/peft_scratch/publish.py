@@ -108,9 +108,9 @@ def numbers(results: dict[str, Result], seeds: Seeds | None = None) -> str:
     With several seeds, it also shows their mean and half the width of its interval.
     """
     found = summaries(with_further(results, seeds or {}))
-    many = f" mean of {max(of.seeds for of in found.values())} seeds |" if found else ""
+    many = f" ours, mean of {max(of.seeds for of in found.values())} seeds, % |" if found else ""
     lines = [
-        f"| run | published, `t5-small`, % | ours, offline base, % |{many} trained parameters |",
+        f"| run | published, `t5-small`, % | ours, seed 0, % |{many} trainable parameters |",
         f"|:--|--:|--:|{'--:|' if found else ''}--:|",
     ]
     for run in RUNS.values():
@@ -175,7 +175,9 @@ def _seeds(output: Path, repository: Path, results: dict[str, Result]) -> Seeds:
         if isinstance(results[name], RunResult) and (base := results[name].config.base_sha256)
     }
     if own and any(len(fitting.get(name, ())) != len(runs) for name, runs in own.items()):
-        problem = f"{SEEDS_FOLDER} holds results of another base or of other constants than the first seed's"
+        problem = (
+            f"{SEEDS_FOLDER} holds results of another base or other hyperparameters than the first seed's"
+        )
         raise _unfinished(output, problem, f"rm -r {output / 'report' / SEEDS_FOLDER}; make run")
     return {name: runs for name, runs in fitting.items() if runs}
 

@@ -109,7 +109,7 @@ def marked(words: Iterable[tuple[str, float]], model: str = "the model") -> str:
     left_out = "each word" if together == 1 else f"each group of {together} words"
     negative, positive = (f"<span class='{word}'>{word}</span>" for word in LABEL_WORDS)
     return (
-        f"<div class='words'><h4>The words that carried the answer of {_unbroken(model)}</h4>"
+        f"<div class='words'><h4>The words that the answer of {_unbroken(model)} depends on</h4>"
         f"<div dir='auto'>{spans}</div></div>"
         f"<p class='aside'>Occlusion: {left_out} is left out once, and the change of the model's lean "
         f"towards positive is measured; the largest is {most:.2f}. Orange words speak for {negative}, "

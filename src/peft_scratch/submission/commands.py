@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 def check(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="PATH...", help="A folder, or the files that are handed in; of one student or of many."
-        ),
+        typer.Argument(metavar="PATH...", help="Folders or files of one or many students."),
     ],
     deep: Annotated[
         bool,
@@ -29,7 +27,8 @@ def check(
     page: Annotated[Path | None, typer.Option(help="Also write an HTML page to read.")] = None,
     feedback: Annotated[Path | None, typer.Option(help="Also write a text file per student here.")] = None,
     class_list: Annotated[
-        Path | None, typer.Option(help="CSV file with student numbers and names, to list who is missing.")
+        Path | None,
+        typer.Option(help="CSV with student numbers and names; students without a submission are listed."),
     ] = None,
     deadline: Annotated[
         datetime | None,
@@ -126,9 +125,10 @@ def submit(
 ) -> None:
     """Check notebooks, weights and report of a run, and pack the three files to hand in.
 
-    The files go to `submission` in the same folder. A run in a profile other than course is packed as a
-    rehearsal, and the names of its files say so. --parts is for notebooks that were run on separate machines:
-    their parts are put together in the output folder, and the report is made there.
+    The three files go to the folder `submission` in the run's output folder. A run of any profile except
+    course is packed too, as a rehearsal: the names of its files then begin with REHEARSAL_.
+    --parts is for notebooks that were run on separate machines: their parts are put together in the output
+    folder, and the report is made there.
     """
     from peft_scratch.assignment import FILES, find_profile
     from peft_scratch.errors import UserError
