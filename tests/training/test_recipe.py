@@ -5,6 +5,7 @@ import itertools
 import platform
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from peft_scratch.experiments.session import Session
 from peft_scratch.libraries import method_of
 from peft_scratch.methods import apply, base_of
 from peft_scratch.training import device
+from peft_scratch.training import recipe as recipe_module
 from peft_scratch.training.evaluation import MALFORMED, predict
 from peft_scratch.training.recipe import RECIPES, find_recipe
 from peft_scratch.training.trainer import Trainer
@@ -99,6 +101,39 @@ def test_the_base_comes_out_as_it_went_in(run_id, precision_is, batch):
         expected = base(**batch).logits
     with FAST.forward_context(out, CPU):
         assert torch.equal(out(**batch).logits, expected)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True], ids=["kept", "recomputed"])
+def test_pefts_layers_leave_conversions_to_autocast(precision_is, batch, monkeypatch, checkpointed):
+    """They convert nothing themselves, and the gradients are those of before to the bit."""
+    precision_is(torch.bfloat16)
+    model = apply(method_of(RUNS["lora_peft_r8"]), make_t5()).model.train()
+    FAST.cast_frozen(model)
+    for name, parameter in model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(3))
+    if checkpointed:
+        model.gradient_checkpointing_enable()
+    seen = set()
+    for name, module in model.named_modules():
+        if name.endswith(".lora_A.default"):
+            module.register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].dtype))
+
+    def gradients():
+        seen.clear()
+        torch.manual_seed(0)
+        with FAST.forward_context(model, CPU):
+            loss = model(**batch, use_cache=False).loss
+        during_forward = set(seen)
+        trains = [p for p in model.parameters() if p.requires_grad]
+        return during_forward, torch.autograd.grad(loss, trains)
+
+    dtypes, ours = gradients()
+    assert dtypes == {torch.bfloat16}
+    monkeypatch.setattr(recipe_module, "casts_left_to_autocast", lambda model: nullcontext())
+    dtypes, before = gradients()
+    assert dtypes == {torch.float32}, "PEFT's own setting is back"
+    assert all(torch.equal(one, other) for one, other in zip(ours, before, strict=True))
 
 
 def test_tied_tensors_stay_tied_and_are_held_once(precision_is):

@@ -20,6 +20,7 @@ from peft_scratch.data.batches import (
     sorted_batches,
 )
 from peft_scratch.errors import UserError
+from peft_scratch.libraries.peft_lora import casts_left_to_autocast
 from peft_scratch.training import device
 from peft_scratch.training.cpu_kernels import cpu_kernels
 from peft_scratch.training.float16 import SafeProducts, hold_in_float16
@@ -72,6 +73,7 @@ class Recipe:
         with (
             cpu_kernels(model) if self.cpu_kernels else nullcontext(),
             torch.autocast(where.type, dtype, enabled=dtype != torch.float32),
+            casts_left_to_autocast(model) if dtype == torch.bfloat16 else nullcontext(),
             SafeProducts(model) if dtype == torch.float16 else nullcontext(),
         ):
             yield
