@@ -136,9 +136,9 @@ def base_steps(config: T5Config) -> list[Step]:
     sizes = letters(config)
     steps = [
         step("vocabulary, one table for encoder and decoder", "V·d", sizes),
-        step("encoder layers: q, k, v, o; feed-forward; 2 norms", "E·(4·d·i + g·d·f + 2·d)", sizes),
-        step("decoder layers: the same, cross-attention, 3 norms", "D·(8·d·i + g·d·f + 3·d)", sizes),
-        step("relative positions: one table per stack", "2·k·h", sizes),
+        step("encoder blocks: q, k, v, o; feed-forward; 2 norms", "L_enc·(4·d·d' + g·d·f + 2·d)", sizes),
+        step("decoder blocks: the same, cross-attention, 3 norms", "L_dec·(8·d·d' + g·d·f + 3·d)", sizes),
+        step("relative positions: one table per stack", "2·k·H", sizes),
         step("last norm of each stack", "2·d", sizes),
     ]
     if not is_tied(config):

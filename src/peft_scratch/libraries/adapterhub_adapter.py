@@ -23,10 +23,10 @@ NAME = "imdb"
 
 # BEGIN SOLUTION
 def reduction_factor(width: int, bottleneck: int) -> float:
-    """The `reduction_factor` with which AdapterHub's `SeqBnConfig` makes a bottleneck of exactly K from D.
+    """The `reduction_factor` with which AdapterHub's `SeqBnConfig` makes a bottleneck of exactly b from d.
 
-    methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(D // reduction_factor)`, and in floating
-    point 512 // (512 / 5) is 4. With D / (K + 0.5) it always rounds down to K.
+    methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(d // reduction_factor)`, and in floating
+    point 512 // (512 / 5) is 4. With d / (b + 0.5) it always rounds down to b.
     """
     exact = width / bottleneck
     return exact if width // exact == bottleneck else width / (bottleneck + 0.5)
@@ -95,7 +95,7 @@ def bottleneck_config(adapters: ModuleType, width: int, bottleneck: int) -> obje
 
     Args:
         adapters: the package.
-        width: D of the model.
+        width: d, of the model.
     """
     # BEGIN SOLUTION
     return adapters.SeqBnConfig(reduction_factor=reduction_factor(width, bottleneck))

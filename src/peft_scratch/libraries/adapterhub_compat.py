@@ -101,8 +101,8 @@ def _with_bottleneck(attention: str) -> Callable[..., tuple]:
 
     def forward(
         self: nn.Module,
-        hidden_states: Tensor,  # (B, T, D)
-        key_value_states: Tensor | None = None,  # (B, S, D), in cross-attention
+        hidden_states: Tensor,  # (B, T, d)
+        key_value_states: Tensor | None = None,  # (B, S, d), in cross-attention
         attention_mask: Tensor | None = None,
         **others: object,
     ) -> tuple:

@@ -169,13 +169,13 @@ def _compared(letter: str, theirs: int, ours: int) -> str:
     return f"{letter} = {theirs}" if theirs == ours else f"{letter} = {theirs} where ours is {ours}"
 
 
-#: T5's attention blocks: one in every layer, and a second one in the decoder's.
+#: T5's attention layers: one in every block, and a second one in the decoder's.
 _ATTENTIONS = ("SelfAttention", "EncDecAttention")
 
 
 def _lora(method: LoRA, config: T5Config) -> list[Call]:
     r, alpha = method.rank, method.alpha
-    everywhere, self_attention = method.derivation(config).symbols, "(E + D)·2·(d·r + r·i)"
+    everywhere, self_attention = method.derivation(config).symbols, "(L_enc + L_dec)·2·(d·r + r·d')"
     default = _compared("r", 8, r)
     transposed = "nothing; A and B are stored as the transposes of ours"
     named = [f"{attention}.{target}" for attention in _ATTENTIONS for target in method.targets]
@@ -185,8 +185,8 @@ def _lora(method: LoRA, config: T5Config) -> list[Call]:
         PEFT: f"the same layers; {default}; alpha = 8 where ours is {alpha:g}, so the update is scaled by 1",
         ADAPTERHUB: "the same layers, cross-attention too, although the setting is called selfattn_lora; "
         f"{default}; alpha = 8 where ours is {alpha:g}",
-        OPENDELTA: "its names attn.q and attn.v mean self-attention only, so the D cross-attentions get no "
-        f"update; {default}; alpha = 16 where ours is {alpha:g}",
+        OPENDELTA: "its names attn.q and attn.v mean self-attention only, so the L_dec layers of "
+        f"cross-attention get no update; {default}; alpha = 16 where ours is {alpha:g}",
         "named": f"{transposed}; cross-attention has to be named",
     }
     return [
@@ -229,7 +229,7 @@ def _adapter(method: Adapter, config: T5Config) -> list[Call]:
 def _soft_prompt(method: SoftPrompt, config: T5Config) -> list[Call]:
     n = method.virtual_tokens
     rows = method.derivation(config).symbols
-    twice = "it holds N rows for each stack, 2·N, of which forward takes the first N"
+    twice = "it holds N rows for the encoder and N for the decoder, so 2·N; it uses only the first N"
     peft = {"num_virtual_tokens": n}
     once = {**peft, "num_transformer_submodules": 1}
     return [

@@ -64,7 +64,7 @@ class OpenDeltaPrompt(Method):
                 "base in float32 or bfloat16."
             )
         opendelta = import_opendelta()
-        rows = first_rows(model.get_input_embeddings().weight.detach(), self.virtual_tokens)  # (N, D)
+        rows = first_rows(model.get_input_embeddings().weight.detach(), self.virtual_tokens)  # (N, d)
         # delta_models/soft_prompt.py, SoftPromptLayer.__init__ and .instantiate: token numbers are made on
         # the default device, and if the rows have to move, their `.to(device)` turns the parameter into an
         # ordinary tensor. With the model's device as the default, neither is a problem.

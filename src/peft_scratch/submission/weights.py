@@ -168,7 +168,7 @@ def untrained(entries: Mapping[str, np.ndarray], run: Run, profile: str) -> str 
         return [name for name in names if not np.abs(entries[name]).max(initial=0) > _IDLE], len(names)
 
     if run.kind == "soft_prompt":
-        (rows,) = entries.values()  # (N, D)
+        (rows,) = entries.values()  # (N, d)
         if zero("")[0]:
             return "holds a prompt of zeros"
         start = _vocabulary(profile, len(rows))
@@ -194,7 +194,7 @@ def of_the_kit(data: bytes) -> bool:
 
 
 def _vocabulary(profile: str, rows: int) -> np.ndarray | None:
-    """The first `rows` of the base's vocabulary embedding, (rows, D), if the base is on this machine."""
+    """The first `rows` of the base's vocabulary embedding, (rows, d), if the base is on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
     base = PROFILES[profile].base
