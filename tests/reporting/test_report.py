@@ -189,7 +189,7 @@ def test_the_optimiser_grows_in_proportion_or_not(inputs):
     for run in inputs.runs.values():
         run["memory"]["optimizer"] = 8 * run["parameters"]["trainable"]
     said = _sentences(inputs)
-    assert "Yes: the optimizer keeps 8.0 bytes for each trained parameter" in said
+    assert "Yes: the optimizer keeps 8.0 bytes for each trainable parameter" in said
     share = 100 * ADDED["lora"](8) / BASE["parameters"]
     assert "the optimizer's state takes from 0.004 % (soft prompt, OpenDelta, N\u00a0=\u00a01) to " in said
     assert (
@@ -206,7 +206,7 @@ def test_one_method_says_nothing_of_the_others(inputs):
     for run in inputs.runs.values():
         run["memory"]["optimizer"] = 8 * run["parameters"]["trainable"]
     said = _sentences(inputs)
-    assert "8.0 bytes for each trained parameter of the one method that was run." in said
+    assert "8.0 bytes for each trainable parameter of the one method that was run." in said
     assert "whatever the method" not in said
 
 

@@ -32,10 +32,10 @@ YOUR_CODE = {0: "Your code, as the kit has it now:", 4: "The code that calls you
 #: What a marked cell of a notebook asks for.
 ASKED_IN_CELLS = {
     (1, "count-code"): "the number of parameters of a T5 of `config`, derived by hand; return it.",
-    (2, "count-code"): "the number of trained parameters, from `n` and `d`, as `by_hand`.",
-    (3, "count-code"): "the number of trained parameters, from `config` and `b`, as `by_hand`.",
-    (4, "count-code"): "the number of trained parameters, from `config` and `b`, as `by_hand`.",
-    (5, "count-code"): "the number of trained parameters, from `config` and `r`, as `by_hand`.",
+    (2, "count-code"): "the number of trainable parameters, from `n` and `d`, as `by_hand`.",
+    (3, "count-code"): "the number of trainable parameters, from `config` and `b`, as `by_hand`.",
+    (4, "count-code"): "the number of trainable parameters, from `config` and `b`, as `by_hand`.",
+    (5, "count-code"): "the number of trainable parameters, from `config` and `r`, as `by_hand`.",
 }
 
 _COUNT = """### The parameters, by hand and by torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class Ledger:
     sizes: dict[str, int]
     steps: list[Step]
     parameters: int
-    accounts: list[Account] = field(default_factory=list)
+    accounts: list[Account]
 
 
 def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: int | None = None) -> Ledger:

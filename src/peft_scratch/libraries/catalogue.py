@@ -27,10 +27,10 @@ DEFAULTS, AS_OURS = "defaults", "as ours"
 
 @dataclass(frozen=True)
 class NameMap:
-    """What a library calls the parameters that a method from scratch adds.
+    """The library's names of the parameters that a method from scratch adds.
 
     Attributes:
-        parts: what is replaced, by part of our name.
+        parts: for each part of our names, the part of the library's names that replaces it.
         prefix: what the library puts before each name.
         transposed: whether it stores a matrix as the transpose of ours.
     """
@@ -46,7 +46,7 @@ class NameMap:
         return self.prefix + name
 
     def ours(self, name: str) -> str | None:
-        """Our name of the library's parameter `name`; None if it is no such parameter."""
+        """Our name of the library's parameter `name`; None if it is not such a parameter."""
         found = bare = name.removeprefix(self.prefix)
         for ours, theirs in self.parts.items():
             found = found.replace(theirs, ours)
@@ -65,10 +65,8 @@ _PEFT_PREFIX = "base_model.model."
 
 
 def adapterhub_names(adapter: str) -> NameMap:
-    """The names of the bottleneck adapter that is called `adapter`: in a model, and in a folder too."""
-    return NameMap(
-        {_DOWN: f"adapters.{adapter}.adapter_down.0", _UP: f"adapters.{adapter}.adapter_up"},
-    )
+    """The names of the bottleneck adapter called `adapter`, which are the same in a model and in a folder."""
+    return NameMap({_DOWN: f"adapters.{adapter}.adapter_down.0", _UP: f"adapters.{adapter}.adapter_up"})
 
 
 #: The names in a model, by method and library.
@@ -102,13 +100,12 @@ class Call:
 
     Attributes:
         library: PEFT, AdapterHub or OpenDelta.
-        setting: `defaults`, `as ours`, or another one that has a name; empty if the library has no such
-            method.
+        setting: `defaults`, `as ours`, or the name of another one; empty if the library lacks the method.
         name: the library's class.
         settings: its arguments.
         remark: how it differs from our method.
-        symbols: how many parameters it adds, in the letters of the derivations.
-        sizes: values of the letters that differ from ours.
+        symbols: how many parameters it adds, as a formula in the letters of the derivations.
+        sizes: the values of the letters that differ from ours.
     """
 
     library: str
@@ -156,12 +153,12 @@ def _python(value: object) -> str:
 
 
 def calls(method: Method, config: T5Config) -> list[Call]:
-    """How to call each library for the same as `method`, on a model of `config`."""
+    """The calls of each library that correspond to `method`, on a model of `config`."""
     return _CALLS[method.kind](method, config) if method.kind in _CALLS else []
 
 
 def call(method: Method, library: str, config: T5Config) -> Call:
-    """How to call `library` so that it does the same as `method`."""
+    """The call of `library` that does the same as `method`."""
     return next(c for c in calls(method, config) if (c.library, c.setting) == (library, AS_OURS))
 
 
@@ -199,8 +196,8 @@ def _lora(method: LoRA, config: T5Config) -> list[Call]:
     ]
 
 
-#: T5's feed-forward layers, as OpenDelta's `modified_modules` takes a regular expression. The end of the name
-#: is not enough: the encoder's `layer.1` would match the decoder's cross-attention too.
+#: Regular expressions for T5's feed-forward layers, for OpenDelta's `modified_modules`. The end of the name
+#: is not enough: the encoder's `layer.1` would also match the decoder's cross-attention.
 _FEED_FORWARD = [r"[r]encoder\.block\.\d+\.layer\.1", r"[r]decoder\.block\.\d+\.layer\.2"]
 
 

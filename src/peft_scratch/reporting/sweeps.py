@@ -32,8 +32,8 @@ def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
 
     Columns: the swept settings; `seeds` (how many); `mean` and `deviation` over the seeds of the best epoch's
     accuracy in percent (the deviation is empty for one seed); `last` (mean of the last epoch); `trainable`;
-    `seconds`; `bytes`; `difference` from the run's own constants in points, and its interval from `low` to
-    `high` (empty if the reviews differ); `front` (whether no other combination is better in accuracy or
+    `seconds`; `bytes`; `difference` in points from the run's own hyperparameters, and its interval from `low`
+    to `high` (empty if the reviews differ); `front` (whether no other combination is better in accuracy or
     trainable parameters without being worse in the other).
 
     Raises:
@@ -74,7 +74,7 @@ def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
 def _differences(
     rows: list[dict[str, Any]], constants: list[dict[str, Any]]
 ) -> list[tuple[float, float, float] | None]:
-    """How far each combination is from the run's own constants, with interval, in the order of first rows.
+    """How far each combination is from the run's own hyperparameters, with interval, in order of first rows.
 
     The more combinations there are, the wider are the intervals (Bonferroni): together they contain all true
     differences in `CONFIDENCE` of all cases.
@@ -108,15 +108,15 @@ Finding = Literal["better", "worse", "open", "same"]
 
 #: What each finding but `same` is called.
 _FOUND: dict[Finding, str] = {
-    "better": "Better than the run's own constants",
-    "worse": "Worse than the run's own constants",
-    "open": "Cannot be told apart from the run's own constants",
+    "better": "Better than the run's own hyperparameters",
+    "worse": "Worse than the run's own hyperparameters",
+    "open": "Cannot be told apart from the run's own hyperparameters",
 }
 
 
 @dataclass(frozen=True)
 class Change:
-    """A combination of settings beside the run's own constants; in points, with the interval."""
+    """A combination of settings beside the run's own hyperparameters; in points, with the interval."""
 
     run: str
     settings: str
@@ -140,7 +140,7 @@ def _caution(fewest: int) -> str:
     if fewest == 1:
         return " With one seed, an interval shows the chance of the reviews alone, not that of the seed."
     if fewest < 5:
-        return " So few seeds hardly show what another seed would change: the intervals may be too narrow."
+        return " So few seeds say little about other seeds: the intervals are probably too narrow."
     return ""
 
 
@@ -157,7 +157,7 @@ def finding(gap: float, low: float, high: float) -> Finding:
 
 
 def changes(path: Path) -> list[Change]:
-    """The combinations of a sweep that can be compared with the run's own constants."""
+    """The combinations of a sweep that can be compared with the run's own hyperparameters."""
     run, table = read_sweep(path)
     return [
         Change(
@@ -171,7 +171,7 @@ def changes(path: Path) -> list[Change]:
 
 def _sentence(change: Change) -> str:
     if change.finding == "same":
-        return f"{change.settings}: these are the run's own constants."
+        return f"{change.settings}: these are the run's own hyperparameters."
     return f"{change}. {_FOUND[change.finding]}."
 
 
@@ -182,8 +182,8 @@ def advice(paths: Iterable[Path]) -> str:
     tables = [read_sweep(path)[1] for path in paths]
     counts = {int(count) for table in tables for count in table["seeds"]}
     parts = [
-        "# What other constants give",
-        "Each line changes constants of one run and nothing else, and compares the best epoch on "
+        "# What other hyperparameters give",
+        "Each line changes hyperparameters of one run and nothing else, and compares the best epoch on "
         f"the same test reviews, with {_seeds(counts)}. Differences are in percentage "
         "points, each with its interval. They hold for the base, the reviews and the epochs that they were "
         "measured with. Elsewhere they may be different." + _caution(min(counts)),
@@ -210,9 +210,9 @@ def sweep_markdown(path: Path) -> str:
     if said:
         counts, share = {int(count) for count in table["seeds"]}, f"{100 * CONFIDENCE:.0f} %"
         compared = (
-            f"Difference from the run's own constants, with {_seeds(counts)} on the same test reviews. The "
-            f"intervals come from resampling seeds and reviews. In {share} of cases, they contain all true "
-            f"differences.{_caution(min(counts))}\n\n"
+            f"Difference from the run's own hyperparameters, with {_seeds(counts)} on the same test reviews. "
+            f"The intervals come from resampling seeds and reviews. In {share} of cases, they contain all "
+            f"true differences.{_caution(min(counts))}\n\n"
             + "\n".join(f"- {sentence}" for sentence in said)
             + "\n\n"
         )

@@ -1,4 +1,4 @@
-"""Accuracy and trained parameters: the report's main figure."""
+"""Accuracy and trainable parameters: the report's main figure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DASHES = {"bag_of_words": (5, 2), "zero_shot": (1, 2), "zero_shot_prefix": (3, 
 
 
 def accuracy(inputs: Inputs, language: Language) -> Figure | None:
-    """Test accuracy of the best epoch against the number of trained parameters, with its error.
+    """Test accuracy of the best epoch against the number of trainable parameters, with its error.
 
     A run with several seeds stands at their mean, with its interval.
     """
