@@ -39,11 +39,6 @@ class Language:
     digits: Mapping[int, str] = field(default_factory=dict)
 
     @property
-    def direction(self) -> str:
-        """As Typst names it."""
-        return "rtl" if self.right_to_left else "ltr"
-
-    @property
     def suffix(self) -> str:
         """Between a file's name and its ending; empty for English."""
         return "" if self.code == "en" else f".{self.code}"
@@ -83,16 +78,13 @@ class Language:
         """What distinguishes a run from others of its method: `from scratch, r = 8`; may be empty."""
         if name not in RUNS or RUNS[name].kind not in SIZES:
             return ""
-        return self.join([self.library_of(name) or self.words["from_scratch"], self._size(name)])
+        return self.join([self.library_of(name) or self.words["from_scratch"], self.size_of(name)])
 
     def size_of(self, name: str) -> str:
-        """The size alone: `r = 8`; the method's name where it has no size."""
-        return self._size(name) or self.method_of(name)
-
-    def _size(self, name: str) -> str:
+        """The size alone: `r = 8`; the method's name if it has no size."""
         run = RUNS[name]
         if run.kind not in SIZES:
-            return ""
+            return self.method_of(name)
         key, letter = SIZES[run.kind]
         return self.formula(f"{letter} = {run.hyperparameters[key]}")
 
