@@ -152,7 +152,8 @@ def accuracy_plot(results: Sequence[RunResult]) -> str:
     from peft_scratch.reporting.languages import LANGUAGES
 
     with style.styled(LANGUAGES["en"]):
-        figure, (ax,) = style.new_figure(5.6, 3.4)
+        figure, (ax,) = style.new_figure(LANGUAGES["en"], 3.4)
+        figure.set_size_inches(5.6, 3.4)  # the page is narrower than the report
         for background in figure.patch, ax.patch:  # the page has its own background, which may be dark
             background.set_visible(False)
         # Runs through a library are drawn first and larger, so that both can be clicked at the same place.

@@ -87,9 +87,9 @@ def svg(figure: Figure) -> str:
     return drawn.getvalue()
 
 
-def legend(figure: Figure, handles: list[Artist]) -> None:
-    """The legend above the axes, on one line."""
-    place = {"loc": "outside upper center", "ncols": len(handles)}
+def legend(figure: Figure, handles: list[Artist], columns: int | None = None) -> None:
+    """The legend above the axes, on one line, or in `columns` (the page of `peft-scratch app` is narrow)."""
+    place = {"loc": "outside upper center", "ncols": columns or len(handles)}
     figure.legend(handles=handles, handlelength=1.8, columnspacing=1.2, **place)
 
 
