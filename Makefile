@@ -63,7 +63,7 @@ submission: submit  # the name of this target in earlier versions
 student: $(INSTALLED)  ## for lecturers: the assignment with blanks, in out/student-edition and as a zip; LEVEL=lines|classes
 	$(BIN)/peft-scratch student-edition $(or $(OUTPUT),out/student-edition) $(if $(LEVEL),--level "$(LEVEL)")
 
-base: $(INSTALLED)  ## pre-train the offline base model: an hour, and before it ten minutes for its teacher
+base: $(INSTALLED)  ## pre-train the offline base model: an hour, after ten minutes of training a teacher model
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-base.txt
 	$(BIN)/peft-scratch base $(if $(BUDGET),--budget "$(BUDGET)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
@@ -74,7 +74,7 @@ publish: $(INSTALLED)  ## for maintainers: put a finished offline run into repor
 test: lint $(OLDER)  ## lint and tests, without network or GPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-rehearsal: $(INSTALLED)  ## the notebooks by hand on the course profile, t5-small's sizes, a few reviews: some minutes
+rehearsal: $(INSTALLED)  ## the notebooks cell by cell, as a student runs them; t5-small's sizes, a few reviews, some minutes
 	$(BIN)/pytest -s tests/end_to_end/rehearsal.py
 
 colab: $(INSTALLED)  ## the five notebooks in copies of Colab's image; NOTEBOOKS="1 4", or student for the edition: some minutes
@@ -103,7 +103,7 @@ bench: $(INSTALLED)  ## measure speed against the reference recipe and the libra
 	$(BIN)/python benchmarks/bench.py all
 
 # With the Python that is there, as its torch is the one built for the card.
-gpu:  ## on a machine with a GPU, nine minutes, no network: right or not, how fast, benchmarks/gpu/<card>.json
+gpu:  ## check results and speed on a GPU: nine minutes, no network; writes benchmarks/gpu/<card>.json
 	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py
 
 bundle:  ## peft-scratch.zip, to upload to Colab beside a notebook
@@ -122,7 +122,7 @@ audit:  ## look up known vulnerabilities of the exact versions: asks pypi.org
 	build/audit/bin/python -m pip install --quiet pip-audit==2.10.1
 	build/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
-clean:  ## remove the environment and what runs resume from; results, weights and notebooks stay
+clean:  ## remove .venv, build/, and the checkpoints; the ten results, weights and notebooks stay
 	rm -rf .venv out/*/runs build dist peft-scratch.zip
 
 $(OLDER): $(INSTALLED)

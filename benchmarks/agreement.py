@@ -12,7 +12,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from both_versions import trained_weights
+from both_versions import predictions, trained_weights
 from parts import Part
 
 from peft_scratch.assignment import FROM_SCRATCH, RUNS
@@ -164,25 +164,20 @@ def verdicts(path: Path, output: Path = ROOT, profile: str = "offline", test_rev
     sessions = {name: Session.open(profile, 0, output, name) for name in RECIPES}
     for run_id in RUNS:
         prepared = {name: session.prepare(run_id) for name, session in sessions.items()}
-        weights = _put_weights(sessions["fast"], prepared["fast"])
-        restore(prepared["reference"].tuned.model, trainable_state(prepared["fast"].tuned.model))
-        whole = sessions["fast"].prepare(run_id, {"test_reviews": test_reviews})
-        test = whole.collator(whole.reviews.test)
-
-        def said(name: str, scoring: bool, prepared: Any = prepared, test: Any = test) -> np.ndarray:
-            return np.array(prepared[name].predict(test, scoring=scoring).predictions)
-
-        scored, generated, course = said("fast", True), said("fast", False), said("reference", False)
+        origin = _put_weights(sessions["fast"], prepared["fast"])
+        weights = trainable_state(prepared["fast"].tuned.model)
+        found = predictions(prepared, weights, test_reviews)
+        scored, generated, reference = map(np.array, found.values())  # the order of `WAYS`
         part.add(
             {
                 "id": run_id,
-                "weights": weights,
+                "weights": origin,
                 "reviews": len(scored),
                 "malformed": int((generated == MALFORMED).sum()),
                 # Only scoring differs.
                 "identical": int((scored == generated).sum()),
                 # Everything differs that the recipes do differently: scoring, precision, batches.
-                "identical_to_course": int((scored == course).sum()),
+                "identical_to_course": int((scored == reference).sum()),
             }
         )
 

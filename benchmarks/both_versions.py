@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -47,21 +47,29 @@ def predict(
     import transformers
 
     from peft_scratch.experiments.session import Session
-    from peft_scratch.training.checkpoints import restore
 
     rows = json.loads(file.read_text())["predictions"] if file.exists() else {}
     sessions = {name: Session.open(profile, 0, output, name) for name in ("fast", "reference")}
     for run_id in run or RUNS:
         prepared = {name: session.prepare(run_id) for name, session in sessions.items()}
         weights = trained_weights(prepared["fast"].folder / "best.pt", prepared["fast"].tuned.model)
-        whole = sessions["fast"].prepare(run_id, {"test_reviews": test_reviews})
-        test = whole.collator(whole.reviews.test)
-        rows[run_id] = {}
-        for way, (recipe, scoring) in WAYS.items():
-            restore(prepared[recipe].tuned.model, weights)
-            said = prepared[recipe].predict(test, scoring=scoring)
-            rows[run_id][way] = [int(answer) for answer in said.predictions]
+        rows[run_id] = predictions(prepared, weights, test_reviews)
         write_json(file, {"transformers": transformers.__version__, "predictions": rows})
+
+
+def predictions(prepared: dict[str, Any], weights: dict, test_reviews: int) -> dict[str, list[int]]:
+    """What a run's model with `weights` predicts in each of `WAYS`; `prepared` has the run by recipe."""
+    from peft_scratch.training.checkpoints import restore
+
+    fast = prepared["fast"]
+    whole = fast.session.prepare(fast.run.id, {"test_reviews": test_reviews})
+    test = whole.collator(whole.reviews.test)
+    found = {}
+    for way, (recipe, scoring) in WAYS.items():
+        restore(prepared[recipe].tuned.model, weights)
+        predicted = prepared[recipe].predict(test, scoring=scoring)
+        found[way] = [int(answer) for answer in predicted.predictions]
+    return found
 
 
 def trained_weights(file: Path, model: object) -> dict:

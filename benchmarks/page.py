@@ -71,7 +71,7 @@ def _where(machine: dict[str, Any]) -> str:
     return ", ".join(
         (
             machine["name"],
-            f"{machine['threads']} threads on {machine['cores']} cores",
+            f"{counted(machine['threads'], 'thread')} on {counted(machine['cores'], 'core')}",
             f"{machine['memory_gib']} GiB",
             f"torch {versions['torch']}",
             f"transformers {versions['transformers']}",
@@ -92,14 +92,16 @@ def _recipes(part: dict[str, Any]) -> str:
         "**The fast recipe against the reference recipe**: how many times faster, for 25,000 training "
         f"and 25,000 test reviews per epoch, on {size['model']}'s sizes with random weights, in batches of "
         f"{size['batch']} with at most {size['tokens']} tokens. Median of "
-        f"{counted(size['rounds'], 'round')}, with quartiles. At least {100 * _answered(part):.0f} % of the "
-        "answers were label words, after which generation stops. Both are timed in one process, where the "
-        f"reference recipe keeps freed memory too; on its own it would not.\n\n{_table(rows)}"
+        f"{counted(size['rounds'], 'round')}, with quartiles. {_answered(part)} answers were label words; "
+        "generation stops after them. Both recipes are timed in one process. The fast recipe's setting to "
+        "keep freed memory then also applies to the reference recipe; in a process of its own it would not."
+        f"\n\n{_table(rows)}"
     )
 
 
-def _answered(part: dict[str, Any]) -> float:
-    return min(min(share["answered"]) for row in part["rows"] for share in row["shares"].values())
+def _answered(part: dict[str, Any]) -> str:
+    least = min(min(share["answered"]) for row in part["rows"] for share in row["shares"].values())
+    return "All" if least == 1 else f"At least {100 * least:.0f} % of the"
 
 
 def _steps(part: dict[str, Any]) -> str:

@@ -32,8 +32,8 @@ MAX_LENGTH = 5
 HUB_BASE = "google-t5/t5-small"
 HUB_REVIEWS = "stanfordnlp/imdb"
 
-#: The version of each on the Hub that is loaded, whatever is changed there later: its commit. Many public
-#: repositories pin the same two; docs/tested.md names some.
+#: The commit of each that is loaded from the Hub, whatever changes there later. Many public repositories pin
+#: the same two; docs/tested.md names some.
 REVISIONS = {
     HUB_BASE: "df1b051c49625cf57a3d0d8d3863ed4d13564fe4",
     HUB_REVIEWS: "e6281661ce1c48d982bc483cf8a173c1bbeb5d31",
@@ -116,6 +116,8 @@ LIBRARY_NAMES = {
 }
 #: The hyperparameter that gives a method its size, and the letter that the papers use for it.
 SIZES = {"soft_prompt": ("virtual_tokens", "N"), "adapter": ("bottleneck", "b"), "lora": ("rank", "r")}
+#: The file to hand in of each method that is built from scratch.
+_WEIGHT_FILES = {"soft_prompt": "prompts.pt", "adapter": "adapter.pt", "lora": "lora.pt"}
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,10 @@ class Run:
         notebook: number of the notebook that holds it.
         kind: `full`, `soft_prompt`, `adapter` or `lora`.
         library: who implements it: `none`, `scratch`, `opendelta`, `adapterhub` or `peft`.
-        hyperparameters: the method's, by name; what is absent has the method's default.
+        hyperparameters: of the method, by name. An absent one has the method's default value.
         learning_rate: the assignment's, for t5-small.
         published: lowest and highest accuracy, in percent, of three to four published runs of the same
             constants, one seed each.
-        weight_file: the file to hand in that the run's best epoch goes to, if any.
         changes: constants other than the size that the user changed, with their values.
     """
 
@@ -142,7 +143,6 @@ class Run:
     learning_rate: float
     published: tuple[float, float]
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    weight_file: str | None = None
     changes: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -154,6 +154,11 @@ class Run:
             parts += [LIBRARY_NAMES[self.library], f"{letter} = {self.hyperparameters[name]}"]
         return ", ".join([*parts, *(f"{name} = {value}" for name, value in self.changes)])
 
+    @property
+    def weight_file(self) -> str | None:
+        """The file to hand in that the run's best epoch goes to, if any."""
+        return _WEIGHT_FILES.get(self.kind) if self.library == "scratch" else None
+
     def learning_rate_in(self, profile: Profile) -> float:
         """The learning rate in `profile`."""
         return (profile.learning_rates or {}).get(self.kind, self.learning_rate)
@@ -163,25 +168,13 @@ RUNS = {
     run.id: COURSE.changed_run(run)
     for run in (
         Run("full", 1, "full", "none", 1e-5, (89.9, 90.1)),
-        Run(
-            *("prompt_scratch_n10", 2, "soft_prompt", "scratch", 0.1, (86.6, 87.1)),
-            {"virtual_tokens": 10},
-            weight_file="prompts.pt",
-        ),
+        Run("prompt_scratch_n10", 2, "soft_prompt", "scratch", 0.1, (86.6, 87.1), {"virtual_tokens": 10}),
         Run("prompt_opendelta_n1", 2, "soft_prompt", "opendelta", 0.1, (84.7, 85.0), {"virtual_tokens": 1}),
         Run("prompt_opendelta_n10", 2, "soft_prompt", "opendelta", 0.1, (86.5, 86.9), {"virtual_tokens": 10}),
-        Run(
-            *("adapter_scratch_b8", 3, "adapter", "scratch", 1e-3, (90.5, 90.9)),
-            {"bottleneck": 8},
-            weight_file="adapter.pt",
-        ),
+        Run("adapter_scratch_b8", 3, "adapter", "scratch", 1e-3, (90.5, 90.9), {"bottleneck": 8}),
         Run("adapter_adapterhub_b8", 4, "adapter", "adapterhub", 1e-4, (90.1, 90.4), {"bottleneck": 8}),
         Run("adapter_adapterhub_b1", 4, "adapter", "adapterhub", 1e-4, (89.1, 89.3), {"bottleneck": 1}),
-        Run(
-            *("lora_scratch_r8", 5, "lora", "scratch", 1e-4, (89.1, 89.5)),
-            {"rank": 8, "alpha": 4.0},
-            weight_file="lora.pt",
-        ),
+        Run("lora_scratch_r8", 5, "lora", "scratch", 1e-4, (89.1, 89.5), {"rank": 8, "alpha": 4.0}),
         Run("lora_peft_r1", 5, "lora", "peft", 1e-4, (88.5, 88.8), {"rank": 1, "alpha": 4.0}),
         Run("lora_peft_r8", 5, "lora", "peft", 1e-4, (88.7, 88.9), {"rank": 8, "alpha": 4.0}),
     )
@@ -200,7 +193,7 @@ BASELINES = {
     "bag_of_words": "Bag of words, logistic regression",
 }
 
-#: What the dimensions of an entry of a weight file are called, by the end of its key.
+#: The names of the dimensions of an entry of a weight file, by the end of its key.
 ENTRY_DIMENSIONS = {
     "sharif_llm_A": ("input width", "rank"),
     "sharif_llm_B": ("rank", "output width"),

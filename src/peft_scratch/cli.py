@@ -1,6 +1,6 @@
 """The command line: `peft-scratch --help` lists the commands.
 
-Imports stand inside the commands: torch alone takes seconds, and help should not.
+Imports stand inside the commands, so that help appears at once: torch alone takes seconds.
 """
 
 from __future__ import annotations
@@ -32,34 +32,33 @@ _REFUSALS = (*REFUSED, errno.ENOTDIR)
 
 
 class _Sentences(TyperGroup):
-    """Ends a command that failed for a foreseen reason with one sentence and an exit status."""
+    """Ends a command that fails for a known reason with one sentence and an exit status."""
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:
             return super().invoke(ctx)
         except UserError as mistake:
-            _stop(str(mistake), 2)
+            _stop(str(mistake))
         except ModuleNotFoundError as missing:
             if str(missing.name).startswith("peft_scratch"):
                 raise
-            _stop(f"The package {missing.name!r} is not installed: run `make run`, which installs it.", 2)
+            _stop(f"The package {missing.name!r} is not installed: run `make run`, which installs it.")
         except ImportError as problem:
             if (mistake := replaced_package(problem)) is None:
                 raise
-            _stop(str(mistake), 2)
+            _stop(str(mistake))
         except OSError as problem:
             if problem.errno not in _REFUSALS:
                 raise
             _stop(
                 f"{problem.filename or 'The output'} cannot be written ({problem.strerror}): free some space "
-                "or choose another output folder.",
-                2,
+                "or choose another output folder."
             )
         except KeyboardInterrupt:
             _stop("Interrupted: finished epochs are kept; run the same command again to continue.", 130)
 
 
-def _stop(sentence: str, status: int) -> NoReturn:
+def _stop(sentence: str, status: int = 2) -> NoReturn:
     typer.echo(sentence, err=True)
     raise typer.Exit(status)
 
@@ -81,14 +80,14 @@ def _known_profile(name: str) -> str:
 Profile = Annotated[
     str,
     typer.Option(
-        help="course, quick, offline or smoke; auto: course if there is a GPU and the Hub can be reached.",
+        help="course, quick, offline or smoke; auto takes course if it finds a GPU and can reach the Hub.",
         callback=_known_profile,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of initialisation, data order and dropout.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed for initial weights, data order and dropout.")]
 Seeds = Annotated[str, typer.Option(help="Several seeds, such as 0-4; the ten numbers are the first seed's.")]
 Recipe = Annotated[
-    str, typer.Option(help="fast; or reference, which trains and evaluates as the course's notebooks do.")
+    str, typer.Option(help="fast, or reference, which trains and evaluates as the course's notebooks do.")
 ]
 Output = Annotated[
     Path | None, typer.Option(help="Folder for results, weights and reports; out/PROFILE by default.")
@@ -107,7 +106,7 @@ def run(
     run_ids: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN_ID", help="Names from `runs`; `all` for the ten, `tuned` for better constants."
+            metavar="RUN_ID", help="Names from `runs`. all: the ten. tuned: the ten, better hyperparameters."
         ),
     ] = None,
     profile: Profile = "auto",
@@ -118,8 +117,8 @@ def run(
         list[str] | None,
         typer.Option(
             "--set",
-            metavar="NAME=NUMBER",
-            help="Change a constant; repeat it for more. `--set --help` lists them.",
+            metavar="NAME=VALUE",
+            help="Change a setting; repeat --set for more. `--set --help` lists the settings.",
         ),
     ] = None,
     seeds: Seeds = "",
@@ -130,9 +129,9 @@ def run(
     name: Name = "",
     number: Number = "",
 ) -> None:
-    """Train the runs named; without a name, do all that `make run` does.
+    """Train the named runs. Without a name, do what `make run` does.
 
-    With RUN_IDs: train these runs and write their results and weights. A run with changed constants is
+    With RUN_IDs: train these runs and write their results and weights. A run with changed settings is
     kept under `runs` in the output folder, apart from the ten.
 
     Without RUN_IDs: execute the five notebooks, which train the ten runs, then make tables and report.
@@ -149,7 +148,7 @@ def run(
         from peft_scratch.experiments.jobs import Engine, seeds_of
 
         where, numbers = Engine(engine, address, gpus_per_run, cpus_per_run), seeds_of(seeds or str(seed))
-    if not plan:  # the notebooks train the first seed's ten; the other seeds follow
+    if not plan:  # the notebooks train the ten with the first seed; the other seeds follow
         _all_notebooks(profile, numbers[0], output, recipe)
     if where:
         experiments.train_many(run_ids or list(RUNS), changes, profile, numbers, output, recipe, where)
@@ -161,7 +160,7 @@ def run(
 
 
 def _all_notebooks(profile: str, seed: int, output: Path | None, recipe: str) -> None:
-    """Execute the notebooks, if the packages that they and the report need are there."""
+    """Execute the notebooks, after checking that the packages for them and the report are installed."""
     from peft_scratch.experiments.profile_choice import choose_profile
     from peft_scratch.experiments.ready import check_packages
 
@@ -180,7 +179,7 @@ def _train(
     from peft_scratch.experiments.session import Session
 
     session = Session.open(profile, seed, output, recipe)
-    # First of all, so that a mistake in the last run is found before hours are spent on the first.
+    # This comes first, so that a mistake in the last run is found before hours are spent on the first.
     for run_id, changes in plan:
         change(find_run(run_id), session.profile, changes)
     _say(str(session))
@@ -206,13 +205,13 @@ def notebooks(
 ) -> None:
     """Execute the five notebooks.
 
-    They train the ten runs. The executed copies go to `notebooks` in the output folder. With --seeds they
-    train the first seed's, and the others follow.
+    They train the ten runs. The executed copies go to `notebooks` in the output folder. With
+    --seeds, the notebooks train the first seed. The other seeds are trained after them.
     """
     from peft_scratch.notebook.execute import execute_all
 
     numbers = [seed]
-    if seeds:  # for these alone, as it imports torch
+    if seeds:  # imported only if needed, because it imports torch
         from peft_scratch.experiments.jobs import Engine, seeds_of
 
         numbers = seeds_of(seeds)
@@ -225,7 +224,7 @@ def notebooks(
 def baselines(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
     """Measure what the ten numbers are compared with.
 
-    That is the base model before any training, with and without the prefix, and a bag of words.
+    These are the base model before any training, with and without the prefix, and a bag of words.
     """
     from peft_scratch.experiments.session import Session
 
@@ -237,8 +236,8 @@ def baselines(profile: Profile = "auto", output: Output = None, recipe: Recipe =
 def claims(profile: Profile = "auto", output: Output = None, recipe: Recipe = "fast") -> None:
     """Train on 256 reviews with three seeds, to see overfitting.
 
-    Each method from scratch is trained. Training and test accuracy of every epoch go to `report/small_data`
-    in the output folder.
+    Each method from scratch is trained. Training and test accuracy of every epoch are written to
+    `report/small_data` in the output folder.
     """
     from peft_scratch.experiments.small_data import small_data
 
@@ -247,15 +246,15 @@ def claims(profile: Profile = "auto", output: Output = None, recipe: Recipe = "f
         training = sum(epoch.training_accuracy for epoch in last) / len(last)
         test = sum(epoch.test_accuracy for epoch in last) / len(last)
         _say(
-            f"{result.title}: after epoch {result.epochs}, {_percent(training)} in training and "
-            f"{_percent(test)} in test, on average over {len(last)} seeds"
+            f"{result.title}: after epoch {result.epochs}, {_percent(training)} training and "
+            f"{_percent(test)} test accuracy, averaged over {len(last)} seeds"
         )
 
 
 def tables(profile: Profile = "auto", output: Output = None) -> None:
     """Make the tables from the results that are there.
 
-    They show the ten numbers and the parameters, as Markdown and as CSV.
+    They show the ten numbers and the parameter counts, as Markdown and as CSV.
     """
     from peft_scratch.reporting.tables import write
 
@@ -269,7 +268,7 @@ def report(
     number: Number = "",
     language: Annotated[
         str,
-        typer.Option(help="en or fa: only this language is made and packed. By default both."),
+        typer.Option(help="en or fa: make only this language, which `submit` then packs. By default both."),
     ] = "",
 ) -> None:
     """Make the report from the results that are there.
@@ -310,8 +309,8 @@ def publish(
 ) -> None:
     """Put a finished offline run into the repository.
 
-    For maintainers. Notebooks, report, weights and the README's numbers become those of that run. The
-    report is made again from the results, so that it names nobody.
+    For maintainers. It replaces the repository's notebooks, report and weights and the numbers in the README.
+    The report is made again from the results, so that it names nobody.
     """
     from peft_scratch.assignment import PROFILES
     from peft_scratch.publish import publish
@@ -327,7 +326,7 @@ def publish(
 def _seconds(budget: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
     if match is None or float(match[1]) == 0:
-        raise UserError(f"A budget is a number and s, m or h, such as 90s, 2m or 1.5h, not {budget!r}.")
+        raise UserError(f"A budget is a number with s, m or h, such as 90s, 2m or 1.5h, not {budget!r}.")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
@@ -358,14 +357,14 @@ def _options(
 ) -> None: ...
 
 
-# In the order in which they are used. Each line fits into 80 columns, so that help does not cut it.
+# The commands in the order of use. Each line fits into 80 columns, so that help does not cut it off.
 for command, line in {
     runs: "List the ten runs.",
-    run: "Train the runs named; without a name, all of it.",
+    run: "Train the named runs; with no name, do what `make run` does.",
     notebooks: "Execute the five notebooks, which train the ten runs.",
     baselines: "Measure what the ten numbers are compared with.",
     experiments.sweep: "Train a run with every combination of some settings.",
-    claims: "Train on 256 reviews with three seeds, to see overfitting.",
+    claims: "Train on 256 reviews, to see overfitting; write `small_data`.",
     tables: "Make the tables from the results that are there.",
     report: "Make the report from the results that are there.",
     cli_ask.ask: "Ask the base and every trained model for their opinion.",
@@ -373,8 +372,8 @@ for command, line in {
     submission.submit: "Check your files and pack the three to hand in.",
     submission.check: "Check submissions against the assignment.",
     edition.student_edition: "Write the assignment with blanks, for students.",
-    edition.self_check: "Check the layers of a layers.py; say what is wrong with them.",
-    exactness.parity: "Compare the methods with the libraries, to the last bit.",
+    edition.self_check: "Check the layers in a layers.py and say what is wrong.",
+    exactness.parity: "Compare methods and libraries to the last bit: exactness.md.",
     exactness.versions: "Compare the methods on two versions of transformers.",
     exactness.parameters: "Derive and count what each method adds to any T5.",
     exactness.convert: "Convert weight files to library folders and back.",

@@ -16,13 +16,13 @@ import numpy as np
 from scipy import stats
 
 from peft_scratch.assignment import PROFILES, RUNS, SEED_SPREAD, points_outside
-from peft_scratch.results import Accuracy, Result, RunResult
+from peft_scratch.results import Accuracy, Result, RunResult, reviews_of
 
 #: A difference that chance alone makes less often than this is called clear.
 SIGNIFICANT = 0.05
-#: How often a real difference of the size `SeedDifference.findable` would be found with so many seeds.
+#: How often a true difference of the size `SeedDifference.findable` is found with that many seeds.
 POWER = 0.8
-#: How often an interval holds the true value.
+#: How often an interval contains the true value.
 CONFIDENCE = 0.95
 _RESAMPLES = 1000
 
@@ -35,7 +35,7 @@ class Difference:
 
     Attributes:
         gap: accuracy of the first less that of the second.
-        error: the standard error of `gap`, from the luck of the reviews alone.
+        error: the standard error of `gap`, from the chance of the reviews alone.
         p: how often chance alone would make a gap at least this large if both were equally good.
         only_first, only_second, both: reviews that only the first, only the second, both get wrong.
     """
@@ -59,6 +59,12 @@ def kind_of(gap: float, p: float) -> Kind:
     if round(100 * gap, 1) == 0:
         return "none"
     return "clear" if p < SIGNIFICANT else "chance"
+
+
+def error_of(run: RunResult, share: float) -> float | None:
+    """The standard error of a run's accuracy `share`; `None` if the number of test reviews is not known."""
+    reviews = reviews_of(run, "test")
+    return math.sqrt(share * (1 - share) / reviews) if reviews else None
 
 
 def paired(first: Result, second: Result, reviews: int) -> Difference | None:
@@ -128,7 +134,7 @@ def two_figures(value: float) -> str:
 
 
 class OneSeed(Protocol):
-    """What a comparison of seeds reads of a run: a whole result has it, and a `seeds.SeedResult`."""
+    """What a comparison of seeds needs of a run: `RunResult` and `seeds.SeedResult` both have it."""
 
     accuracy: Accuracy
     mistakes: list[int]
@@ -160,7 +166,7 @@ class SeedDifference:
         gap: mean difference.
         low, high: its interval, from resampled seeds and test reviews.
         p: of the permutation test on the seeds' differences; after `holm`, corrected.
-        findable: the difference that so many seeds would call clear in `POWER` of all cases.
+        findable: the difference that this many seeds call clear in `POWER` of all cases.
     """
 
     seeds: int
@@ -172,7 +178,7 @@ class SeedDifference:
 
     @property
     def kind(self) -> Kind:
-        """As `Difference.kind`; a gap whose interval holds 0 is not clear, as other reviews could undo it."""
+        """As `Difference.kind`, but a gap whose interval contains 0 is not clear."""
         kind = kind_of(self.gap, self.p)
         return "chance" if kind == "clear" and self.low <= 0 <= self.high else kind
 
@@ -201,7 +207,7 @@ def paired_over_seeds(
     it cannot fall below 2 / 2^n.
 
     Args:
-        comparisons: how many are made at once; the more, the larger a difference has to be to be found.
+        comparisons: how many are made at once. The more there are, the larger is `findable`.
     """
     ours, theirs = _common(first, second)
     if len(ours) < 2:
@@ -220,7 +226,7 @@ def paired_over_seeds(
         p = 1.0
     reach = sum(stats.t.ppf(share, count - 1) for share in (1 - SIGNIFICANT / comparisons / 2, POWER))
     by_seeds = float(reach * gaps.std(ddof=1) / math.sqrt(count))
-    # A clear difference has an interval without 0 too, and the luck of the reviews is in that.
+    # A clear difference also needs an interval without 0, which depends on the reviews too.
     ends = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
     by_interval = (high - low) / 2 / ends * (ends + float(stats.norm.ppf(POWER)))
     return SeedDifference(count, float(gaps.mean()), low, high, p, max(by_seeds, by_interval))

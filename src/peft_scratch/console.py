@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001, RUF002
-"""Everything printed comes out in any encoding: a pipe on Windows (cp1252, cp1256), an ASCII locale."""
+"""Makes all output printable in any encoding: a pipe on Windows (cp1252, cp1256), an ASCII locale."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import unicodedata
 
 _HANDLER = "peft_scratch.printable"
-# Marks and signs that the kit prints, for consoles that have no such characters.
+# What to print for the kit's marks and signs on a console that does not have them.
 _PLAIN = {
     **{"✓": "+", "✔": "+", "✗": "x", "✘": "x", "·": ".", "•": "*", "→": "->", "…": "...", "×": "x"},
     **{"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "−": "-", "±": "+-", "≤": "<=", "≥": ">="},
@@ -18,25 +18,22 @@ _PLAIN = {
 
 
 def plain(text: str) -> str:
-    """`text` in ASCII: known marks as similar ones, letters without accents, anything else as `?`.
+    """`text` in ASCII: similar characters for known marks, letters without accents, `?` for all else.
 
     >>> plain("✓ 89.9 – 90.1"), plain("é"), plain("چ")
     ('+ 89.9 - 90.1', 'e', '?')
     """
-    return "".join(_PLAIN.get(character) or _letter(character) for character in text)
+    return "".join(_PLAIN[c] if c in _PLAIN else _letter(c) for c in text)
 
 
 def _letter(character: str) -> str:
-    if character in _PLAIN:
-        return ""
-    bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    return bare or "?"
+    return unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
 
 
 def make_printable() -> None:
     """Make standard output and standard error write plain characters where their encoding lacks the original.
 
-    Without it the first such character would end the command in a traceback.
+    Without this, the first such character would end the command with a traceback.
     """
     codecs.register_error(_HANDLER, _replace)
     for stream in (sys.stdout, sys.stderr):

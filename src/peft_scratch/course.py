@@ -1,6 +1,6 @@
 """What a lecturer changes of the assignment: `course.toml`, beside the README.
 
-Everything in the file is optional; what it does not say is as `assignment.py` has it. Nothing here imports
+Everything in the file is optional; `assignment.py` has the values that it leaves out. Nothing here imports
 torch.
 """
 
@@ -11,16 +11,17 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from peft_scratch.errors import UserError
 from peft_scratch.paths import ROOT
 
+if TYPE_CHECKING:
+    from peft_scratch.assignment import Profile, Run
+
 _OF_A_RUN = ("learning_rate", "published")
 _OF_A_PROFILE = ("max_tokens", "epochs", "batch_size", "train_reviews", "test_reviews")
 _LANGUAGES = ("en", "fa")
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Course:
 
     Attributes:
         title, lecturer, term: for the head of the handout; title, and text, by language.
-        deadline: the day of handing in, if it is known yet.
+        deadline: the last day for handing in, if it is known yet.
         text: a paragraph of the lecturer's own for the handout.
         marker: part of every key of the weight files.
         seed_per_student: whether each student's seed comes from the student number.
-        points: by number of the notebook; 6 is the report.
+        points: by number of the notebook; 6 stands for the report.
         runs: changed constants, by id of the run.
         profiles: changed sizes, by name of the profile.
     """
@@ -49,53 +50,52 @@ class Course:
     runs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def changed_run(self, run: _T) -> _T:
+    def changed_run(self, run: Run) -> Run:
         """`run` of `assignment.py` with what the file changes.
 
         Raises:
             UserError: the run has no such constant.
         """
-        changes = dict(self.runs.get(run.id, {}))  # type: ignore[attr-defined]
+        changes = dict(self.runs.get(run.id, {}))
         own = {name: changes.pop(name) for name in _OF_A_RUN if name in changes}
         if "published" in own:
             own["published"] = tuple(own["published"])
-        sizes = run.hyperparameters  # type: ignore[attr-defined]
-        if unknown := sorted(set(changes) - set(sizes)):
-            known = ", ".join([*sizes, *_OF_A_RUN])
+        if unknown := sorted(set(changes) - set(run.hyperparameters)):
+            known = ", ".join([*run.hyperparameters, *_OF_A_RUN])
             raise UserError(
                 f"course.toml, runs.{run.id}: no constant is called {unknown[0]}; there are {known}."
-            )  # type: ignore[attr-defined]
-        return replace(run, **own, hyperparameters={**sizes, **changes})  # type: ignore[type-var]
+            )
+        return replace(run, **own, hyperparameters={**run.hyperparameters, **changes})
 
-    def changed_profile(self, profile: _T) -> _T:
+    def changed_profile(self, profile: Profile) -> Profile:
         """`profile` of `assignment.py` with what the file changes.
 
         Raises:
             UserError: a profile has no such size.
         """
-        changes = self.profiles.get(profile.name, {})  # type: ignore[attr-defined]
+        changes = self.profiles.get(profile.name, {})
         if unknown := sorted(set(changes) - set(_OF_A_PROFILE)):
             known = ", ".join(_OF_A_PROFILE)
             raise UserError(f"course.toml, profiles: no size is called {unknown[0]}; there are {known}.")
-        return replace(profile, **changes)  # type: ignore[type-var]
+        return replace(profile, **changes)
 
     def points_of(self, part: int, otherwise: int) -> int:
-        """The points of a part of the submission."""
+        """The points of a part of the submission; `otherwise` if the file does not give them."""
         return self.points.get(part, otherwise)
 
 
 def read(path: Path) -> Course:
-    """The course of the file at `path`; the assignment as it is if there is no file.
+    """The course in the file at `path`; if there is no file, a course that changes nothing.
 
     Raises:
-        UserError: it is no TOML, or something in it is unknown or of the wrong kind; the message says what.
+        UserError: it is not TOML, or something in it is unknown or of the wrong kind; the message says what.
     """
     if not path.is_file():
         return Course()
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UserError(f"{path.name} is no TOML: {problem}.") from None
+        raise UserError(f"{path.name} is not TOML: {problem}.") from None
     known = {field.name for field in fields(Course)}
     if unknown := sorted(set(found) - known):
         raise UserError(f"{path.name}: nothing is called {unknown[0]}; there are {', '.join(sorted(known))}.")
@@ -107,7 +107,7 @@ def read(path: Path) -> Course:
         raise UserError(f"{path.name}, deadline: write a day as 2027-01-31, without quotes.")
     if not str(found.get("marker", "x")).isidentifier():
         raise UserError(
-            f"{path.name}, marker: it becomes part of names in Python, so take letters, digits and _."
+            f"{path.name}, marker: it becomes part of names in Python, so use only letters, digits and _."
         )
     return Course(**found)
 

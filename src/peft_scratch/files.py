@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, JSON, and folders that one process works in at a time."""
+"""Writes files completely or not at all, reads JSON, and locks folders for one process at a time."""
 
 from __future__ import annotations
 
@@ -22,27 +22,24 @@ from peft_scratch.errors import UserError
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 # Full, too large, read-only, forbidden, or not a folder: trying again does not help. Any other error may be
 # a temporary failure of a mounted Drive.
-_LASTING = (
-    *REFUSED,
-    *(errno.EFBIG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
-)
+_LASTING = (*REFUSED, errno.EFBIG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 # Seconds to wait before each further attempt. The layers save through this module and must need only torch
 # and transformers, so it uses no retry library.
 _PAUSES = (0.5, 1.0, 2.0)
 
 
 def write_atomically(path: str | Path, data: str | bytes) -> None:
-    """Write `data` to `path`; the file is always either the whole old one or the whole new one.
+    """Write `data` to `path`; at any moment the file is the whole old one or the whole new one.
 
-    This holds after a kill at any moment, a full disk or a power failure. Errors that may be
-    temporary are retried for a few seconds.
+    This holds even after a kill, a full disk or a power failure. After an error that may be temporary,
+    writing is retried for a few seconds.
 
     Args:
         path: the file; its folder is created if needed.
         data: bytes, or text, which is written as UTF-8.
 
     Raises:
-        UserError: the file cannot be written; what was there before is still there.
+        UserError: the file cannot be written; an old file is still there.
     """
     path = Path(path)
     content = data.encode() if isinstance(data, str) else data
@@ -60,8 +57,8 @@ def write_atomically(path: str | Path, data: str | bytes) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Remove what killed processes left. This comes first, because a run may be over once the file is there.
-    # If such a writer is alive after all, its attempt fails and is repeated.
+    # Remove drafts that killed processes left. This comes first, as a run may end once the file is there.
+    # If such a process is still alive, its attempt fails and is retried.
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         left.unlink(missing_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -76,7 +73,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def encoding_of(data: bytes) -> str:
-    """The encoding that the mark at the beginning of a text file names; UTF-8 if there is none.
+    """The encoding named by the byte order mark of a text file; UTF-8 if there is no mark.
 
     >>> encoding_of("text".encode("utf-16"))
     'utf-16'
@@ -102,10 +99,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Lock `folder` for this process, creating it if needed; the lock ends with the process.
+    """Lock `folder` for this process, creating it if needed; the lock ends with the process at the latest.
 
-    The lock itself is in this machine's temporary folder: a mounted Drive may not support locks, and a lock
-    that a lost machine left there would stay forever.
+    The lock file is in this machine's temporary folder: a mounted Drive may not support locks, and a lock
+    left there by a lost machine would stay forever.
 
     Raises:
         UserError: another process holds the folder; the message says which.
@@ -124,6 +121,6 @@ def alone_in(folder: Path) -> Iterator[None]:
         write_atomically(holder, f"process {os.getpid()}, since {datetime.now():%H:%M}")
         yield
     finally:
-        with suppress(OSError):  # only the lock counts, not this note
+        with suppress(OSError):  # the note does not matter, only the lock does
             holder.unlink()
         lock.release()

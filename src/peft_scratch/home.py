@@ -6,14 +6,14 @@ import os
 import tempfile
 from pathlib import Path
 
-# Programs that keep files in the home folder while notebooks are executed and figures are drawn.
+# Where programs keep files in the home folder while notebooks are executed and figures are drawn.
 _NEEDY = {"IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "jupyter", "MPLCONFIGDIR": "matplotlib"}
-# Without a home it would use a folder literally called `~` in the working folder.
+# Without a home, Hugging Face would create a folder called `~` in the working folder.
 _CACHE = {"HF_HOME": "huggingface"}
 
 
 def home() -> Path | None:
-    """The home folder; `None` if there is none or it is the root of the file system."""
+    """The home folder; `None` if there is none, or if it is the root of the file system."""
     try:
         found = Path.home()
     except RuntimeError:  # no HOME, and the system does not know the user's number
@@ -24,10 +24,9 @@ def home() -> Path | None:
 def do_without_home() -> None:
     """Make Jupyter, IPython and Matplotlib use a temporary folder if there is no writable home.
 
-    If there is no home at all, the Hugging Face cache goes there too. A cache that exists but cannot be
-    written is reported before a run starts (`experiments/ready.py`).
-
-    Variables that the user has set are left alone.
+    If there is no home at all, the Hugging Face cache goes there too. If the cache exists but cannot be
+    written, that is reported before a run starts (`experiments/ready.py`). Variables that the user has set
+    stay as they are.
     """
     found = home()
     if found is not None and os.access(found, os.W_OK):

@@ -14,6 +14,9 @@ OFFLINE_BASE = ROOT / "weights" / "base"
 #: The notebooks as they are opened, and, after `make publish`, with the outputs of the offline run.
 NOTEBOOKS = ROOT / "notebooks"
 
+#: Files put here by hand replace those of the Hub, for example `hub/google-t5/t5-small/config.json`.
+BY_HAND = ROOT / "hub"
+
 #: Where Colab mounts Google Drive; a test sets another place.
 DRIVE = Path(os.environ.get("PEFT_SCRATCH_DRIVE", "/content/drive"))
 

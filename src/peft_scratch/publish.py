@@ -39,29 +39,30 @@ PUBLISHED = (
     "notebooks/*.ipynb",
     "report/sweeps/*",
 )
-#: What a run need not make again: if it has none of these, the repository's stay.
+#: Files that a run need not have: if it has none of them, those of the repository stay.
 _KEPT = ("report/sweeps/*",)
-# A published notebook must not name a folder of the machine that executed it.
+# Folders of the machine that executed a notebook, which a published notebook must not name.
 _MACHINE = re.compile(r"/(home|root|Users|tmp|content|usr|opt)/\w")
 
 
 def publish(output: Path, make_report: Callable[[Path], object], repository: Path = ROOT) -> list[Path]:
     """Copy the files of the offline run in `output` into `repository`; return the files that changed.
 
-    Further seeds go into one small file. A run of one seed keeps the repository's further seeds, if they are
-    of the same base and constants. Tables, figures and PDFs are made again from the results, so that they
-    fit and name nobody. Everything is checked before the first file is written.
+    Further seeds go into one small file. After a run of one seed, the repository keeps its further seeds if
+    they have the same base and constants. Tables, figures and PDFs are made again from the results, so that
+    they match them and name nobody. Everything is checked before the first file is written.
 
     Args:
         output: the output folder of the offline profile.
-        make_report: writes tables and report of an output folder into it, without a student's name.
+        make_report: makes tables and report in an output folder, without a student's name.
 
     Raises:
         UserError: the run is not complete, or is not the one that the repository shows.
     """
     results = _results(output)
     seeds = _seeds(output, repository, results)
-    _check_weights(output)
+    if absent := [name for name in WEIGHT_FILES if not (output / "weights" / name).is_file()]:
+        raise _unfinished(output, f"weights lacks {', '.join(absent)}")
     for source in sorted(NOTEBOOKS.glob("*.ipynb")):
         _check_notebook(output / "notebooks" / source.name)
     with tempfile.TemporaryDirectory() as folder:
@@ -86,13 +87,13 @@ def publish(output: Path, make_report: Callable[[Path], object], repository: Pat
 
 
 def with_numbers(page: str, results: dict[str, Result], seeds: Seeds | None = None) -> str:
-    """`page` with the table of the ten numbers put between its two markers.
+    """`page` with the table of the ten numbers between its two markers.
 
     Args:
-        seeds: the further ones.
+        seeds: the further seeds.
 
     Raises:
-        UserError: the markers are not there.
+        UserError: a marker is missing.
     """
     before, start, rest = page.partition(START)
     _, end, after = rest.partition(END)
@@ -104,12 +105,12 @@ def with_numbers(page: str, results: dict[str, Result], seeds: Seeds | None = No
 def numbers(results: dict[str, Result], seeds: Seeds | None = None) -> str:
     """The README's table: each of the ten with its published range beside the offline run's number.
 
-    With several seeds, their mean stands beside it, and half of its interval.
+    With several seeds, it also shows their mean and half the width of its interval.
     """
     found = summaries(with_further(results, seeds or {}))
-    many = f" mean of {max(of.seeds for of in found.values())} seeds |" if found else ""
+    many = f" ours, mean of {max(of.seeds for of in found.values())} seeds, % |" if found else ""
     lines = [
-        f"| run | published, `t5-small`, % | ours, offline base, % |{many} trained parameters |",
+        f"| run | published, `t5-small`, % | ours, seed 0, % |{many} trainable parameters |",
         f"|:--|--:|--:|{'--:|' if found else ''}--:|",
     ]
     for run in RUNS.values():
@@ -128,16 +129,15 @@ def _mean(of: SeedSummary | None) -> str:
 
 
 def _results(output: Path) -> dict[str, Result]:
-    """The results of the ten runs and the baselines, as they have to be."""
+    """The results of the ten runs and the baselines, after checking them."""
     folder = output / "report" / "results"
     found = {path.stem: read_result(path) for path in sorted(folder.glob("*.json"))}
-    absent = [name for name in (*TEN, *BASELINES) if name not in found]
-    if absent:
-        raise _unfinished(output, f"{folder.name} lacks {', '.join(absent)}", "make run")
+    if absent := [name for name in (*TEN, *BASELINES) if name not in found]:
+        raise _unfinished(output, f"{folder.name} lacks {', '.join(absent)}")
     profile = PROFILES["offline"]
     for name, result in found.items():
         if result.profile != profile.name:
-            raise _unfinished(output, f"{name} is of the profile {result.profile}", "make run")
+            raise _unfinished(output, f"{name} is of the profile {result.profile}")
     for name, run in RUNS.items():
         config = found[name].config if isinstance(found[name], RunResult) else None
         wanted = _fingerprint(run, 0, getattr(config, "base_sha256", ""))
@@ -150,7 +150,7 @@ def _results(output: Path) -> dict[str, Result]:
 
 
 def _fingerprint(run: Run, seed: int, base: str) -> str:
-    """Of `run` as it is published, with `seed` on the base of that hash."""
+    """The fingerprint of `run` as it is published, with `seed`, on the base that has the hash `base`."""
     profile = PROFILES["offline"]
     rate = run.learning_rate_in(profile)
     return fingerprint(configuration(run, profile, rate, seed=seed, base=base, recipe="fast"))
@@ -160,11 +160,10 @@ def _seeds(output: Path, repository: Path, results: dict[str, Result]) -> Seeds:
     """The further seeds to publish: those of `output`, or else those of `repository` that still fit.
 
     Raises:
-        UserError: a seed of `output` is not whole, or not of the same base and constants as the first.
+        UserError: a seed of `output` is incomplete, or has another base or other constants than the first.
     """
     own = read_seeds(output / "report")
-    numbers_ = sorted({of.seed for runs in own.values() for of in runs})
-    for seed in numbers_:
+    for seed in sorted({of.seed for runs in own.values() for of in runs}):
         there = {name for name, runs in own.items() if seed in {of.seed for of in runs}}
         if absent := [name for name in TEN if name not in there]:
             command = f"peft-scratch run all --seeds 0,{seed} --profile offline"
@@ -176,18 +175,15 @@ def _seeds(output: Path, repository: Path, results: dict[str, Result]) -> Seeds:
         if isinstance(results[name], RunResult) and (base := results[name].config.base_sha256)
     }
     if own and any(len(fitting.get(name, ())) != len(runs) for name, runs in own.items()):
-        problem = f"{SEEDS_FOLDER} holds results of another base or of other constants than the first seed's"
+        problem = (
+            f"{SEEDS_FOLDER} holds results of another base or other hyperparameters than the first seed's"
+        )
         raise _unfinished(output, problem, f"rm -r {output / 'report' / SEEDS_FOLDER}; make run")
     return {name: runs for name, runs in fitting.items() if runs}
 
 
-def _check_weights(output: Path) -> None:
-    if absent := [name for name in WEIGHT_FILES if not (output / "weights" / name).is_file()]:
-        raise _unfinished(output, f"weights lacks {', '.join(absent)}", "make run")
-
-
 def _check_notebook(path: Path) -> None:
-    """Refuse a notebook that was not executed from top to bottom as it stands, or names a local folder."""
+    """Refuse a notebook that was not executed from top to bottom unchanged, or that names a local folder."""
     if not path.is_file():
         raise _unfinished(path.parents[1], f"{path.name} was not executed", "make notebooks")
     notebook = json.loads(path.read_text(encoding="utf-8"))
@@ -219,7 +215,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _put(stage: Path, repository: Path, pattern: str) -> list[Path]:
-    """Make the files of `pattern` in `repository` those of `stage`; return the files that changed."""
+    """Replace the files of `pattern` in `repository` by those in `stage`; return the files that changed."""
     new = {path.relative_to(stage): path for path in sorted(stage.glob(pattern))}
     changed = []
     for path in sorted(repository.glob(pattern)):

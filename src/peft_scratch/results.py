@@ -7,11 +7,12 @@ kept. Nothing here imports torch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from peft_scratch.assignment import RUNS
 from peft_scratch.errors import UserError
@@ -22,7 +23,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The fields that were set, as JSON has them."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
@@ -46,7 +47,7 @@ class Environment(_Part):
     """What a number depends on besides its configuration.
 
     Attributes:
-        threads: on a CPU, among how many threads torch divides its sums: another number rounds otherwise.
+        threads: how many CPU threads torch divides its sums among. It changes the rounding.
     """
 
     python: str
@@ -62,8 +63,8 @@ class Origin(_Part):
 
     Attributes:
         name: of the Hub's repository, of the installed package, or of a folder.
-        revision: the Hub's commit, or the package's version; a folder has none.
-        sha256: of the file of weights; of the labelled texts that the run trains on and is tested on.
+        revision: the Hub's commit or the package's version. A folder has none.
+        sha256: of the base's weight file, or of the labelled texts that the run trains and tests on.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Origin(_Part):
 
 
 class Origins(_Part):
-    """What a number depends on that does not lie in this repository; older results have no such record."""
+    """What a number depends on that is not in this repository. Older results do not record it."""
 
     base: Origin
     reviews: Origin | None = None
@@ -96,12 +97,21 @@ class Config(_Part):
     recipe: str | None = None
 
 
+_OLDER_LETTERS = {"E": "L_enc", "D": "L_dec", "i": "d'"}
+
+
 class HandCount(_Part):
-    """The added parameters, derived by hand: in symbols, with numbers put in, and the value."""
+    """The added parameters, derived by hand: as a formula in letters, with numbers, and the value."""
 
     symbols: str
     with_numbers: str
     value: int
+
+    @field_validator("symbols")
+    @classmethod
+    def _letters_of_today(cls, symbols: str) -> str:
+        """Results of an older kit have other letters for the numbers of blocks and the width of attention."""
+        return re.sub(r"\b[EDi]\b", lambda letter: _OLDER_LETTERS[letter[0]], symbols)
 
 
 class Parameters(_Part):
@@ -148,7 +158,7 @@ class Seconds(_Part):
 
 
 class Memory(_Part):
-    """Bytes that training holds, and the peak of one step, if it could be measured."""
+    """Bytes that training needs, and the peak of one step, if it could be measured."""
 
     parameters: int
     gradients: int
@@ -242,7 +252,7 @@ class RunResult(Result):
 
 
 def reviews_of(run: RunResult, split: Literal["train", "test"]) -> int | None:
-    """How many were in `split`; `None` if an older result took all and did not count them."""
+    """How many reviews were in `split`; `None` if an older result took all of them without counting."""
     return (run.reviews or {}).get(split) or getattr(run.config, f"{split}_reviews")
 
 
@@ -317,7 +327,7 @@ def read_small_data(folder: Path) -> dict[str, SmallDataResult]:
 
 
 def _read(path: Path, kind: Callable[[dict[str, Any]], type[_Part]], again: str) -> Any:
-    """What is at `path`, of the kind that its content asks for; `again` is what makes the file again."""
+    """The JSON at `path` as the model that `kind` chooses by its content; `again` makes the file again."""
     no_result = UserError(f"{path} is not the JSON of a result: delete it and run {again} again.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""The results of further seeds: a folder for each as they are trained, one small file as they are published.
+"""The results of further seeds: a training writes a folder per seed, and publishing makes one small file.
 
-Comparing seeds takes accuracies and which reviews were predicted wrong, and nothing else of a result. So
+Seeds are compared by their accuracies and by the reviews that were predicted wrong, and by nothing else. So
 `seeds.json` holds a few numbers per run and seed, and the reviews as bits.
 """
 
@@ -19,16 +19,12 @@ from peft_scratch.assignment import TEN
 from peft_scratch.errors import UserError
 from peft_scratch.results import Accuracy, Environment, Result, RunResult, read_results, reviews_of
 
-#: The published file, and the folder that a run writes; both in the folder `report`.
+#: The published file, and the folder that a run writes; both are in the folder `report`.
 FILE, FOLDER = "seeds.json", "seeds"
 
 
 class Conditions(BaseModel):
-    """What many seeds have in common.
-
-    Attributes:
-        reviews: how many test reviews there are.
-    """
+    """What many seeds have in common; `reviews` is the number of test reviews."""
 
     profile: str
     base_sha256: str | None
@@ -36,18 +32,13 @@ class Conditions(BaseModel):
     environment: Environment
 
     def comparable(self, other: Conditions) -> bool:
-        """Whether both are of the same base and the same reviews."""
+        """Whether both have the same base and the same reviews."""
         ours, theirs = ((of.profile, of.base_sha256, of.reviews) for of in (self, other))
         return ours == theirs
 
 
 class SeedResult(BaseModel):
-    """What one run with one seed scored.
-
-    Attributes:
-        accuracy: as in the whole result.
-        mistakes: positions of the test reviews whose prediction is wrong.
-    """
+    """What one run with one seed scored; `mistakes` are the positions of the reviews predicted wrong."""
 
     seed: int | None
     fingerprint: str | None
@@ -57,15 +48,15 @@ class SeedResult(BaseModel):
     conditions: Conditions
 
 
-#: Results of seeds by id of the run.
+#: Results of seeds, by the id of their run.
 Seeds = Mapping[str, Sequence[SeedResult]]
 
 
 def read_seeds(report: Path) -> dict[str, list[SeedResult]]:
-    """The further seeds in a folder `report`: of the folder `seeds` if there is one, else of `seeds.json`.
+    """The further seeds in a folder `report`: from its folder `seeds`, or else from its `seeds.json`.
 
     Raises:
-        UserError: a file is not what it should be.
+        UserError: a file does not hold such results.
     """
     folders = sorted((report / FOLDER).glob("*/"), key=lambda path: (len(path.name), path.name))
     found: dict[str, list[SeedResult]] = {}
@@ -79,29 +70,28 @@ def read_seeds(report: Path) -> dict[str, list[SeedResult]]:
 
 
 def reduced(run: RunResult) -> SeedResult | None:
-    """What of a whole result seeds are compared by; `None` if nobody has counted its test reviews."""
+    """The part of a result by which seeds are compared; `None` if the number of its reviews is unknown."""
     if not (reviews := reviews_of(run, "test")):
         return None
-    conditions = Conditions(
-        profile=run.profile,
-        base_sha256=run.config.base_sha256,
-        reviews=reviews,
-        environment=run.environment,
-    )
     return SeedResult(
         seed=run.config.seed,
         fingerprint=run.fingerprint,
         accuracy=run.accuracy,
         malformed=run.malformed,
         mistakes=run.mistakes,
-        conditions=conditions,
+        conditions=Conditions(
+            profile=run.profile,
+            base_sha256=run.config.base_sha256,
+            reviews=reviews,
+            environment=run.environment,
+        ),
     )
 
 
 def with_further(first: Mapping[str, Result], further: Seeds) -> dict[str, list[SeedResult]]:
-    """Each run that has several seeds, the first seed's result first.
+    """The results of each run that has several seeds, the first seed's first.
 
-    Left out is what cannot be compared with the first of them all: another base or other reviews.
+    Results with another base or other reviews than the very first are left out.
     """
     found: dict[str, list[SeedResult]] = {}
     common = None
@@ -154,13 +144,13 @@ def _entry(entry: dict[str, Any], conditions: list[dict[str, Any]]) -> SeedResul
 
 
 def as_bits(mistakes: Iterable[int], reviews: int) -> str:
-    """A bit for each review, 1 for a mistake, in base 64."""
+    """A bit for each review, 1 for a mistake, as base64."""
     bits = np.zeros(reviews, dtype=bool)
     bits[list(mistakes)] = True
     return base64.b64encode(np.packbits(bits).tobytes()).decode()
 
 
 def as_positions(text: str, reviews: int) -> list[int]:
-    """What `as_bits` was given."""
+    """The mistakes that `as_bits` made `text` of."""
     packed_bits = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
     return np.flatnonzero(np.unpackbits(packed_bits, count=reviews)).tolist()

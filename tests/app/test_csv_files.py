@@ -47,7 +47,7 @@ def test_a_text_of_a_megabyte_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("fine film\ndull film\n", "has the columns fine film, but text is needed: name the column so."),
+        ("fine film\ndull film\n", "has the columns fine film, but text is needed: name one column text."),
         ("a;b;c\n1;2;3\n", "has the columns a, b, c, but text is needed"),
         ("text,text\n1,2\n", "has the columns text, text, but text is needed"),
         ("", "is empty: its first row has to name the column text."),

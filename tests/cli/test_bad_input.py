@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from peft_scratch.assignment import PROFILES
 from peft_scratch.cli import app
+from peft_scratch.data import base_model
 from peft_scratch.data import offline_reviews as offline_data
-from peft_scratch.experiments import base_model
 from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.paths import OFFLINE_BASE
 

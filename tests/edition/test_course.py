@@ -57,7 +57,7 @@ def test_constants_are_changed(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("lecturer", "is no TOML"),
+        ("lecturer", "is not TOML"),
         ("lecturers = 'A'", "nothing is called lecturers"),
         ("deadline = 'soon'", "write a day"),
         ("marker = 'a-b'", "part of names"),

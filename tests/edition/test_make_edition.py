@@ -138,7 +138,17 @@ def test_nothing_in_the_edition_contains_an_answer(edition):
 
 
 @pytest.mark.parametrize(
-    "said", ["E + 2·D", "E + D", "d·r + r", "d·b + b", "294,912", "104,544", "2·L", "# BEGIN SOLUTION"]
+    "said",
+    [
+        "L_enc + 2·L_dec",
+        "L_enc + L_dec",
+        "d·r + r",
+        "d·b + b",
+        "294,912",
+        "104,544",
+        "2·L",
+        "# BEGIN SOLUTION",
+    ],
 )
 def test_no_formula_or_count_is_told(edition, said):
     assert [str(name) for name, text in _texts(edition).items() if said in text] == []

@@ -177,7 +177,7 @@ ADAPTER = [
         "adapter_places",
         lambda model: [name for name, m in model.named_modules() if name.endswith("DenseReluDense")],
     ),
-    ("count_decoder", "feed_forward_layers", lambda: "E"),
+    ("count_decoder", "feed_forward_layers", lambda: "L_enc"),
     ("count_bias", "parameters_of_a_bottleneck", lambda: "d·b + b·d"),
     ("count_bias", "parameters_of_a_bottleneck", lambda: "d·b + b + b·d"),
 ]

@@ -222,7 +222,7 @@ def hand_in(machines: dict[int, Machine], place: Path) -> list[str]:
     downloads = place / "downloads"
     parts = [downloads / str(n) / f"part-{n}.zip" for n in NOTEBOOKS if n not in ON_DRIVE]
     said = machines[LAST].hand_in_with(parts)
-    assert "Took in part-1.zip, part-2.zip, part-3.zip." in said, said
+    assert "Added part-1.zip, part-2.zip, part-3.zip." in said, said
     handed_in = packed(downloads / str(LAST))
     output = place / "drive" / "MyDrive" / "peft-scratch" / PROFILE
     found = {path.stem for path in (output / "report" / "results").glob("*.json")}

@@ -80,7 +80,7 @@ def test_the_numbers_come_from_the_run_that_wrote_the_file(trained):
     }
     for said in (
         "| Hyperparameters | rank = 8, alpha = 4.0, targets = q, v |",
-        "| Trained parameters | 57,344 |",
+        "| Trainable parameters | 57,344 |",
         "| Library of this folder | PEFT |",
         "| Base | the offline base of peft-scratch, `weights/base` |",
         "1,600 IMDB reviews",

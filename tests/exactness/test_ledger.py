@@ -84,9 +84,9 @@ def test_what_the_libraries_count(t5_small):
 def test_the_derivation_reads_as_one_does_it_by_hand(t5_small):
     steps = next(a.steps for a in t5_small.accounts if a.kind == "lora")
     assert [(s.symbols, s.numbers, s.value) for s in steps] == [
-        ("E + 2·D", "6 + 2·6", 18),
-        ("d·r + r·i", "512·8 + 8·512", 8_192),
-        ("(E + 2·D)·2·(d·r + r·i)", "(6 + 2·6)·2·(512·8 + 8·512)", 294_912),
+        ("L_enc + 2·L_dec", "6 + 2·6", 18),
+        ("d·r + r·d'", "512·8 + 8·512", 8_192),
+        ("(L_enc + 2·L_dec)·2·(d·r + r·d')", "(6 + 2·6)·2·(512·8 + 8·512)", 294_912),
     ]
     # The numbers say what the value is, to anyone's arithmetic.
     for step in (step for a in t5_small.accounts for step in a.steps):

@@ -290,7 +290,7 @@ def test_the_command_answers_a_file_with_a_file(opened, tmp_path):
         (["fine", "--file", "a.csv"], "Give either a text"),
         (["--file", "missing.csv"], r"missing\.csv cannot be read as a CSV file"),
         (["--file", "columns.csv", "--to", "columns.csv"], r"columns\.csv itself, whose texts would be lost"),
-        (["fine", "--to", "a.csv"], "for one text there is none"),
+        (["fine", "--to", "a.csv"], "--to needs --file"),
         (["--file", "columns.csv"], r"columns\.csv has the columns a, b, but text is needed"),
     ],
 )

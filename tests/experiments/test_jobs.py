@@ -151,7 +151,7 @@ def test_a_sweep_compares_each_combination_with_the_runs_own_constants(tmp_path)
     gap -= 100 * sum(row["best"] for row in constants) / 2
     assert table.loc[table["rank"] == 1, "difference"].item() == pytest.approx(gap)
     page = sweep_markdown(path)
-    assert "rank = 8: these are the run's own constants." in page
+    assert "rank = 8: these are the run's own hyperparameters." in page
     assert f"rank = 1: {gap:+.1f} points" in page
     text = advice([path])
     place = text.index({"better": "## Better", "worse": "## Worse", "open": "## Cannot"}[kind_of(table)])

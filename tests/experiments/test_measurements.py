@@ -397,6 +397,6 @@ def test_the_command_prints_a_line_a_method(smoke, tmp_path, monkeypatch):
     result = json.loads((tmp_path / "report" / "small_data" / "lora_scratch_r8.json").read_text())
     last = result["runs"][0]["epochs"][-1]
     assert (
-        f"LoRA, from scratch, r = 8: after epoch 2, {100 * last['training_accuracy']:.1f} % in training and "
-        f"{100 * last['test_accuracy']:.1f} % in test" in done.stdout
+        f"LoRA, from scratch, r = 8: after epoch 2, {100 * last['training_accuracy']:.1f} % training and "
+        f"{100 * last['test_accuracy']:.1f} % test accuracy" in done.stdout
     )

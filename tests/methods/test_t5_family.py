@@ -86,8 +86,8 @@ MODELS = {
     "umT5's encoder": lambda: UMT5EncoderModel(UMT5Config(**SIZES)),
     "LongT5's encoder": lambda: LongT5EncoderModel(LongT5Config(**SIZES, local_radius=3)),
 }
-NO_ADAPTERS = r"AdapterHub has no bottleneck adapters for a \w+; Adapter\(\) from scratch takes it"
-NO_PROMPT = r"OpenDelta's prompt does not go into a \w+; SoftPrompt\(\) from scratch does"
+NO_ADAPTERS = r"AdapterHub has no bottleneck adapters for a \w+: use Adapter\(\) from scratch"
+NO_PROMPT = r"OpenDelta's prompt cannot be put into a \w+: use SoftPrompt\(\) from scratch"
 REFUSED = {
     **{
         ("AdapterHubAdapter", model): NO_ADAPTERS

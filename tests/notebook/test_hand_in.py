@@ -134,7 +134,7 @@ def test_parts_beside_the_notebook_are_taken_in_but_not_its_own(session, display
     (session.output / "weights" / "lora.pt").write_text("newer")
     hand_in(session, notebook=5)
     said = capsys.readouterr().out
-    assert "Took in part-1.zip, part-2.zip, part-3.zip, part-4.zip." in said
+    assert "Added part-1.zip, part-2.zip, part-3.zip, part-4.zip." in said
     assert "Everything is gathered" in said
     assert (session.output / "weights" / "lora.pt").read_text() == "newer"
     assert "Your name and student number are missing" in said

@@ -8,8 +8,9 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from peft_scratch.assignment import PROFILES, RUNS
+from peft_scratch.assignment import LABEL_WORDS, PROFILES, RUNS
 from peft_scratch.errors import UserError
+from peft_scratch.experiments.ask import BASE, NEITHER, Opinion
 from peft_scratch.experiments.settings import change
 from peft_scratch.methods import LoRALinear
 from peft_scratch.notebook import show
@@ -147,3 +148,23 @@ def test_the_source_that_is_shown_has_no_markers_of_the_student_edition(capsys):
     shown = capsys.readouterr().out
     assert "F.linear(x, self.weight, self.bias)" in shown and "SOLUTION" not in shown
     assert "# BEGIN SOLUTION" in inspect.getsource(LoRALinear.forward)
+
+
+def test_a_comparison_says_which_reviews_are_wrong_and_that_p_stands_alone(results, capsys):
+    first, second = results["full"], results["zero_shot_prefix"]
+    both, either = set(first.mistakes) & set(second.mistakes), set(first.mistakes) ^ set(second.mistakes)
+    session = SimpleNamespace(reviews=SimpleNamespace(test=range(1000)))
+    show.compare(session, first, second)
+    said = capsys.readouterr().out
+    assert f"Of 1,000 reviews, both models get {len(both)} wrong." in said
+    assert f"On {len(either)} others, exactly one of the two is wrong." in said
+    assert "This p is for one comparison, without the report's correction" in said
+    show.compare(session, first, first)
+    assert "This p" not in capsys.readouterr().out
+
+
+def test_an_answer_that_is_no_label_word_is_called_malformed(displayed, capsys):
+    shares = dict.fromkeys(LABEL_WORDS, 0.0)
+    show.opinions([Opinion(BASE, NEITHER, shares, "the movie is a"), Opinion("LoRA", "positive", shares)])
+    said = "The untuned base writes 'the movie is a', which is neither label word: a malformed output.\n"
+    assert capsys.readouterr().out == said

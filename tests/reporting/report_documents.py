@@ -33,11 +33,11 @@ _BY_HAND = {
     "full": lambda size: {"symbols": "0", "with_numbers": "0"},
     "soft_prompt": lambda N: {"symbols": "N·d", "with_numbers": f"{N}·256"},
     "adapter": lambda b: {
-        "symbols": "(E + D)·(d·b + b + b·d + d)",
+        "symbols": "(L_enc + L_dec)·(d·b + b + b·d + d)",
         "with_numbers": f"(3 + 2)·(256·{b} + {b} + {b}·256 + 256)",
     },
     "lora": lambda r: {
-        "symbols": "(E + 2·D)·2·(d·r + r·i)",
+        "symbols": "(L_enc + 2·L_dec)·2·(d·r + r·d')",
         "with_numbers": f"(3 + 2·2)·2·(256·{r} + {r}·192)",
     },
 }

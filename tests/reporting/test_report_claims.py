@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from pypdf import PdfReader
@@ -88,6 +89,35 @@ def test_a_processs_resident_size_is_no_memory_of_a_method(inputs):
     assert "The sum of the parts is " in after
 
 
+@pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES)
+def test_parameters_that_are_held_in_fewer_bytes_are_explained(inputs, language):
+    start = language.say("held_lower", full="", others="")[:20]
+    assert start not in _said(inputs, language)
+    for name, run in inputs.runs.items():
+        run["memory"]["parameters"] = (4 if name == "full" else 2) * run["parameters"]["whole"]
+    said = _said(inputs, language)
+    assert start in said
+    if language is ENGLISH:
+        assert "Full fine-tuning holds 4.0 bytes for each parameter, because" in said
+        assert "The other runs hold 2.0 bytes for each parameter, because their base is frozen" in said
+
+
+# Files
+
+
+def test_a_tuned_model_for_each_task_is_as_large_as_full_fine_tunings_file(inputs):
+    """The base's own file may have half the bytes: it is float16, and what is trained float32."""
+    inputs.results["full"]["disk"] = {"delta": 23_626_110, "base": 11_810_456}
+    said = _said(inputs)
+    assert (
+        "Full fine-tuning's file takes 23.6 MB, with 4.0 bytes for each parameter. The base's file has 2.0"
+        in said
+    )
+    assert "A fully tuned model in place of each small file would take 213 MB." in said
+    del inputs.results["full"]
+    assert "A fully tuned model" not in _said(inputs)
+
+
 # The verdicts
 
 
@@ -106,10 +136,16 @@ def test_claim_three_holds_or_is_contradicted(inputs):
     assert "Yes: full fine-tuning changes the base's pre-training loss most and has the widest gap" in said
     assert _claim_three(inputs, {"full": 0.01}, {"full": 0.1}) == "contradicted"
     said = _said(inputs)
-    assert "No, these runs contradict it: 9 of 9 other runs change the base's pre-training loss more" in said
-    assert "and, in the ten runs, 0 of 9 have a wider gap between training and test accuracy." in said
+    assert (
+        "No, these runs contradict it: in 9 of 9 other runs, the base's pre-training loss changes more"
+        in said
+    )
+    assert (
+        "In the ten runs, the gap between training and test accuracy is wider than full fine-tuning's "
+        "in 0 of 9 other runs." in said
+    )
     assert _claim_three(inputs, {"full": 0.5, "lora_peft_r8": 0.9}, {"full": 0.1}) == "partly"
-    assert "In part: 1 of 9 other runs" in _said(inputs)
+    assert "In part: in 1 of 9 other runs, the base's pre-training loss changes more" in _said(inputs)
     del inputs.results["full"]
     assert facts.base_verdict(inputs.read().runs, {})[0] == "open"
     assert '"Open: not enough was measured."' in _said(inputs)
@@ -176,7 +212,7 @@ def test_pairs_are_compared_on_the_same_reviews(inputs):
     inputs.results["lora_peft_r8"]["mistakes"] = inputs.results["lora_scratch_r8"]["mistakes"]
     inputs.results["lora_peft_r8"]["accuracy"] = inputs.results["lora_scratch_r8"]["accuracy"]
     said = _said(inputs)
-    assert "There is no difference between scratch and library for LoRA, r = 8, PEFT." in said
+    assert "The difference between scratch and library is 0.0 points for LoRA, r = 8, PEFT." in said
     assert (
         "Chance alone can hardly explain the difference between two sizes for soft prompt, OpenDelta, "
         in said
@@ -209,7 +245,7 @@ def test_with_several_seeds_sentences_about_differences_come_from_them(inputs):
     best = max(means, key=means.__getitem__)
     assert best in ("lora_scratch_r8", "full")
     assert f"Over 9 seeds, the highest mean accuracy in the best epoch is {100 * means[best]:.1f} %" in said
-    assert "Of the 9 other runs, 1 cannot be told apart from it" in said
+    assert "Of the 9 other runs, 1 cannot be told apart from that run" in said
     for of_one_seed in (
         "Between scratch and library",
         "Between two sizes",
@@ -227,9 +263,30 @@ def test_seeds_that_were_trained_otherwise_are_said_to_be(inputs):
             run["environment"] = {**run["environment"], "threads": 1}
     said = _said(inputs)
     assert "The seeds were not all trained in the same way: they differ in the number of threads." in said
-    assert "Within one seed this is the same for all runs" in said
+    assert "Runs of the same seed do not differ in the number of threads, so pairs are compared under" in said
     inputs.further_seeds["full"][0]["environment"]["threads"] = 4
-    assert "Within one seed this is the same for all runs" not in _said(inputs)
+    assert "Runs of the same seed do not differ" not in _said(inputs)
+
+
+def test_a_mean_difference_that_rounds_to_nothing_is_not_called_none(inputs):
+    _with_mistakes(inputs, seeds=3)
+    ours, theirs = ("lora_scratch_r8", "lora_peft_r8")
+    for name, wrong in ((ours, [1, 2]), (theirs, [3, 4])):
+        for run in (inputs.results[name], *inputs.further_seeds[name]):
+            run["mistakes"], run["accuracy"]["best"] = wrong, 1 - 2 / 500
+    said = _said(inputs)
+    assert "the mean difference between scratch and library is 0.0 points for LoRA, r = 8, PEFT." in said
+    assert "no difference between" not in said
+
+
+def test_an_interval_that_excludes_zero_does_not_show_it(inputs):
+    """Ends of 0.03 and 2.74 points, as a published run had them."""
+    _with_mistakes(inputs, seeds=3)
+    found = inputs.read()
+    pair = next(pair for pair in found.seed_differences if pair.about == "size")
+    found.seed_differences[pair] = replace(found.seed_differences[pair], low=0.0003, high=0.0274)
+    said = json.dumps(content(found, STUDENT, ENGLISH, {}), ensure_ascii=False)
+    assert "+0.03 to +2.74" in said
 
 
 def test_too_few_seeds_are_said_to_be_too_few(inputs):
@@ -328,6 +385,25 @@ def test_a_formula_that_is_none_is_set_as_text(inputs):
     inputs.results["lora_peft_r8"]["parameters"]["by_hand"]["symbols"] = '#read("report.typ")'
     inputs.results["lora_peft_r8"]["parameters"]["by_hand"]["with_numbers"] = "#panic()"
     assert "#panic()" in _pdf_text(compile_pdf(content(inputs.read(), STUDENT, ENGLISH, {})))
+
+
+@pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES)
+def test_a_formula_has_the_letters_of_the_notebooks(inputs, language):
+    said = content(inputs.read(), STUDENT, language, {})
+    formulas = [
+        item["maths"] for block in said["blocks"] for item in block.get("items", []) if "maths" in item
+    ]
+    assert '(L_"enc" + 2·L_"dec")·2·(d·r + r·d\')' in formulas
+    assert "enc+2⋅" in _pdf_text(compile_pdf(said)).replace(" ", "").replace("·", "⋅")
+
+
+def test_a_result_of_an_older_kit_has_the_letters_of_today(inputs):
+    of = inputs.results["lora_peft_r8"]["parameters"]["by_hand"]
+    today = of["symbols"]
+    of["symbols"] = "(E + 2·D)·2·(d·r + r·i)"
+    assert inputs.read().runs["lora_peft_r8"].parameters.by_hand.symbols == today
+    of["symbols"] = today
+    assert inputs.read().runs["lora_peft_r8"].parameters.by_hand.symbols == today
 
 
 def test_a_result_of_an_older_kit_has_no_hand_count(inputs):

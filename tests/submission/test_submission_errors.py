@@ -555,7 +555,7 @@ def test_there_are_errors_enough():
         (weights_swapped, "adapter.pt holds the entries of lora.pt"),
         (lora_not_trained, "not trained in 36 of 36 places"),
         (lora_not_trained_in_one_place, "not trained in 1 of 36 places"),
-        (code_in_a_weight_file, "asks for `.*`, which is no tensor and could run code"),
+        (code_in_a_weight_file, "asks for `.*`, which is not a tensor and could run code"),
         (a_compressed_weight_file, "unpacks from .* to .* bytes, which torch.save never does"),
         (
             a_wrong_count,
@@ -564,7 +564,7 @@ def test_there_are_errors_enough():
         (a_number_written_over, r"84.9 % in the table, but 84.7 % in the log"),
         (cells_run_out_of_order, "1 cell ran out of order: `bench.train.*` .as number 1."),
         (an_error_in_a_cell, "ended with RuntimeError"),
-        (a_number_that_no_run_gives, "93.4 %; published runs of the course's constants gave 89.9 to 90.1"),
+        (a_number_that_no_run_gives, "93.4 %; published runs with the course's constants gave 89.9 to 90.1"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

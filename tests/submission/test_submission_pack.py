@@ -87,7 +87,7 @@ def test_what_has_an_error_is_not_packed(right, tmp_path):
     ("number", "name", "message"),
     [
         ("40012345", "Ada", "run `make report` first"),
-        ("4001", "Ada", "has 4 digits, where 8 to 10 are usual"),
+        ("4001", "Ada", "has 4 digits, but 8 to 10 are usual"),
         ("", "Ada", "A student number has 4 to 12 digits, not ''"),
         ("../40012", "Ada", "A student number has 4 to 12 digits"),
         ("400123456", "", "A name is made of letters, not ''"),

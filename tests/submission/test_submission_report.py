@@ -276,7 +276,7 @@ def test_a_number_rounded_to_a_whole_one_is_named():
     source = long_table(NUMBERS).replace("[86.6]", "[87]")
     found = examine(made(source))
     assert codes(found, ERROR) == ["report-number"]
-    assert "has 87 for Soft prompt, from scratch, N = 10, its notebook has 86.6 %" in text(
+    assert "has 87 for Soft prompt, from scratch, N = 10, but its notebook has 86.6 %" in text(
         found, "report-number"
     )
 

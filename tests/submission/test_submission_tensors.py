@@ -155,5 +155,5 @@ def test_what_was_not_trained_is_named(run, change, said):
 
 def test_a_pickle_that_appends_to_a_dictionary_is_damaged():
     """An empty dictionary, a number, and the opcode that adds the number to it as to a list."""
-    with pytest.raises(tensors.Damaged, match="no list"):
+    with pytest.raises(tensors.Damaged, match="not a list"):
         tensors.read(b"\x80\x02}K\x01a.")

@@ -17,11 +17,11 @@ ProfileName = Annotated[str, typer.Option(help="The profile whose base and runs 
 OutputFolder = Annotated[Path | None, typer.Option(help="Folder of the runs; out/PROFILE by default.")]
 Weights = Annotated[
     list[Path] | None,
-    typer.Option("--weights", help="A .pt file to hand in, or a PEFT or AdapterHub folder; may be repeated."),
+    typer.Option("--weights", help="A weight file, or a PEFT or AdapterHub folder; may be repeated."),
 ]
 Alpha = Annotated[
     float | None,
-    typer.Option(help="LoRA's alpha for --weights; by default the folder's own, or 4 as in the assignment."),
+    typer.Option(help="LoRA's alpha for --weights; by default the folder's own, or the assignment's 4."),
 ]
 
 
@@ -31,22 +31,23 @@ def ask(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A CSV file with a column `text` to predict.")] = None,
     to: Annotated[
-        Path | None, typer.Option(help="The CSV to write for --file; by default FILE.opinions.csv.")
+        Path | None, typer.Option(help="The CSV file to write for --file; by default FILE.opinions.csv.")
     ] = None,
     weights: Weights = None,
     alpha: Alpha = None,
     profile: ProfileName = "auto",
     output: OutputFolder = None,
 ) -> None:
-    """Ask the base and every trained model for their opinion on a text, or on every row of a CSV file.
+    """Ask the base and every trained model for their opinion on a text, or on each row of a CSV file.
 
-    An opinion is the verdict, the probability of each label word, and the generated text if it is neither.
+    An opinion is the verdict and the probability of each label word; and the generated text, if that is not
+    a label word.
     """
     if (text is None) == (file is None):
         raise UserError('Give either a text, such as ask "A fine film.", or --file reviews.csv.')
     if file is None:
         if to is not None:
-            raise UserError("--to is the CSV to write for --file; for one text there is none.")
+            raise UserError("--to needs --file: for one text, no CSV file is written.")
         panel = _panel(profile, output, weights, alpha)
         for remark in panel.remarks(text):
             typer.echo(f"note: {remark}")
@@ -76,14 +77,10 @@ def app(
 
     It is served to this machine alone and needs no network.
     """
-    from peft_scratch.app.page import launch, make_page, require_gradio
-    from peft_scratch.experiments.ask import panel_of, trained_results
+    from peft_scratch.app.page import open_page
     from peft_scratch.experiments.session import Session
 
-    require_gradio()  # before the models are loaded, which takes seconds
-    session = Session.open(profile, output=output)
-    panel = panel_of(session, weights or (), alpha)
-    launch(make_page(panel, trained_results(session)), port)
+    open_page(Session.open(profile, output=output), weights or (), port, alpha=alpha, block=True)
 
 
 def _panel(profile: str, output: Path | None, weights: list[Path] | None, alpha: float | None) -> Panel:

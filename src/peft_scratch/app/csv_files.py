@@ -1,4 +1,4 @@
-"""Texts from a CSV file as spreadsheets and scripts write it, and the opinions on them as a CSV file."""
+"""Reads texts from a CSV file that a spreadsheet or a script wrote, and writes the opinions on them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ class Table:
 
     @property
     def texts(self) -> list[str]:
-        """The column `text`."""
         position = self.columns.index(TEXT)
         return [row[position] for row in self.rows]
 
@@ -38,11 +37,11 @@ class Table:
 def read_table(path: Path) -> Table:
     """The rows of the CSV file `path`, which must have a column `text`.
 
-    Columns are separated by comma, semicolon, tab or bar: the one with which the first row has that column.
-    Empty lines are left out.
+    Columns may be separated by a comma, semicolon, tab or bar: the one that gives the first row a column
+    `text` is taken. Empty lines are left out.
 
     Raises:
-        UserError: it cannot be read, has no column `text`, or no row.
+        UserError: it cannot be read, or has no column `text` or no row.
     """
     content = _content(path)
     separator, columns = _first_row(path, content)
@@ -77,8 +76,8 @@ def _content(path: Path) -> str:
 
 
 def _first_row(path: Path, content: str) -> tuple[str, list[str]]:
-    """The separator, and the names of the columns, among them `text` in lower case."""
-    # A text may be longer than the module allows by default, 131,072 characters.
+    """The separator, and the names of the columns, one of which is `text` in lower case."""
+    # A text may be longer than the 131,072 characters that the module allows by default.
     csv.field_size_limit(max(csv.field_size_limit(), len(content) + 1))
     found = []
     for separator in _SEPARATORS:
@@ -92,7 +91,7 @@ def _first_row(path: Path, content: str) -> tuple[str, list[str]]:
     named = ", ".join(name if len(name) <= 40 else name[:40] + "…" for name in columns[:8])
     if not columns:
         raise UserError(f"{path} is empty: its first row has to name the column text.")
-    raise UserError(f"{path} has the columns {named}, but text is needed: name the column so.")
+    raise UserError(f"{path} has the columns {named}, but text is needed: name one column text.")
 
 
 def write_opinions(path: Path, table: Table, opinions: list[list[Opinion]], remarks: list[list[str]]) -> None:
@@ -105,7 +104,7 @@ def write_opinions(path: Path, table: Table, opinions: list[list[Opinion]], rema
     writer.writerow(columns)
     for row, found, said in zip(table.rows, remarks, opinions, strict=True):
         writer.writerow([*row, " ".join(found), *(cell for opinion in said for cell in _cells(opinion))])
-    # Excel needs the mark at the beginning to recognise UTF-8.
+    # Excel recognises UTF-8 by this mark at the beginning.
     write_atomically(path, "\ufeff" + text.getvalue())
 
 

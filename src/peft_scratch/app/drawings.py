@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: bars, marked words, a plot, a history. Every text of a user is escaped."""
+"""What the page shows, as HTML: bars, marked words, a plot, a history. Every text from outside is escaped."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from peft_scratch.assignment import KIND_NAMES, LABEL_WORDS
 from peft_scratch.experiments.ask import Opinion
 from peft_scratch.results import RunResult
 
-# Colours that people with any colour vision tell apart (Okabe and Ito 2008).
+# Two colours that everyone can tell apart, also with a colour vision deficiency (Okabe and Ito 2008).
 _COLOURS = dict(zip(LABEL_WORDS, ("#D55E00", "#0072B2"), strict=True))
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 
-#: If no word changes the model's lean by more than this, all backgrounds stay pale.
+#: If no word changes the lean of the model by more than this, all backgrounds are pale.
 FAINT = 0.05
 
 #: The style of the page. On a dark page, the colours of the verdicts are lighter.
@@ -71,7 +71,7 @@ def bars(opinions: Sequence[Opinion]) -> str:
 
 
 def _unbroken(title: str) -> str:
-    """The title, which may be broken after its commas but not within `N = 10`."""
+    """The title, in which a line can break after a comma but not inside `N = 10`."""
     return plain(title).replace(" = ", "\u00a0=\u00a0")
 
 
@@ -109,11 +109,11 @@ def marked(words: Iterable[tuple[str, float]], model: str = "the model") -> str:
     left_out = "each word" if together == 1 else f"each group of {together} words"
     negative, positive = (f"<span class='{word}'>{word}</span>" for word in LABEL_WORDS)
     return (
-        f"<div class='words'><h4>The words that carried the answer of {_unbroken(model)}</h4>"
+        f"<div class='words'><h4>The words that the answer of {_unbroken(model)} depends on</h4>"
         f"<div dir='auto'>{spans}</div></div>"
         f"<p class='aside'>Occlusion: {left_out} is left out once, and the change of the model's lean "
         f"towards positive is measured; the largest is {most:.2f}. Orange words speak for {negative}, "
-        f"blue ones for {positive}. Words that matter only together are missed.</p>"
+        f"blue words for {positive}. Words that matter only together are missed.</p>"
     )
 
 
@@ -124,7 +124,7 @@ def _ground(weight: float, most: float) -> str:
 
 
 def summary(opinions: Sequence[Opinion]) -> str:
-    """The verdicts in a few words: the most frequent one, and the models with another one."""
+    """The verdicts in a few words: the most frequent one, and the models with a different one."""
     (verdict, count), *_ = Counter(opinion.verdict for opinion in opinions).most_common()
     if count == len(opinions):
         return f"all {verdict}" if count > 1 else verdict
@@ -133,7 +133,7 @@ def summary(opinions: Sequence[Opinion]) -> str:
 
 
 def history(rows: Sequence[tuple[str, str]]) -> str:
-    """What was asked so far in this tab, the newest first: the beginning of each text, and the verdicts."""
+    """What was asked in this tab so far, the newest first: the beginning of each text, and the verdicts."""
     if not rows:
         return "<p>Nothing was asked yet.</p>"
     lines = "".join(
@@ -152,10 +152,11 @@ def accuracy_plot(results: Sequence[RunResult]) -> str:
     from peft_scratch.reporting.languages import LANGUAGES
 
     with style.styled(LANGUAGES["en"]):
-        figure, (ax,) = style.new_figure(5.6, 3.4)
-        for background in figure.patch, ax.patch:  # the page has its own, which may be dark
+        figure, (ax,) = style.new_figure(LANGUAGES["en"], 3.4)
+        figure.set_size_inches(5.6, 3.4)  # the page is narrower than the report
+        for background in figure.patch, ax.patch:  # the page has its own background, which may be dark
             background.set_visible(False)
-        # Runs through a library come first and larger, so that both can be clicked where they coincide.
+        # Runs through a library are drawn first and larger, so that both can be clicked at the same place.
         for result in sorted(results, key=_is_from_scratch):
             colour, marker = style.METHODS[result.config.kind]
             filled, size = (colour, 7) if _is_from_scratch(result) else ("none", 11)

@@ -1,4 +1,4 @@
-"""The page itself, made with Gradio: a box, the models side by side, marked words, a plot, a history."""
+"""The page itself, made with Gradio: a text box, the models side by side, marked words, a plot, a history."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: The only address that the page listens on: this machine's own.
 LOOPBACK = "127.0.0.1"
 
-#: Made up for this page.
+#: Reviews made up for this page.
 EXAMPLES = (
     "A warm and clever film. I laughed, I cried, and I would see it again tomorrow.",
     "Two hours of my life that I will not get back: flat jokes, wooden acting, no story.",
@@ -66,7 +66,7 @@ def make_page(panel: Panel, results: dict[str, RunResult]) -> Any:
         remarks = "\n\n".join(f"⚠ {remark}" for remark in panel.remarks(text))
         line = text[:80] + ("…" if len(text) > 80 else "")
         asked = [*asked, (line, drawings.summary(opinions))][-20:]
-        # The marked words come a moment later. Until then, those of the text before are not shown.
+        # The marked words come a moment later. Until then none are shown, not even those of the last text.
         shown = drawings.bars(opinions), "", drawings.history(asked)
         return remarks, *shown, asked, text
 
@@ -113,7 +113,7 @@ def _plot(gr: Any, results: dict[str, RunResult]) -> None:
         chosen = results.get(str(event.run))
         return drawings.run_facts(chosen) if chosen else ""
 
-    # Gradio finds out from the annotations what a function needs, and in this file they are only strings.
+    # Gradio reads the annotations to find out what a function needs, but in this file they are only strings.
     facts.__annotations__["event"] = gr.EventData
     gr.Markdown("## What the runs cost and reached\nClick a point to see its numbers.")
     with gr.Row():
@@ -129,21 +129,29 @@ def _plot(gr: Any, results: dict[str, RunResult]) -> None:
     plot.click(facts, None, chosen, show_progress="hidden")
 
 
-def open_page(session: Session, files: Sequence[Path] = (), port: int | None = None) -> str:
-    """Show the page for what `session` has trained below the cell of a notebook; return its address.
+def open_page(
+    session: Session,
+    files: Sequence[Path] = (),
+    port: int | None = None,
+    *,
+    alpha: float | None = None,
+    block: bool = False,
+) -> str:
+    """Serve the page for the models that `session` has trained; return its address.
 
-    In Jupyter on this machine it is a frame; in Colab, a frame that Colab connects. The page stays until the
-    kernel is restarted.
+    In a notebook, the page also appears as a frame below the cell. It stays until the kernel is restarted.
 
     Args:
         files: more trained parts, as for `peft-scratch ask --weights`.
+        port, block: as for `launch`.
+        alpha: LoRA's, for `files`.
 
     Raises:
         UserError: nothing is trained yet, or Gradio is not installed, or the port is taken.
     """
-    require_gradio()
-    page = make_page(panel_of(session, files), trained_results(session))
-    return launch(page, port, block=False)
+    require_gradio()  # before the models are loaded, which takes seconds
+    page = make_page(panel_of(session, files, alpha), trained_results(session))
+    return launch(page, port, block=block)
 
 
 def launch(page: Any, port: int | None = None, *, block: bool = True) -> str:
@@ -184,7 +192,7 @@ def launch(page: Any, port: int | None = None, *, block: bool = True) -> str:
 
 
 def _reach_directly(host: str) -> None:
-    """Let this process reach `host` without a proxy: Gradio requests the page when it starts."""
+    """Let this process reach `host` without a proxy, because Gradio requests the page when it starts."""
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [one for one in os.environ.get(name, "").split(",") if one]
         if host not in hosts:
@@ -192,7 +200,7 @@ def _reach_directly(host: str) -> None:
 
 
 def require_gradio() -> ModuleType:
-    """The package, with its usage statistics switched off.
+    """The package `gradio`, with its usage statistics switched off.
 
     Raises:
         UserError: it is not installed.

@@ -1,4 +1,4 @@
-"""Tokenised reviews in batches: which reviews, in which order, padded to one tensor."""
+"""Tokenised reviews in batches: which reviews a batch has, in which order, padded to one tensor."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def plain_batches(lengths: list[int], size: int) -> Batches:
 
 
 def sorted_batches(lengths: list[int], size: int) -> Batches:
-    """Batches in order of length, longest first, for evaluation: the least padding there can be."""
+    """Batches in order of length, the longest first, which need the least padding. For evaluation."""
     return _parts(sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True), size)
 
 
@@ -75,12 +75,12 @@ def _parts(order: list[int], size: int) -> list[list[int]]:
 
 
 def process_shard(batches: Batches, process: int, processes: int) -> Batches:
-    """One process's part of each batch, so that a step stays the assignment's 32 reviews.
+    """One process's part of each batch, so that a step still takes the assignment's 32 reviews.
 
-    Accelerate would give each process whole batches, so that a step would take as many batches as there are
+    Accelerate would give each process whole batches, so a step would take as many batches as there are
     processes. Its `split_batches` splits them, but drops a short batch that is not the last.
 
-    A batch with fewer reviews than processes goes whole to each of them: the mean over them is the same.
+    A batch with fewer reviews than processes goes to each process as a whole: the mean gradient is the same.
     """
     return [batch if len(batch) < processes else batch[process::processes] for batch in batches]
 
@@ -89,15 +89,17 @@ def make_loader(batches: Batches, collator: Collator, accelerator: Accelerator) 
     """This process's share of `batches`, collated, on its device."""
     share = process_shard(batches, accelerator.process_index, accelerator.num_processes)
     loader = DataLoader(range(len(collator.inputs)), batch_sampler=share, collate_fn=collator)
-    # As one process of one: `process_shard` has already split the batches.
+    # For accelerate this is the only process, because `process_shard` has already split the batches.
     return prepare_data_loader(
         loader, accelerator.device, num_processes=1, process_index=0, put_on_device=True
     )
 
 
 def evenly_spaced(there: int, wanted: int) -> list[int]:
-    """Positions of `wanted` of `there` reviews, evenly spaced, or of all. All splits here have one label's
-    reviews before the other's, so half of the positions have each label."""
+    """Evenly spaced positions of `wanted` of `there` reviews, or the positions of all.
+
+    Every split has the reviews of one label before those of the other, so each label gets half.
+    """
     return np.linspace(0, there - 1, min(wanted, there)).round().astype(int).tolist()
 
 

@@ -76,13 +76,13 @@ def cut(tokens: np.ndarray, end: int, share: float = 0.2) -> tuple[np.ndarray, n
     """Cut a text into input and target, which continues it: T5's prefix language modelling.
 
     Lester et al. 2021 (section 3.2) found that T5 is hard to prompt after span corruption alone, which
-    always shows it sentinels, and easy to prompt after some training on this task. A T5 trained so also
+    always shows it sentinels, and easy to prompt after some training on this task. After it, T5 also
     continues any text without a prefix.
 
     Args:
         tokens: (T,) ids.
         end: id of the end of sequence.
-        share: the part of the tokens that is to be written, at least one token.
+        share: the part of the tokens that becomes the target, at least one token.
 
     Returns:
         Input ids and target ids, both ending in `end`.

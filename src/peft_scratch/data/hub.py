@@ -1,4 +1,4 @@
-"""Files of the Hugging Face Hub: where copies may be instead, and why something cannot be loaded."""
+"""Files of the Hugging Face Hub: where local copies are, and why something cannot be loaded."""
 
 from __future__ import annotations
 
@@ -23,12 +23,9 @@ from requests import RequestException
 from peft_scratch.assignment import REVISIONS
 from peft_scratch.errors import UserError
 from peft_scratch.files import REFUSED
-from peft_scratch.paths import ROOT
+from peft_scratch.paths import BY_HAND, ROOT
 
-#: Files put here by hand replace the Hub's, for example `hub/google-t5/t5-small/config.json`.
-BY_HAND = ROOT / "hub"
-
-#: What is loaded, in words; its kind of repository; which of its files are needed.
+#: What is loaded, in words; its kind of repository on the Hub; the files that are needed.
 MODEL = ("base model", "model", "config.json, model.safetensors, tokenizer.json and tokenizer_config.json")
 REVIEWS = ("reviews", "dataset", "the parquet files of train and test")
 
@@ -48,7 +45,7 @@ def revision(name: str) -> str:
 
 
 def failure(kind: tuple[str, str, str], name: str, problem: Exception) -> UserError:
-    """The sentence for a `problem` that the libraries had with loading `kind` (`MODEL` or `REVIEWS`)."""
+    """The error to show for a `problem` with loading `kind` (`MODEL` or `REVIEWS`) called `name`."""
     what, repo_type, files = kind
     page = f"https://huggingface.co/{'datasets/' * (repo_type == 'dataset')}{name}"
     by_hand = BY_HAND.relative_to(ROOT) / name
@@ -62,15 +59,15 @@ def failure(kind: tuple[str, str, str], name: str, problem: Exception) -> UserEr
 
 
 def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[str, str]:
-    """Why, and what to do about it."""
+    """The cause, and what to do about it."""
     within = functools.partial(_within, problem)
-    # datasets says only in words that a repository is gated.
+    # Only the message of datasets says that a repository is gated.
     if within(GatedRepoError) or "gated" in str(within(DatasetNotFoundError)):
         return (
             "the Hugging Face Hub gives it only to accounts that have permission",
             f"ask for it on {page} and log in with `hf auth login`",
         )
-    if within(RevisionNotFoundError):  # before the next, which datasets raises for it, too
+    if within(RevisionNotFoundError):  # first, because datasets also raises DatasetNotFoundError for it
         return (
             f"the Hugging Face Hub does not have its version {revision(name)}, which this kit names in "
             "src/peft_scratch/assignment.py, under REVISIONS",
@@ -99,11 +96,11 @@ def _cause(name: str, repo_type: str, page: str, problem: Exception) -> tuple[st
             f"see on {page} what has changed, or take a newer release of this kit",
         )
     network = within(LocalEntryNotFoundError, ConnectionError, TimeoutError, RequestException, HTTPError)
-    if network or "on the Hugging Face Hub either" in str(problem):  # datasets again says it only in words
+    if network or "on the Hugging Face Hub either" in str(problem):  # again only the message of datasets
         kind = type(network or problem).__name__
         return (
             f"the Hugging Face Hub does not deliver it ({kind}) and there is no complete copy here",
-            "check the connection and run again, complete files are kept",
+            "check the connection and run again (complete files are kept)",
         )
     first = (str(problem).strip().splitlines() or [""])[0].rstrip(".")
     return (
@@ -123,7 +120,7 @@ def _copies(name: str, repo_type: str) -> list[Path]:
 
 
 def _within(problem: Exception, *kinds: type[Exception]) -> Exception | None:
-    """The first of `problem` and what it arose from that is of one of `kinds`."""
+    """The first exception of one of `kinds` among `problem` and its causes."""
     return next((link for link in _chain(problem) if isinstance(link, kinds)), None)
 
 

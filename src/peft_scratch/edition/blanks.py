@@ -91,6 +91,4 @@ BLANKS: tuple[Blank, ...] = (
 )
 
 
-def by_name() -> dict[str, Blank]:
-    """The blanks by name."""
-    return {blank.name: blank for blank in BLANKS}
+BY_NAME = {blank.name: blank for blank in BLANKS}

@@ -41,8 +41,8 @@ def self_check(
 ) -> None:
     """Check the layers of a layers.py: what is wrong, in one sentence each, and where to read.
 
-    A line per check, in the order of the notebooks: passed, blank, wrong, waits (it builds on one that is not
-    right yet), or skipped (its library is not installed). The code of the file is run. Ends with status 1 if
+    A line per check, in the order of the notebooks: passed, blank, wrong, waits (it builds on a blank that is
+    not right yet), or skipped (its library is not installed). The code of the file is run. Exit status 1:
     something is not right yet.
     """
     if not layers.is_file():

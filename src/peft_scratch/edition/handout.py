@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any
-
-import matplotlib as mpl
-import typst
 
 from peft_scratch.assignment import (
     ALL_POINTS,
@@ -26,8 +21,8 @@ from peft_scratch.course import Course
 from peft_scratch.edition.blanks import BLANKS
 from peft_scratch.edition.handout_texts import TEXTS
 from peft_scratch.errors import UserError
-from peft_scratch.reporting.figures.style import FONTS
 from peft_scratch.reporting.languages import LANGUAGES, Language
+from peft_scratch.reporting.report import typeset
 
 _TEMPLATE = resources.files("peft_scratch.edition").joinpath("handout.typ").read_bytes()
 
@@ -51,15 +46,7 @@ def build(course: Course) -> dict[str, bytes]:
 
 def pdf(said: Mapping[str, Any], form: str = "pdf") -> Any:
     """What `content` returned as a PDF; the same bytes for the same content. As PNG, a list of pages."""
-    made = typst.compile(
-        _TEMPLATE,
-        format=form,
-        ppi=90 if form == "png" else None,
-        font_paths=[Path(mpl.get_data_path()) / "fonts" / "ttf", FONTS],
-        ignore_system_fonts=True,
-        sys_inputs={"handout": json.dumps(said, ensure_ascii=False)},
-    )
-    return [made] if form == "png" and isinstance(made, bytes) else made
+    return typeset(_TEMPLATE, said, form, ppi=90 if form == "png" else None)
 
 
 def content(course: Course, language: Language) -> dict[str, Any]:
@@ -77,7 +64,7 @@ def content(course: Course, language: Language) -> dict[str, Any]:
     sections = {
         "task": [text("task"), items("task_items"), *own],
         "yours": [text("yours"), _tasks(words, language), text("check")],
-        "constants": [_constants(words, language), _runs(words, language), items("traps")],
+        "constants": [_constants(words, facts), _runs(words, language), items("traps")],
         "files": [text("files"), _entries(words, course), text("zips")],
         "parameters": [text("parameters")],
         "report": [text("report"), items("report_items")],
@@ -109,6 +96,7 @@ def _facts(course: Course, language: Language) -> dict[str, Any]:
         "batch": number(profile.batch_size),
         "tokens": number(profile.max_tokens),
         "generated": number(MAX_LENGTH),
+        "alpha": number(RUNS["lora_scratch_r8"].hyperparameters["alpha"]),
         "runs": number(len(RUNS)),
         "notebooks": number(len(PARTS) - 2),
         "marker": f"`{course.marker}`",
@@ -124,33 +112,16 @@ def _table(head: list[str], rows: list[list[str]], text_columns: int) -> dict[st
 
 
 def _tasks(words: Mapping[str, Any], language: Language) -> dict[str, Any]:
-    rows = []
-    for notebook in sorted({blank.notebook for blank in BLANKS}):
-        here = [blank for blank in BLANKS if blank.notebook == notebook]
-        names = "، " if language.code == "fa" else ", "
-        rows.append(
-            [
-                language.number(notebook),
-                names.join(f"`{blank.name}`" for blank in here),
-            ]
-        )
+    names: dict[int, list[str]] = {}
+    for blank in BLANKS:
+        names.setdefault(blank.notebook, []).append(f"`{blank.name}`")
+    rows = [[language.number(notebook), language.join(names[notebook])] for notebook in sorted(names)]
     return _table(words["tasks_head"], rows, 2)
 
 
-def _constants(words: Mapping[str, Any], language: Language) -> dict[str, Any]:
-    profile, number = PROFILES["course"], language.number
-    values = {
-        "text": words["v_text"].format(tokens=number(profile.max_tokens)),
-        "training": words["v_training"].format(
-            epochs=number(profile.epochs), batch=number(profile.batch_size)
-        ),
-        "evaluation": words["v_evaluation"].format(generated=number(MAX_LENGTH)),
-        "number": words["v_number"],
-        "prompt": words["v_prompt"],
-        "adapter": words["v_adapter"],
-        "lora": words["v_lora"].format(alpha=number(RUNS["lora_scratch_r8"].hyperparameters["alpha"])),
-    }
-    return _table(["", ""], [[words[f"c_{name}"], value] for name, value in values.items()], 2)
+def _constants(words: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("text", "training", "evaluation", "number", "prompt", "adapter", "lora")
+    return _table(["", ""], [[words[f"c_{name}"], words[f"v_{name}"].format(**facts)] for name in names], 2)
 
 
 def _runs(words: Mapping[str, Any], language: Language) -> dict[str, Any]:
@@ -159,7 +130,7 @@ def _runs(words: Mapping[str, Any], language: Language) -> dict[str, Any]:
             language.run(run.id),
             language.number(run.notebook),
             language.rate(run.learning_rate),
-            words["range"].format(*(language.number(end, 1) for end in run.published)),
+            language.range(*(language.number(end, 1) for end in run.published)),
         ]
         for run in RUNS.values()
     ]
@@ -168,9 +139,9 @@ def _runs(words: Mapping[str, Any], language: Language) -> dict[str, Any]:
 
 def _entries(words: Mapping[str, Any], course: Course) -> dict[str, Any]:
     rows = [
-        [f"`{file}`" if first else "", f"`{end.format(marker=course.marker)}`", f"`{shape}`"]
+        ["" if place else f"`{file}`", f"`{end.format(marker=course.marker)}`", f"`{shape}`"]
         for file in WEIGHT_FILES
-        for first, (end, shape) in ((i == 0, entry) for i, entry in enumerate(_ENTRIES[file]))
+        for place, (end, shape) in enumerate(_ENTRIES[file])
     ]
     return _table(words["entries_head"], rows, 3)
 

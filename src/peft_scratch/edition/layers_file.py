@@ -10,12 +10,12 @@ import ast
 import hashlib
 import linecache
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from peft_scratch.errors import UserError
@@ -31,8 +31,8 @@ _state: dict[str, Any] = {"module": None, "stamp": None, "asked": set()}
 def of_student(name: str) -> Any:
     """What `layers.py` defines as `name`.
 
-    A function looks up the file's function at each call, so it is the one that is saved at that moment. A
-    class is the file's own; when the file is saved again, it is replaced wherever it is used.
+    A function is looked up at each call, so the latest saved version is called. A class is replaced wherever
+    it is used when the file is saved again.
 
     Raises:
         UserError: the file is not there, is no Python, or does not define `name`.
@@ -42,7 +42,7 @@ def of_student(name: str) -> Any:
 
 
 def current() -> ModuleType:
-    """The module of `layers.py` as it is saved now.
+    """The module of `layers.py`, loaded again if the file was saved since.
 
     Raises:
         UserError: the file is not there, is no Python, or lacks a name that the kit needs.
@@ -74,7 +74,7 @@ def use(path: Path) -> None:
 
 
 def fingerprint(names: set[str]) -> str:
-    """Eight characters that change with what `layers.py` says, the definitions `names` left out.
+    """Eight characters that change with the code of `layers.py`, except for the definitions `names`.
 
     Comments and spaces do not matter.
     """
@@ -83,25 +83,27 @@ def fingerprint(names: set[str]) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:8]
 
 
-class _FreshLoader(SourceFileLoader):
-    """Reads the source each time: Python's cache notices a newer source only after a whole second."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
+def without_markers(code: str) -> str:
+    """`code` without the comments that mark what the student edition leaves out."""
+    marker = re.compile(r" *# (BEGIN|END) SOLUTION")
+    return "\n".join(line for line in code.split("\n") if not marker.fullmatch(line))
 
 
 def _load() -> ModuleType:
-    linecache.checkcache(str(PATH))
-    loader = _FreshLoader(_NAME, str(PATH))
-    module = module_from_spec(spec_from_loader(_NAME, loader))
-    before = sys.modules.get(_NAME)
+    """Run the file as it is now. An import would miss a second change within the same second."""
+    file = str(PATH)
+    linecache.checkcache(file)
+    module, before = ModuleType(_NAME), sys.modules.get(_NAME)
+    module.__file__ = file
     sys.modules[_NAME] = module  # dataclasses and pickle look a class's module up
     try:
-        loader.exec_module(module)
+        exec(compile(PATH.read_bytes(), file, "exec", dont_inherit=True), vars(module))
     except Exception as problem:
         if before is not None:
             sys.modules[_NAME] = before
-        line = getattr(problem, "lineno", None) or _line_of(problem)
+        frames = traceback.extract_tb(problem.__traceback__)
+        lines = ["?", *(frame.lineno for frame in frames if frame.filename == file)]
+        line = getattr(problem, "lineno", None) or lines[-1]
         said = " ".join(str(problem).split())
         raise UserError(
             f"{PATH.name}, line {line}: {type(problem).__name__}, {said}; correct it and save the file."
@@ -109,17 +111,8 @@ def _load() -> ModuleType:
     return module
 
 
-def _line_of(problem: Exception) -> int | str:
-    line, trace = "?", problem.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(PATH):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
-
-
 class _Late:
-    """A function of `layers.py`, looked up when it is called: the file may have been saved again by then."""
+    """A function of `layers.py` that is looked up when it is called, as the file may have changed by then."""
 
     def __init__(self, name: str) -> None:
         self.__name__ = self.__qualname__ = name
@@ -137,7 +130,7 @@ class _Late:
 
 
 def _replace(before: ModuleType, after: ModuleType) -> None:
-    """Put the classes of `after` wherever the kit, or the notebook, holds those of `before`."""
+    """Replace the classes of `before` by those of `after` in the kit's modules and in the notebook."""
     old = {
         id(thing): name
         for name, thing in vars(before).items()

@@ -18,15 +18,15 @@ from peft_scratch.edition.solutions import LEVELS, layers, sources, without_solu
 from peft_scratch.errors import UserError
 from peft_scratch.paths import NOTEBOOKS, OFFLINE_BASE, ROOT
 
-#: What tells that a folder is an edition, so that it may be made again.
+#: The file that marks a folder as an edition, which may be replaced.
 MARK = "EDITION"
 
-# Not in the edition: what holds or shows an answer, and what only the kit's makers need.
+# Not in the edition: what contains or shows an answer, and what only maintainers need.
 _LEFT_OUT = re.compile(
     r"exactness/|pretraining/|reporting/|app/|publish\.py|libraries/catalogue\.py"
     r"|experiments/(ask|merged)\.py|edition/(?!(__init__|layers_file|student_seed|commands)\.py|self_check/)"
 )
-# Lines of cli.py that are about what is left out.
+# Lines of cli.py for commands that are left out.
 _COMMANDS = re.compile(
     r"from peft_scratch\.(exactness|app)\b.*"
     r"|    (cli_ask|exactness)\.\w+: .*|    edition\.student_edition: .*"
@@ -36,7 +36,7 @@ _COMMANDS = re.compile(
 _REPORTS = re.compile(r"^( +)(?:tables|report)\(profile, output.*\)$")
 _TOP = ("setup_notebook.py", "pyproject.toml", "constraints.txt", "LICENSE", "course.toml")
 
-# By default a name that no file of the kit has otherwise.
+# The default marker. The kit's files use this name for nothing else, so it can be replaced everywhere.
 _MARKER = "sharif_llm"
 
 
@@ -117,7 +117,7 @@ def _notebooks(new: Path, solved: bool, course: Course) -> None:
 
 
 def _rename(new: Path, course: Course) -> None:
-    """Give the course's own name to what the keys of the weight files have in them."""
+    """Put the course's own marker into the keys of the weight files."""
     if course.marker == _MARKER:
         return
     for path in new.rglob("*"):

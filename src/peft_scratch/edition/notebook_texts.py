@@ -4,20 +4,17 @@
 
 from __future__ import annotations
 
-#: After which cell of each notebook the tasks stand.
-WHERE = {1: "idea", 2: "idea", 3: "idea", 4: "idea", 5: "idea"}
-
 #: Cells that show an answer.
 LEFT_OUT = {5: ("trap-init", "trap-init-code")}
 
-#: Sentences that are left out of the idea: they announce the code, which stands below the tasks, or answer one.
+#: Sentences that are left out of the idea: they announce the code, which comes after the tasks, or give an answer.
 IDEA_WITHOUT = {
-    (2, "idea"): r"The code shows the initialisation, the rows, and where they enter the model:",
+    (2, "idea"): r"The code shows(?s:.*)",
     (3, "idea"): r"T5 has\s+one feed-forward layer in each block of its encoder and its decoder\.(?s:.*)",
-    (5, "idea"): r"The code shows the maths first, then the layer that adds it to a linear layer:",
+    (5, "idea"): r"The code shows(?s:.*)",
 }
 
-#: What stands above the tasks of a notebook.
+#: The text above the tasks of a notebook.
 TASKS = """## Yours: `layers.py`
 
 Here you write {pieces} of code, for {points} of this notebook's {whole} points. The other {rest} are for the executed notebook: its hand count, its runs, its numbers and its files.
@@ -26,19 +23,19 @@ The code goes into `layers.py`, beside the folder `notebooks`. Its docstrings sa
 
 In Colab, open `peft-scratch/layers.py` in the file browser on the left. Download it before you leave, because it is lost with the machine, and upload it into the same place next time."""
 
-#: What stands below, where an earlier notebook has asked for some of the code.
+#: The text below them, if an earlier notebook asks for some of the code.
 EARLIER = """This notebook also needs {names}, which notebook 2 asks for. If you start with this notebook, write these three first: their tasks and what to read are in notebook 2 and in the docstrings."""
 
-#: What stands above the code that a notebook shows.
+#: The text above the code that a notebook shows.
 YOUR_CODE = {0: "Your code, as the kit has it now:", 4: "The code that calls yours:"}
 
 #: What a marked cell of a notebook asks for.
 ASKED_IN_CELLS = {
     (1, "count-code"): "the number of parameters of a T5 of `config`, derived by hand; return it.",
-    (2, "count-code"): "the number of trained parameters, from `n` and `d`, as `by_hand`.",
-    (3, "count-code"): "the number of trained parameters, from `config` and `b`, as `by_hand`.",
-    (4, "count-code"): "the number of trained parameters, from `config` and `b`, as `by_hand`.",
-    (5, "count-code"): "the number of trained parameters, from `config` and `r`, as `by_hand`.",
+    (2, "count-code"): "the number of trainable parameters, from `n` and `d`, as `by_hand`.",
+    (3, "count-code"): "the number of trainable parameters, from `config` and `b`, as `by_hand`.",
+    (4, "count-code"): "the number of trainable parameters, from `config` and `b`, as `by_hand`.",
+    (5, "count-code"): "the number of trainable parameters, from `config` and `r`, as `by_hand`.",
 }
 
 _COUNT = """### The parameters, by hand and by torch
@@ -71,7 +68,7 @@ Its double form is Houlsby's, with twice as many places. The library prepares a 
 freezes everything else; its page on adapter methods explains the calls. Two of them are yours.""",
     (4, "count"): _COUNT.format("Of which part of a bottleneck does the size not depend on $b$?"),
     (5, "count"): _COUNT.format(
-        "How many attention blocks does the model have? What do $A$ and $B$ add to each layer that is replaced?"
+        "How many attention layers does the model have? What do $A$ and $B$ add to each layer that is replaced?"
     ),
     **{
         (number, "hand-in"): f"""## Hand in

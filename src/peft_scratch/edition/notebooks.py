@@ -8,6 +8,7 @@ from typing import Any
 
 from peft_scratch.assignment import PARTS
 from peft_scratch.edition.blanks import BLANKS, Blank
+from peft_scratch.edition.layers_file import without_markers
 from peft_scratch.edition.notebook_texts import (
     ASKED_IN_CELLS,
     EARLIER,
@@ -15,17 +16,24 @@ from peft_scratch.edition.notebook_texts import (
     LEFT_OUT,
     REPLACED,
     TASKS,
-    WHERE,
     YOUR_CODE,
 )
-from peft_scratch.edition.solutions import regions, without_markers
+from peft_scratch.edition.solutions import regions
 
-#: A code cell with one of these is left out, together with the text before it: it shows an answer, or uses
-#: models that the edition does not have.
+#: A code cell with one of these is left out together with the text before it: it shows an answer, or needs
+#: a model that the edition lacks.
 _NOT_HERE = ("proofs.", "session.ask(", "show.opinions(")
 
 #: What the edition's zip is called; the first cell of a notebook unpacks it.
 ZIP = "peft-scratch-student.zip"
+
+#: What is replaced in code cells: `check` is imported, and nothing that only a left-out cell needs.
+_IN_CODE = {
+    r"^from peft_scratch\.(exactness import proofs|methods\.lora import kaiming_uniform_down)\n": "",
+    r"^(from peft_scratch\.notebook import show)$": r"from peft_scratch.edition.self_check import check\n\1",
+    r'^REPOSITORY = ".*"$': 'REPOSITORY = ""',
+    r"peft-scratch\.zip": ZIP,
+}
 
 Cell = dict[str, Any]
 
@@ -53,7 +61,7 @@ def notebook(
                 cells.pop()
             continue
         cells.append(_changed(cell, source, number, solved, seed_per_student))
-        if cell["id"] == WHERE[number]:
+        if cell["id"] == "idea":
             cells += _tasks(number)
     return {**document, "cells": cells, "metadata": _metadata(document["metadata"])}
 
@@ -70,27 +78,10 @@ def _changed(cell: Cell, source: str, number: int, solved: bool, seed_per_studen
         cell |= {"outputs": [], "execution_count": None}
         asked, where = ASKED_IN_CELLS.get(key, ""), f"notebook {number}, cell {cell['id']}"
         source = without_markers(source) if solved else _blank(source, asked, where)
-        if seed_per_student:
-            source = re.sub(r"^SEED = 0$", _SEED, source, flags=re.MULTILINE)
-        source = re.sub(r"^from peft_scratch\.exactness import proofs\n", "", source, flags=re.MULTILINE)
-        source = re.sub(r'^REPOSITORY = ".*"$', 'REPOSITORY = ""', _imports(source), flags=re.MULTILINE)
-        source = source.replace("peft-scratch.zip", ZIP)
+        seed = {r"^SEED = 0$": _SEED} if seed_per_student else {}
+        for pattern, instead in (_IN_CODE | seed).items():
+            source = re.sub(pattern, instead, source, flags=re.MULTILINE)
     return {**cell, "source": source.splitlines(keepends=True), "metadata": _metadata(cell["metadata"])}
-
-
-def _imports(source: str) -> str:
-    """The cell that opens the session also imports `check`, and nothing that only a left-out cell needs."""
-    if "open_session(" not in source or "import" not in source:
-        return source
-    source = re.sub(
-        r"^from peft_scratch\.methods\.lora import kaiming_uniform_down\n", "", source, flags=re.MULTILINE
-    )
-    return re.sub(
-        r"^(from peft_scratch\.notebook import show)$",
-        r"from peft_scratch.edition.self_check import check\n\1",
-        source,
-        flags=re.MULTILINE,
-    )
 
 
 def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -105,10 +96,7 @@ def _blank(source: str, asked: str, where: str) -> str:
             raise ValueError(f"{where}: no text says what this blank asks for")
         indent = " " * (len(lines[start - 1]) - len(lines[start - 1].lstrip()))
         lines[start - 1 : end] = [
-            *(
-                f"{indent}# Yours: {line}" if i == 0 else f"{indent}# {line}"
-                for i, line in enumerate(asked.split("\n"))
-            ),
+            f"{indent}# Yours: {asked}",
             f'{indent}raise NotImplementedError("This cell is still blank.")',
         ]
     return "\n".join(lines)

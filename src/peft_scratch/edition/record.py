@@ -67,7 +67,7 @@ SHIPPED = (
 
 
 def random_sizes(seed: int) -> Sizes:
-    """Sizes drawn at random, such that no two mistakes are the same by the choice of the numbers."""
+    """Sizes drawn at random, for which no two mistakes give the same numbers."""
     draw = random.Random(seed)
     encoder = draw.randint(1, 3)
     return Sizes(
@@ -294,7 +294,7 @@ def _facts(model: T5ForConditionalGeneration, sizes: Sizes, seed: int) -> dict[s
     cross = [n for n, m in model.named_modules() if hasattr(m, "EncDecAttention")]
     in_encoder = [name for name in right if name.startswith("encoder")]
     # A prime for each letter: two formulas then have the same value only if they say the same.
-    letters = dict(zip("VdifghkEDrbN", random.Random(seed).sample(_PRIMES, 12), strict=True))
+    letters = dict(zip(_LETTERS, random.Random(seed).sample(_PRIMES, len(_LETTERS)), strict=True))
     return {
         "seed": seed,
         "config": _config(sizes),
@@ -339,26 +339,31 @@ def _counts(letters: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+_LETTERS = ("V", "d", "d'", "f", "g", "H", "k", "L_enc", "L_dec", "r", "b", "N")
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61)
 
 _COUNTS: tuple[tuple[Callable[..., str], tuple[str, ...], tuple[tuple[str, str], ...]], ...] = (
     (
         attention_blocks,
         (),
-        (("count_cross", "E + D"), ("count_decoder", "E"), ("count_twice", "2·E + 4·D")),
-    ),
-    (feed_forward_layers, (), (("count_decoder", "E"), ("count_twice", "2·E + 2·D"))),
-    (
-        parameters_of_an_update,
-        ("i",),
         (
-            ("count_one_matrix", "d·r"),
-            ("count_one_matrix", "r·i"),
-            ("count_square", "2·d·r"),
-            ("count_twice", "2·d·r + 2·r·i"),
+            ("count_cross", "L_enc + L_dec"),
+            ("count_decoder", "L_enc"),
+            ("count_twice", "2·L_enc + 4·L_dec"),
         ),
     ),
-    (parameters_of_an_update, ("f",), (("count_other", "d·r + r·i"),)),
+    (feed_forward_layers, (), (("count_decoder", "L_enc"), ("count_twice", "2·L_enc + 2·L_dec"))),
+    (
+        parameters_of_an_update,
+        ("d'",),
+        (
+            ("count_one_matrix", "d·r"),
+            ("count_one_matrix", "r·d'"),
+            ("count_square", "2·d·r"),
+            ("count_twice", "2·d·r + 2·r·d'"),
+        ),
+    ),
+    (parameters_of_an_update, ("f",), (("count_other", "d·r + r·d'"),)),
     (
         parameters_of_a_bottleneck,
         (),

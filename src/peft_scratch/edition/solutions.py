@@ -1,7 +1,7 @@
 """The solution, as it is marked in the source: taken out of the kit, and left blank in `layers.py`.
 
 `# BEGIN SOLUTION` and `# END SOLUTION` enclose what a student writes: lines inside a function or method that
-`blanks` describes, or a whole helper of the solution's own.
+`blanks` describes, or a whole helper that only the solution needs.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import ast
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
-from peft_scratch.edition.blanks import BLANKS, GROUPS, Blank, by_name
+from peft_scratch.edition.blanks import BLANKS, BY_NAME, GROUPS, Blank
+from peft_scratch.edition.layers_file import without_markers
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 #: How much is blank: only the lines that matter, or each function and class whole.
@@ -30,7 +31,12 @@ code. `peft-scratch self-check layers.py`, or the cell under each task, says wha
 """
 
 '''
-_STANDARD = sys.stdlib_module_names
+_ALWAYS_IMPORTED = (
+    "import math",
+    "import torch",
+    "from torch import Tensor, nn",
+    "from torch.nn import functional as F",
+)
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,10 @@ class Source:
 
     module: str
     text: str
-    lines: list[str] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "lines", self.text.splitlines())
+    @cached_property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
 
     @cached_property
     def tree(self) -> ast.Module:
@@ -62,10 +68,6 @@ class Source:
             elif isinstance(node, ast.Assign):
                 found |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
         return found
-
-    def is_helper(self, node: ast.stmt) -> bool:
-        """Whether `node` is the solution's own from its first line to its last."""
-        return any(start < _first(node) and (node.end_lineno or 0) < end for start, end in self.regions)
 
     def last(self, node: ast.stmt) -> int:
         """The last line of `node`, with the marker after it where a solution ends there."""
@@ -107,13 +109,13 @@ def sources() -> dict[str, Source]:
 
 
 def without_solution(source: Source) -> str:
-    """The module as the edition has it: what the student writes comes from `layers.py`."""
-    known, lines = by_name(), list(source.lines)
+    """The text of the module in the edition, where the student's code comes from `layers.py`."""
+    lines = list(source.lines)
     cuts: list[tuple[int, int, list[str]]] = [
         (start, end, []) for start, end in source.regions if not lines[start - 1].startswith(" ")
     ]
     for name, node in source.definitions().items():
-        if name in known and known[name].module == source.module:
+        if name in BY_NAME and BY_NAME[name].module == source.module:
             cuts.append((_first(node), source.last(node), [f'{name} = of_student("{name}")']))
     for start, end, instead in sorted(cuts, reverse=True):
         lines[start - 1 : end] = instead
@@ -137,7 +139,7 @@ def layers(level: str = "lines", solved: bool = False) -> str:
             source = of_module[blank.module]
             node = source.definitions()[blank.name]
             code = without_markers(source.code(node)) if solved else _blank(source, node, blank, level)
-            for helper in _helpers(source, code, set(by_name())):
+            for helper in _helpers(source, code):
                 if helper not in copied:
                     copied.add(helper)
                     parts.append(without_markers(source.code(source.definitions()[helper])))
@@ -147,7 +149,7 @@ def layers(level: str = "lines", solved: bool = False) -> str:
 
 
 def solution_lines() -> list[str]:
-    """The lines of all solutions in the kit's modules, without comments, spaces and what says little."""
+    """The lines of all solutions in the kit's modules that would give an answer away, without spaces."""
     found = []
     for source in sources().values():
         for start, end in source.regions:
@@ -156,7 +158,7 @@ def solution_lines() -> list[str]:
 
 
 def telling(lines: Iterable[str]) -> list[str]:
-    """`lines` without spaces and comments, those alone that would give an answer away."""
+    """Those of `lines` that would give an answer away, without spaces and comments."""
     bare = (squeezed(line.partition("  #")[0]) for line in lines)
     whole = (line for line in bare if not line.endswith(("(", "[", "{")))
     return [line for line in whole if len(line) >= 16 and not line.startswith(("#", '"""', "def"))]
@@ -198,14 +200,11 @@ def _blank_function(source: Source, node: ast.FunctionDef, name: str, text: str,
     asked = [f"{' ' * indent}# Yours.", f'{" " * indent}raise NotImplementedError("{name} is still blank.")']
     inside = [(a, b) for a, b in source.regions if start <= a and b <= source.last(node)]
     body = []
-    if level == "lines" and inside:
-        at = start
+    if level == "lines":
         for a, b in inside:
-            body += [*source.lines[at - 1 : a - 1], *asked]
-            at = b + 1
-        body += source.lines[at - 1 : source.last(node)]
-    elif level == "lines":
-        body = source.lines[start - 1 : source.last(node)]
+            body += [*source.lines[start - 1 : a - 1], *asked]
+            start = b + 1
+        body += source.lines[start - 1 : source.last(node)]
     else:
         body = asked
     return "\n".join([*head, _docstring(text, indent), *body])
@@ -231,11 +230,6 @@ def _docstring(text: str, indent: int) -> str:
     return textwrap.indent(quoted, " " * indent, lambda line: bool(line.strip()))
 
 
-def without_markers(code: str) -> str:
-    """`code` with its solutions and without the comments that mark them."""
-    return "\n".join(line for line in code.split("\n") if line.strip() not in (BEGIN, END))
-
-
 def _first(node: ast.stmt) -> int:
     return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
 
@@ -243,13 +237,13 @@ def _first(node: ast.stmt) -> int:
 # What comes with it: helpers and imports
 
 
-def _helpers(source: Source, code: str, blanks: set[str]) -> list[str]:
+def _helpers(source: Source, code: str) -> list[str]:
     """The module's own definitions that `code` needs besides the blanks, the innermost first."""
     there, needed = source.definitions(), []
 
     def add(text: str) -> None:
         for name in _names(ast.parse(textwrap.dedent(text))):
-            if name in there and name not in blanks and name not in needed:
+            if name in there and name not in BY_NAME and name not in needed:
                 add(source.code(there[name]))
                 needed.append(name)
 
@@ -266,29 +260,22 @@ def _imports(modules: Iterable[Source], body: str) -> str:
     tree = ast.parse(body)
     defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     wanted = set(_names(tree)) - defined - {"math", "torch", "nn", "Tensor", "F"}
-    plain: set[str] = set()
-    parts: dict[str, set[str]] = {}
+    statements, parts = set(_ALWAYS_IMPORTED), {}
     for node in (node for source in modules for node in source.tree.body):
         names = {name.name for name in getattr(node, "names", ()) if (name.asname or name.name) in wanted}
         if isinstance(node, ast.Import):
-            plain |= names
+            statements |= {f"import {name}" for name in names}
         elif isinstance(node, ast.ImportFrom) and names:
-            parts.setdefault(node.module or "", set()).update(names)
-    own = {module: names for module, names in parts.items() if module.startswith("peft_scratch")}
-    standard = {module: names for module, names in parts.items() if module.partition(".")[0] in _STANDARD}
-    others = {module: names for module, names in parts.items() if module not in own | standard}
-    first = [*(f"import {name}" for name in sorted({"math", *plain})), *_from(standard)]
-    second = [
-        "import torch",
-        "from torch import Tensor, nn",
-        "from torch.nn import functional as F",
-        *_from(others),
-    ]
-    return "\n\n".join("\n".join(block) for block in (first, second, _from(own)) if block)
-
-
-def _from(parts: Mapping[str, Iterable[str]]) -> list[str]:
-    return [f"from {module} import {', '.join(sorted(parts[module]))}" for module in sorted(parts)]
+            parts.setdefault(node.module, set()).update(names)
+    statements |= {f"from {module} import {', '.join(sorted(names))}" for module, names in parts.items()}
+    standard, others, own = [], [], []
+    for statement in sorted(statements, key=lambda statement: (statement.startswith("from"), statement)):
+        package = re.split(r"[ .]", statement)[1]
+        block = (
+            standard if package in sys.stdlib_module_names else own if package == "peft_scratch" else others
+        )
+        block.append(statement)
+    return "\n\n".join("\n".join(block) for block in (standard, others, own) if block)
 
 
 def _with_imports(text: str) -> str:
@@ -296,6 +283,7 @@ def _with_imports(text: str) -> str:
     tree = ast.parse(text)
     used, lines = set(_names(tree)), text.splitlines()
     imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    lines.insert(imports[-1].end_lineno, "from peft_scratch.edition.layers_file import of_student")
     for node in reversed(imports):
         module = getattr(node, "module", None)
         kept = [
@@ -305,12 +293,4 @@ def _with_imports(text: str) -> str:
             named = ", ".join(f"{n.name} as {n.asname}" if n.asname else n.name for n in kept)
             start = f"from {module} import " if module else "import "
             lines[node.lineno - 1 : node.end_lineno] = [start + named] if kept else []
-    text = "\n".join(lines) + "\n"
-    last = max(
-        node.end_lineno or 0
-        for node in ast.parse(text).body
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-    )
-    lines = text.splitlines()
-    lines.insert(last, "from peft_scratch.edition.layers_file import of_student")
     return "\n".join(lines) + "\n"

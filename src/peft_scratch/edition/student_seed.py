@@ -9,7 +9,7 @@ from peft_scratch.errors import UserError
 
 
 def seed_of(number: str) -> int:
-    """The seed of the student with this number; digits of any script are taken.
+    """The seed of the student with this number. Digits of any script are accepted.
 
     Raises:
         UserError: it is not a number.

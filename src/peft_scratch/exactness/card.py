@@ -147,7 +147,7 @@ def model_card(subject: Subject) -> ModelCard:
         ("Base", subject.base_in_words),
         ("Method", f"{what} ({paper}), by the layers of peft-scratch"),
         ("Hyperparameters", sizes),
-        ("Trained parameters", f"{subject.parameters:,}"),
+        ("Trainable parameters", f"{subject.parameters:,}"),
         ("Library of this folder", subject.library),
         *_training(subject.result),
     ]

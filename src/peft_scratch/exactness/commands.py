@@ -27,7 +27,7 @@ def parity(
     ] = None,
     output: PageFolder = None,
 ) -> None:
-    """Compare every method from scratch with its libraries: exactness.md and exactness.json.
+    """Compare every method from scratch with its libraries; write exactness.md and exactness.json.
 
     Earlier results of other bases are kept. The base of t5-small's size takes many minutes.
     """
@@ -36,10 +36,10 @@ def parity(
     _write_page(run, bases, output)
 
 
-Alpha = Annotated[float, typer.Option(help="LoRA's alpha, which a .pt file does not hold.")]
+Alpha = Annotated[float, typer.Option(help="LoRA's alpha, which a .pt file does not contain.")]
 ResultFile = Annotated[
     Path | None,
-    typer.Option(help="JSON of the run that trained it, for the card; not needed for the kit's own weights."),
+    typer.Option(help="The run's result (JSON), for the model card. The kit's own weights need no --result."),
 ]
 Licence = Annotated[
     str | None,
@@ -54,7 +54,7 @@ def versions(
     ] = None,
     output: PageFolder = None,
 ) -> None:
-    """Compare every method on two versions of transformers: a section of exactness.md and exactness.json.
+    """Compare every method on two versions of transformers; write a part of exactness.md and exactness.json.
 
     transformers 4.57.6 goes into a folder of its own, build/transformers-4.57.6, if it is not there.
     """
@@ -76,7 +76,9 @@ def convert(
     target: Annotated[Path, typer.Argument(help="A new folder; or a new .pt file.")],
     base: Annotated[
         str | None,
-        typer.Option(help="The model it was trained on, as for `parameters`. The folder will name it."),
+        typer.Option(
+            help="The base of these weights (names as for `parameters`); checked and written into the folder."
+        ),
     ] = None,
     alpha: Alpha = 4.0,
     result: ResultFile = None,
@@ -108,7 +110,7 @@ def parameters(
     size: Annotated[
         int | None, typer.Option(help="Prompt rows, bottleneck or rank; the assignment's by default.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write the ledger to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the counts to this file.")] = None,
 ) -> None:
     """Show how many parameters each method adds to a T5: by hand, here, and in the libraries."""
     from rich.console import Console
@@ -136,7 +138,9 @@ def export(
     form: Annotated[Form, typer.Argument(help="An ordinary T5 with the update merged into its weights.")],
     source: Annotated[Path, typer.Argument(help="lora.pt, or a folder of PEFT.")],
     target: Annotated[Path, typer.Argument(help="A new folder.")],
-    base: Annotated[str, typer.Option(help="The model it was trained on, as for `parameters`.")] = "t5-small",
+    base: Annotated[
+        str, typer.Option(help="The base of these weights (names as for `parameters`).")
+    ] = "t5-small",
     alpha: Alpha = 4.0,
     result: ResultFile = None,
     licence: Licence = None,
@@ -149,7 +153,7 @@ def export(
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="As `convert` or `export merged` wrote it.")],
+    folder: Annotated[Path, typer.Argument(help="A folder that `convert` or `export merged` wrote.")],
     name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.")],
     public: Annotated[bool, typer.Option("--public", help="Let everybody see a new repository.")] = False,
 ) -> None:

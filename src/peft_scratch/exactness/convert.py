@@ -174,18 +174,18 @@ _BOTTLENECK = re.compile(_SITE + r"\.adapter\.sharif_llm_adapter\.(?P<layer>[02]
 
 
 def _as_lora(source: Path, entries: Entries, alpha: float) -> tuple[LoRA, T5Config]:
-    a = _first_of(source, entries, _LORA, matrix="A")  # (D, R)
-    b = _first_of(source, entries, _LORA, matrix="B")  # (R, E)
+    a = _first_of(source, entries, _LORA, matrix="A")  # (d, r)
+    b = _first_of(source, entries, _LORA, matrix="B")  # (r, d')
     return LoRA(a.shape[1], alpha), _smallest(entries, _LORA, d_model=a.shape[0], d_kv=b.shape[1])
 
 
 def _as_adapter(source: Path, entries: Entries, _: float) -> tuple[Adapter, T5Config]:
-    down = _first_of(source, entries, _BOTTLENECK, layer="0", part="weight")  # (K, D)
+    down = _first_of(source, entries, _BOTTLENECK, layer="0", part="weight")  # (b, d)
     return Adapter(down.shape[0]), _smallest(entries, _BOTTLENECK, d_model=down.shape[1])
 
 
 def _as_soft_prompt(source: Path, entries: Entries, _: float) -> tuple[SoftPrompt, T5Config]:
-    rows = require_matrix(source, PROMPT, entries[PROMPT])  # (N, D)
+    rows = require_matrix(source, PROMPT, entries[PROMPT])  # (N, d)
     # The rows start as rows of the vocabulary, so the vocabulary needs as many.
     return SoftPrompt(len(rows)), T5Config(
         vocab_size=len(rows), d_model=rows.shape[1], d_ff=1, d_kv=1, num_heads=1, num_layers=1

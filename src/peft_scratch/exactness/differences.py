@@ -79,7 +79,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "lora",
         "PEFT",
         "scaling",
-        "The update is scaled after the up-projection, on E columns; ours is scaled in the middle, on R "
+        "The update is scaled after the up-projection, on d' columns; ours is scaled in the middle, on r "
         "columns. Here alpha / r is 4 or 0.5, a power of two, so the last bits are the same; at r = 3 they "
         "are not.",
         "tuners/lora/layer.py",
@@ -108,7 +108,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "lora",
         "OpenDelta",
         "placement",
-        "By default it adapts only self-attention: 12 of t5-small's 18 attention blocks, 196,608 "
+        "By default it adapts only self-attention: 12 of t5-small's 18 attention layers, 196,608 "
         "parameters at r = 8. In its map of T5, `attn` means `layer.0`, and cross-attention is `crossattn`. "
         "If `modified_modules` names every attention, it equals ours; by default it equals ours without "
         "cross-attention.",

@@ -1,7 +1,7 @@
 """The adapter folders that PEFT and AdapterHub load, written from the entries of a `.pt` file and read back.
 
-Tensors are renamed, and LoRA's A and B are transposed: the libraries store our `(D, R)` and `(R, E)` as
-`(R, D)` and `(E, R)`. Neither library has to be installed.
+Tensors are renamed, and LoRA's A and B are transposed: the libraries store our `(d, r)` and `(r, d')` as
+`(r, d)` and `(d', r)`. Neither library has to be installed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def folder_of(method: Method, entries: Entries, base: str | None) -> Folder:
         base: name or path of the base that the configuration names, if any.
     """
     if isinstance(method, Adapter):
-        width = next(iter(entries.values())).shape[1]  # the first entry is a down-projection, (K, D)
+        width = next(iter(entries.values())).shape[1]  # the first entry is a down-projection, (b, d)
         config = _adapter_config(method, width, base)
         return Folder(ADAPTERHUB, config, _named(adapterhub_names(NAME), entries))
     config = _lora_config(method) if isinstance(method, LoRA) else _prompt_config(method, entries)
@@ -262,7 +262,7 @@ def _require_seq_bn(path: Path, config: object) -> None:
 
 
 def _used_rows(source: Path, config: Config, tensors: Entries) -> Tensor:
-    """The N rows `(N, D)` that PEFT puts before the encoder's input.
+    """The N rows `(N, d)` that PEFT puts before the encoder's input.
 
     By default PEFT holds 2 N rows on an encoder-decoder, but never reads the second half: peft_model.py,
     PeftModelForSeq2SeqLM.forward cuts it off, `prompts[:, : peft_config.num_virtual_tokens]`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class Ledger:
     sizes: dict[str, int]
     steps: list[Step]
     parameters: int
-    accounts: list[Account] = field(default_factory=list)
+    accounts: list[Account]
 
 
 def ledger(model: str | Path = "t5-small", *, method: str | None = None, size: int | None = None) -> Ledger:
@@ -136,9 +136,9 @@ def base_steps(config: T5Config) -> list[Step]:
     sizes = letters(config)
     steps = [
         step("vocabulary, one table for encoder and decoder", "V·d", sizes),
-        step("encoder layers: q, k, v, o; feed-forward; 2 norms", "E·(4·d·i + g·d·f + 2·d)", sizes),
-        step("decoder layers: the same, cross-attention, 3 norms", "D·(8·d·i + g·d·f + 3·d)", sizes),
-        step("relative positions: one table per stack", "2·k·h", sizes),
+        step("encoder blocks: q, k, v, o; feed-forward; 2 norms", "L_enc·(4·d·d' + g·d·f + 2·d)", sizes),
+        step("decoder blocks: the same, cross-attention, 3 norms", "L_dec·(8·d·d' + g·d·f + 3·d)", sizes),
+        step("relative positions: one table per stack", "2·k·H", sizes),
         step("last norm of each stack", "2·d", sizes),
     ]
     if not is_tied(config):

@@ -94,7 +94,7 @@ def _lora(rank: int) -> list[Pair]:
     self_attention_only = Pair(
         ours,
         OPENDELTA,
-        "LoraModel at its default, self-attention only",
+        "LoraModel at its default, against ours on self-attention only",
         _call(ours, OPENDELTA, without="modified_modules"),
         shares=lambda name: "EncDecAttention" not in name,
     )
@@ -124,7 +124,7 @@ def _sum_as_opendelta(model: nn.Module) -> None:
     """Make each adapted layer sum `bottleneck(h) + (x + f(x))` instead of `(bottleneck(h) + f(x)) + x`."""
 
     def forward(layer: AdaptedLayerFF, x: Tensor) -> Tensor:
-        h = x + layer.dropout(layer.DenseReluDense(layer.layer_norm(x)))  # (B, T, D)
+        h = x + layer.dropout(layer.DenseReluDense(layer.layer_norm(x)))  # (B, T, d)
         return layer.adapter(h) + h
 
     for layer in model.modules():

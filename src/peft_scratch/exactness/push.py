@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from httpx import HTTPError
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -55,7 +56,7 @@ def push(folder: Path, name: str, *, public: bool = False) -> str:
     except HfHubHTTPError as problem:
         status = problem.response.status_code if problem.response is not None else None
         raise UserError(_refused(name, status)) from None
-    except (OSError, _NETWORK_ERROR) as problem:
+    except (OSError, HTTPError) as problem:
         raise UserError(
             f"The Hugging Face Hub cannot be reached ({type(problem).__name__}): check the connection and "
             "run the same command again."
@@ -83,9 +84,3 @@ def _refused(name: str, status: int | None) -> str:
             f"The Hugging Face Hub does not let you write to {name}: use your name, and a token for writing."
         )
     return f"The Hugging Face Hub did not take {name} (status {status}): try again later."
-
-
-# What huggingface_hub's HTTP library raises without an answer: requests before version 1, then httpx.
-_NETWORK_ERROR = next(
-    kind for kind in HfHubHTTPError.__mro__ if not kind.__module__.startswith("huggingface")
-)

@@ -264,7 +264,7 @@ def label_probabilities(
     cache = cache_of(out)
     (steps,) = cache.values()
     rest = {
-        "encoder_outputs": BaseModelOutput(out.encoder_last_hidden_state),  # (B, T, D), or longer by a prompt
+        "encoder_outputs": BaseModelOutput(out.encoder_last_hidden_state),  # (B, T, d), or longer by a prompt
         "attention_mask": inputs["attention_mask"],
     }
     columns, greedy = [], torch.full((len(start),), -1, device=start.device)

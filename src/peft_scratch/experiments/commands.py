@@ -22,7 +22,7 @@ _HELP = ("--help", "-h", "help")
 #: Settings whose values are words.
 _WORDS = ("initialiser", "schedule")
 
-EngineName = Annotated[str, typer.Option(help="here, one run after another; or ray, many at once.")]
+EngineName = Annotated[str, typer.Option(help="here: one run after another. ray: many at once.")]
 Address = Annotated[
     str | None, typer.Option(help="Address of a Ray cluster; by default Ray starts on this machine.")
 ]
@@ -113,7 +113,7 @@ def listing(run_ids: Sequence[str], profile_name: str) -> str:
     for run in map(find_run, named or FROM_SCRATCH):
         lines = (f"  {name:16}{value}" for name, value in settings_of(run, profile).items())
         blocks.append("\n".join([f"{run.id}, in the {profile.name} profile:", *lines]))
-    return "\n\n".join([*blocks, "Change one with --set NAME=NUMBER, such as --set learning_rate=0.001."])
+    return "\n\n".join([*blocks, "Change one with --set NAME=VALUE, such as --set learning_rate=0.001."])
 
 
 def setting(text: str) -> tuple[str, int | float | str]:

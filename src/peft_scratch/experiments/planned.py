@@ -1,4 +1,4 @@
-"""Which runs a command asks for: run ids, `all` for the ten, `tuned` for those with better constants."""
+"""Which runs a command asks for: run ids, `all` for the ten, `tuned` for better hyperparameters."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from peft_scratch.errors import UserError
 
 ALL, TUNED = "all", "tuned"
 
-#: Constants that scored better than those of the offline profile, by kind of method. Each combination was
-#: swept (`report/sweeps`); `report/tables/advice.md` gives its difference with the interval.
+#: Hyperparameters that scored better than those of the offline profile, by kind of method. Each combination
+#: was swept (`report/sweeps`); `report/tables/advice.md` gives its difference with the interval.
 BETTER: Mapping[str, Mapping[str, Any]] = {
     "full": {"learning_rate": 1e-4, "max_tokens": 256},
     "soft_prompt": {"learning_rate": 1.0, "schedule": "linear", "max_tokens": 256},
@@ -45,7 +45,7 @@ def planned(
             plan += [(run.id, {**BETTER[run.kind], **changes}) for run in RUNS.values()]
         else:
             raise UserError(
-                f"The constants of `{TUNED}` were found on the offline base: add --profile offline, or name "
-                "runs and change their constants with --set."
+                f"The hyperparameters of `{TUNED}` were found on the offline base: add --profile offline, or "
+                "name runs and change their settings with --set."
             )
     return plan

@@ -1,4 +1,4 @@
-"""The methods through the libraries: one file per library, which handles all of its quirks."""
+"""The methods through the libraries: one file per library, which alone handles its peculiarities."""
 
 from peft_scratch.assignment import Run
 from peft_scratch.libraries.adapterhub_adapter import AdapterHubAdapter

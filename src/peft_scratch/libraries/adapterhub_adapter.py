@@ -23,10 +23,10 @@ NAME = "imdb"
 
 # BEGIN SOLUTION
 def reduction_factor(width: int, bottleneck: int) -> float:
-    """The `reduction_factor` with which AdapterHub's `SeqBnConfig` makes a bottleneck of exactly K from D.
+    """The `reduction_factor` with which AdapterHub's `SeqBnConfig` makes a bottleneck of exactly b from d.
 
-    methods/bottleneck.py, BottleneckLayer.add_adapter takes `int(D // reduction_factor)`, and in floating
-    point 512 // (512 / 5) is 4. With D / (K + 0.5) it always rounds down to K.
+    methods/bottleneck.py, BottleneckLayer.add_adapter computes `int(d // reduction_factor)`, and in floating
+    point 512 // (512 / 5) is 4. With d / (b + 0.5) it is always rounded down to b.
     """
     exact = width / bottleneck
     return exact if width // exact == bottleneck else width / (bottleneck + 0.5)
@@ -39,23 +39,23 @@ def reduction_factor(width: int, bottleneck: int) -> float:
 class AdapterHubAdapter(Adapter):
     """Our `Adapter`, made by AdapterHub: its `SeqBnConfig`, the Pfeiffer placement.
 
-    One difference remains: both projections start from a normal distribution of standard deviation 0.02
-    (methods/modeling.py, Adapter.init_bert_weights), so it is not quite the identity at the start.
+    One difference remains: both projections start from a normal distribution with standard deviation 0.02
+    (methods/modeling.py, Adapter.init_bert_weights), so at the start the adapter is not quite the identity.
     """
 
     library = "adapterhub"
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
-        """Turn `model` into AdapterHub's class, with an adapter in each feed-forward layer, active.
+        """Turn `model` into AdapterHub's class, with an active adapter in each feed-forward layer.
 
         Raises:
             UserError: the library is not installed, or has no adapters for such a model.
         """
-        taken = ("t5", "mt5") if AS_IT_IS else ("t5",)  # for mT5 it has classes for transformers 4.57 only
+        taken = ("t5", "mt5") if AS_IT_IS else ("t5",)  # its classes for mT5 work on transformers 4.57 only
         if model.config.model_type not in taken or "decoder" not in stacks(model):
             raise UserError(
-                f"AdapterHub has no bottleneck adapters for a {type(model).__name__}; Adapter() from scratch "
-                "takes it."
+                f"AdapterHub has no bottleneck adapters for a {type(model).__name__}: use Adapter() from "
+                "scratch, which works on it."
             )
         adapters = import_adapters()
         add_active(model, bottleneck_config(adapters, model.config.d_model, self.bottleneck))
@@ -65,7 +65,7 @@ class AdapterHubAdapter(Adapter):
             bottleneck = model.get_submodule(f"{name}{end}").float()  # made in torch's default type
             if model.dtype != torch.float32:
                 bottleneck.forward = partial(_in_its_own_type, bottleneck)
-        # wrappers/model.py, replace_with_adapter_class: the class was made for this one model.
+        # wrappers/model.py, replace_with_adapter_class makes the class for this one model.
         for name, method in _METHODS.items():
             setattr(type(model), name, method)
         return model, places
@@ -76,17 +76,17 @@ class AdapterHubAdapter(Adapter):
 
 
 def add_active(model: T5ForConditionalGeneration, config: object) -> None:
-    """Add an adapter of the library's `config` (`SeqBnConfig`, `LoRAConfig`) to `model`, active."""
+    """Add an adapter of the library's `config` (`SeqBnConfig`, `LoRAConfig`) to `model` and activate it."""
     adapters = import_adapters()
     training = model.training
     initialise(model)
     with torch.device(model.device):
-        # model_mixin.py, forward_context: activated by `train_adapter` alone, it would first warn that
-        # no adapter is active.
+        # model_mixin.py, forward_context: without this, `train_adapter` would activate the adapter, but only
+        # after a warning that none is active.
         model.adapters_config.active_setup = adapters.Stack(NAME)
         adapter_by_adapterhub(model, NAME, config)
     model.train(training)  # model_mixin.py, train_adapter turns dropout on
-    # A forgotten activation is silent: the model then runs, and trains nothing.
+    # Without an active adapter the model would run without a message and train nothing.
     assert model.active_adapters is not None and model.active_adapters.first() == NAME
 
 
@@ -95,7 +95,7 @@ def bottleneck_config(adapters: ModuleType, width: int, bottleneck: int) -> obje
 
     Args:
         adapters: the package.
-        width: D of the model.
+        width: d, of the model.
     """
     # BEGIN SOLUTION
     return adapters.SeqBnConfig(reduction_factor=reduction_factor(width, bottleneck))
@@ -145,7 +145,7 @@ def initialise(model: T5ForConditionalGeneration) -> None:
 
 
 def _in_its_own_type(bottleneck: nn.Module, *tensors: Tensor, **others: Any) -> tuple[Tensor, ...]:
-    """The library's `Adapter.forward` on a base in half precision: it is float32 and does not convert."""
+    """The library's `Adapter.forward` for a base in half precision: the adapter itself is float32."""
 
     def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
         return type(bottleneck).forward(bottleneck, *tensors, **others)
@@ -159,7 +159,7 @@ def _in_its_own_type(bottleneck: nn.Module, *tensors: Tensor, **others: Any) -> 
 
 
 def _deep_copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """A copy as `copy.deepcopy` makes it of an object that can be pickled."""
+    """The copy that `copy.deepcopy` would make if the model could be pickled."""
     twin = memo[id(model)] = type(model).__new__(type(model))
     twin.__dict__.update(copy.deepcopy(model.__dict__, memo))
     return twin
@@ -189,7 +189,7 @@ def _enable_checkpointing(
     super(type(model), model).gradient_checkpointing_enable(gradient_checkpointing_kwargs)
 
 
-# What is put into the class of a model.
+# The methods that are put into the class of a model.
 _METHODS = {
     "__deepcopy__": _deep_copy,
     "__reduce_ex__": _refuse_pickle,

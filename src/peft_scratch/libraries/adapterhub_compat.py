@@ -1,10 +1,10 @@
 """Import AdapterHub's `adapters` 1.3.0, which was made for transformers 4.57, on transformers 5.
 
-Two things have changed since. Four small helpers are gone from transformers and huggingface_hub; stand-ins
-replace them while `adapters` is imported. And the library has copies of T5's `forward` methods of 4.57 with
-its own calls in them, which transformers 5 calls with other arguments. Here T5's own methods of the installed
-version take their place, with the library's one call of a bottleneck where it has one. That is all that
-SeqBnConfig, DoubleSeqBnConfig and LoRAConfig need; anything that needs more is refused.
+Two things have changed since. First, four small helpers are gone from transformers and huggingface_hub;
+stand-ins replace them while `adapters` is imported. Second, the library has copies of T5's `forward` methods
+of 4.57 with calls of its own, and transformers 5 calls them with other arguments. T5's own methods of the
+installed version take their place here, with the library's call of a bottleneck where there is one.
+SeqBnConfig, DoubleSeqBnConfig and LoRAConfig need no more than that; anything else is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _unavailable(*args: object, **kwargs: object) -> None:
     raise UserError("This kit leaves out AdapterHub's calls to a Hub: load an adapter from a folder.")
 
 
-#: What is gone from transformers 5 and huggingface_hub 1, and what the library needs it for.
+#: What is gone from transformers 5 and huggingface_hub 1; the comments say where the library uses it.
 _STAND_INS = [
     # utils.py: for what is downloaded with a token.
     (huggingface_hub, "HfFolder", _unavailable),
@@ -53,7 +53,7 @@ def import_adapters() -> ModuleType:
     try:
         with names_added(_STAND_INS):
             import adapters
-            import adapters.wrappers.model  # what it exports is imported when first asked for, if not before
+            import adapters.wrappers.model  # now, because otherwise it is imported only when it is first used
             from adapters.models.t5 import modeling_t5
     except ImportError as error:
         raise UserError(
@@ -67,9 +67,9 @@ def import_adapters() -> ModuleType:
 
 @functools.cache
 def _take_t5s_own_forward(modeling_t5: ModuleType) -> None:
-    """Replace the four `forward` methods of models/t5/modeling_t5.py that are of 4.57.
+    """Replace four `forward` methods of models/t5/modeling_t5.py, which are made for 4.57.
 
-    The fifth, of the feed-forward layer, calls nothing that has changed.
+    The fifth, of the feed-forward layer, stays: it calls nothing that has changed.
     """
     modeling_t5.T5StackWithAdapters.forward = _unless_there(
         "invertible_adapters", "invertible adapters", modeling_t5.T5Stack.forward
@@ -82,7 +82,7 @@ def _take_t5s_own_forward(modeling_t5: ModuleType) -> None:
 
 
 def _unless_there(part: str, what: str, own: Callable[..., Any]) -> Callable[..., Any]:
-    """T5's `own` forward, which passes over `part`: so there must be nothing in it."""
+    """T5's `own` forward, which ignores `part`, so it is refused if there is something in `part`."""
     find = operator.attrgetter(part)
 
     @functools.wraps(own)
@@ -101,8 +101,8 @@ def _with_bottleneck(attention: str) -> Callable[..., tuple]:
 
     def forward(
         self: nn.Module,
-        hidden_states: Tensor,  # (B, T, D)
-        key_value_states: Tensor | None = None,  # (B, S, D), in cross-attention
+        hidden_states: Tensor,  # (B, T, d)
+        key_value_states: Tensor | None = None,  # (B, S, d), in cross-attention
         attention_mask: Tensor | None = None,
         **others: object,
     ) -> tuple:

@@ -27,10 +27,10 @@ DEFAULTS, AS_OURS = "defaults", "as ours"
 
 @dataclass(frozen=True)
 class NameMap:
-    """What a library calls the parameters that a method from scratch adds.
+    """The library's names of the parameters that a method from scratch adds.
 
     Attributes:
-        parts: what is replaced, by part of our name.
+        parts: for each part of our names, the part of the library's names that replaces it.
         prefix: what the library puts before each name.
         transposed: whether it stores a matrix as the transpose of ours.
     """
@@ -46,7 +46,7 @@ class NameMap:
         return self.prefix + name
 
     def ours(self, name: str) -> str | None:
-        """Our name of the library's parameter `name`; None if it is no such parameter."""
+        """Our name of the library's parameter `name`; None if it is not such a parameter."""
         found = bare = name.removeprefix(self.prefix)
         for ours, theirs in self.parts.items():
             found = found.replace(theirs, ours)
@@ -65,10 +65,8 @@ _PEFT_PREFIX = "base_model.model."
 
 
 def adapterhub_names(adapter: str) -> NameMap:
-    """The names of the bottleneck adapter that is called `adapter`: in a model, and in a folder too."""
-    return NameMap(
-        {_DOWN: f"adapters.{adapter}.adapter_down.0", _UP: f"adapters.{adapter}.adapter_up"},
-    )
+    """The names of the bottleneck adapter called `adapter`, which are the same in a model and in a folder."""
+    return NameMap({_DOWN: f"adapters.{adapter}.adapter_down.0", _UP: f"adapters.{adapter}.adapter_up"})
 
 
 #: The names in a model, by method and library.
@@ -102,13 +100,12 @@ class Call:
 
     Attributes:
         library: PEFT, AdapterHub or OpenDelta.
-        setting: `defaults`, `as ours`, or another one that has a name; empty if the library has no such
-            method.
+        setting: `defaults`, `as ours`, or the name of another one; empty if the library lacks the method.
         name: the library's class.
         settings: its arguments.
         remark: how it differs from our method.
-        symbols: how many parameters it adds, in the letters of the derivations.
-        sizes: values of the letters that differ from ours.
+        symbols: how many parameters it adds, as a formula in the letters of the derivations.
+        sizes: the values of the letters that differ from ours.
     """
 
     library: str
@@ -156,12 +153,12 @@ def _python(value: object) -> str:
 
 
 def calls(method: Method, config: T5Config) -> list[Call]:
-    """How to call each library for the same as `method`, on a model of `config`."""
+    """The calls of each library that correspond to `method`, on a model of `config`."""
     return _CALLS[method.kind](method, config) if method.kind in _CALLS else []
 
 
 def call(method: Method, library: str, config: T5Config) -> Call:
-    """How to call `library` so that it does the same as `method`."""
+    """The call of `library` that does the same as `method`."""
     return next(c for c in calls(method, config) if (c.library, c.setting) == (library, AS_OURS))
 
 
@@ -169,13 +166,13 @@ def _compared(letter: str, theirs: int, ours: int) -> str:
     return f"{letter} = {theirs}" if theirs == ours else f"{letter} = {theirs} where ours is {ours}"
 
 
-#: T5's attention blocks: one in every layer, and a second one in the decoder's.
+#: T5's attention layers: one in every block, and a second one in the decoder's.
 _ATTENTIONS = ("SelfAttention", "EncDecAttention")
 
 
 def _lora(method: LoRA, config: T5Config) -> list[Call]:
     r, alpha = method.rank, method.alpha
-    everywhere, self_attention = method.derivation(config).symbols, "(E + D)·2·(d·r + r·i)"
+    everywhere, self_attention = method.derivation(config).symbols, "(L_enc + L_dec)·2·(d·r + r·d')"
     default = _compared("r", 8, r)
     transposed = "nothing; A and B are stored as the transposes of ours"
     named = [f"{attention}.{target}" for attention in _ATTENTIONS for target in method.targets]
@@ -185,8 +182,8 @@ def _lora(method: LoRA, config: T5Config) -> list[Call]:
         PEFT: f"the same layers; {default}; alpha = 8 where ours is {alpha:g}, so the update is scaled by 1",
         ADAPTERHUB: "the same layers, cross-attention too, although the setting is called selfattn_lora; "
         f"{default}; alpha = 8 where ours is {alpha:g}",
-        OPENDELTA: "its names attn.q and attn.v mean self-attention only, so the D cross-attentions get no "
-        f"update; {default}; alpha = 16 where ours is {alpha:g}",
+        OPENDELTA: "its names attn.q and attn.v mean self-attention only, so the L_dec layers of "
+        f"cross-attention get no update; {default}; alpha = 16 where ours is {alpha:g}",
         "named": f"{transposed}; cross-attention has to be named",
     }
     return [
@@ -199,8 +196,8 @@ def _lora(method: LoRA, config: T5Config) -> list[Call]:
     ]
 
 
-#: T5's feed-forward layers, as OpenDelta's `modified_modules` takes a regular expression. The end of the name
-#: is not enough: the encoder's `layer.1` would match the decoder's cross-attention too.
+#: Regular expressions for T5's feed-forward layers, for OpenDelta's `modified_modules`. The end of the name
+#: is not enough: the encoder's `layer.1` would also match the decoder's cross-attention.
 _FEED_FORWARD = [r"[r]encoder\.block\.\d+\.layer\.1", r"[r]decoder\.block\.\d+\.layer\.2"]
 
 
@@ -229,7 +226,7 @@ def _adapter(method: Adapter, config: T5Config) -> list[Call]:
 def _soft_prompt(method: SoftPrompt, config: T5Config) -> list[Call]:
     n = method.virtual_tokens
     rows = method.derivation(config).symbols
-    twice = "it holds N rows for each stack, 2·N, of which forward takes the first N"
+    twice = "it holds N rows for the encoder and N for the decoder, so 2·N; it uses only the first N"
     peft = {"num_virtual_tokens": n}
     once = {**peft, "num_transformer_submodules": 1}
     return [

@@ -1,7 +1,7 @@
 """Import OpenDelta 0.3.2 on today's transformers, without its web server and its cloud client.
 
-The library was last released in 2022. Five of its imports now fail or do harm. Stand-ins replace them while
-`opendelta` is imported, and only then, so nothing else ever sees a stand-in.
+The library was last released in 2022. Five of its imports now fail or do harm. Stand-ins replace them, but
+only while `opendelta` is imported, so nothing else ever sees them.
 """
 
 from __future__ import annotations
@@ -26,31 +26,26 @@ def _unavailable(what: str) -> Callable[..., None]:
     return refuse
 
 
-def _module(name: str, **attributes: object) -> ModuleType:
-    module = ModuleType(name)
-    vars(module).update(attributes)
-    return module
-
-
 def _stand_ins() -> dict[str, ModuleType]:
-    stand_ins = {
-        # utils/saving_loading_utils.py and utils/delta_center.py: the cloud client, of a package that
-        # is gone; only its saving and downloading would use it.
-        "DeltaCenter": _module("DeltaCenter", OssClient=_unavailable("cloud client")),
+    """The modules that replace others, by name."""
+    names: dict[str, dict[str, object]] = {
+        # utils/saving_loading_utils.py and utils/delta_center.py: the cloud client. Its package is gone, and
+        # only saving and downloading would use it.
+        "DeltaCenter": {"OssClient": _unavailable("cloud client")},
         # utils/interactive/web.py builds a web application when imported, for `interactive_modify`.
-        "opendelta.utils.interactive.web": _module(
-            "opendelta.utils.interactive.web", interactive=_unavailable("web server")
-        ),
+        "opendelta.utils.interactive.web": {"interactive": _unavailable("web server")},
         # basemodel.py: an unused `from turtle import back`, which needs Tk.
-        "turtle": _module("turtle", back=None),
+        "turtle": {"back": None},
     }
-    # basemodel.py: transformers moved this module; where the old place still exists, it is used.
+    # basemodel.py: transformers has moved this module. If it still exists at the old place, that is used.
     if importlib.util.find_spec("transformers.deepspeed") is None:
-        stand_ins["transformers.deepspeed"] = _module(
-            "transformers.deepspeed",
-            deepspeed_config=deepspeed_config,
-            is_deepspeed_zero3_enabled=is_deepspeed_zero3_enabled,
-        )
+        names["transformers.deepspeed"] = {
+            "deepspeed_config": deepspeed_config,
+            "is_deepspeed_zero3_enabled": is_deepspeed_zero3_enabled,
+        }
+    stand_ins = {name: ModuleType(name) for name in names}
+    for name, module in stand_ins.items():
+        vars(module).update(names[name])
     return stand_ins
 
 
@@ -63,7 +58,7 @@ def import_opendelta() -> ModuleType:
     """
     from transformers.models.distilbert import modeling_distilbert  # only here: it takes its time
 
-    # delta_models/prefix.py: what transformers 4 called this class, which has another name in 5.
+    # delta_models/prefix.py uses this class by its name in transformers 4; in 5 it has another name.
     renamed = getattr(modeling_distilbert, "DistilBertSelfAttention", None)
     path = list(sys.path)
     try:
@@ -81,7 +76,7 @@ def import_opendelta() -> ModuleType:
             "run `pip install rich` and `pip install --no-deps opendelta==0.3.2`."
         ) from None
     finally:
-        # utils/common_structures/__init__.py puts its own folder, with a t5.py and a bert.py in it, first on
-        # the path of every later import.
+        # utils/common_structures/__init__.py puts its own folder, which has a t5.py and a bert.py, at the
+        # beginning of the path of all later imports.
         sys.path[:] = path
     return opendelta

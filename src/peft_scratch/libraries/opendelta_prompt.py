@@ -28,7 +28,7 @@ class OpenDeltaPrompt(Method):
     default and what the course asks for.
 
     Deep copies and pickles of the model are refused: basemodel.py, insert_module binds the encoder's new
-    `forward` to the encoder that it was made for, so that the copy would run the original's.
+    `forward` to this encoder, so a copy would run the original encoder.
 
     Attributes:
         virtual_tokens: N. The rows count towards the number of tokens that the input may have.
@@ -43,7 +43,7 @@ class OpenDeltaPrompt(Method):
         self._from_scratch()
 
     def _from_scratch(self) -> SoftPrompt:
-        """The method from scratch, which checks the hyperparameter and knows the count."""
+        """The method from scratch, which checks the hyperparameter and derives the count."""
         return SoftPrompt(self.virtual_tokens)
 
     def inject(self, model: T5ForConditionalGeneration) -> tuple[nn.Module, list[str]]:
@@ -55,8 +55,8 @@ class OpenDeltaPrompt(Method):
         """
         if not model.can_generate():
             raise UserError(
-                f"OpenDelta's prompt does not go into a {type(model).__name__}; SoftPrompt() from scratch "
-                "does."
+                f"OpenDelta's prompt cannot be put into a {type(model).__name__}: use SoftPrompt() from "
+                "scratch, which works on it."
             )
         if model.dtype == torch.float16:
             raise UserError(
@@ -64,16 +64,16 @@ class OpenDeltaPrompt(Method):
                 "base in float32 or bfloat16."
             )
         opendelta = import_opendelta()
-        rows = first_rows(model.get_input_embeddings().weight.detach(), self.virtual_tokens)  # (N, D)
-        # delta_models/soft_prompt.py, SoftPromptLayer.__init__ and .instantiate: token numbers are made on
-        # the default device, and if the rows have to move, their `.to(device)` turns the parameter into an
-        # ordinary tensor. With the model's device as the default, neither is a problem.
+        rows = first_rows(model.get_input_embeddings().weight.detach(), self.virtual_tokens)  # (N, d)
+        # delta_models/soft_prompt.py, SoftPromptLayer.__init__ and .instantiate make token ids on the default
+        # device; and if the rows have to move, their `.to(device)` turns the parameter into an ordinary
+        # tensor. With the model's device as the default, neither is a problem.
         with torch.device(model.device):
             prompt_by_opendelta(opendelta, model, self.virtual_tokens)
         assert torch.equal(model.get_parameter(_PARAMETER), rows), "OpenDelta started from other rows"
         # `freeze_module()` is left out on purpose: basemodel.py, set_active_state_dict would shorten what
         # `model.state_dict()` returns. The kit freezes by parameter names.
-        model.train(model.training)  # a new layer is in training mode, whatever the model's mode
+        model.train(model.training)  # the new layer is in training mode, even if the model is not
         _spare_the_callers_mask(model)
         for module in (model, model.encoder):
             module.__reduce_ex__ = _refuse_copy
@@ -121,8 +121,8 @@ def _spare_the_callers_mask(model: T5ForConditionalGeneration) -> None:
     `forward`, and in `generate`, which calls the encoder itself. Without a mask, the library would hide
     token 0 from the encoder but not from the decoder, while a plain T5 hides nothing.
 
-    A caller that passes earlier `encoder_outputs` passes the mask of its text with them. No encoder runs
-    that would lengthen this mask, so it is lengthened here.
+    With `encoder_outputs` from an earlier call, a caller passes the mask of its text. Then no encoder runs
+    and lengthens the mask, so it is lengthened here.
     """
     signature = inspect.signature(model.forward)
 

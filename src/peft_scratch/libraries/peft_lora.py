@@ -35,15 +35,15 @@ class PeftLoRA(LoRA):
             UserError: a target matches no linear layer, or PEFT is not installed.
         """
         peft = import_peft()
-        # tuners/tuners_utils.py, BaseTuner.inject_adapter raises only if no target at all matches: of
-        # two, a misspelt one would be passed over silently. So they are looked up here first.
+        # tuners/tuners_utils.py, BaseTuner.inject_adapter raises only if no target at all matches: one
+        # misspelt target of two would be ignored without a message. So they are looked up here first.
         places = find_in_blocks(model, self.targets, nn.Linear)
         drop_embedding_hook(model)  # PEFT registers its own, and then transformers 5 knows no other
         with torch.device(model.device), warnings.catch_warnings():
-            # peft_model.py asks for the name it had before transformers 5.
+            # peft_model.py asks for the attribute by its name before transformers 5.
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
             wrapper = lora_by_peft(peft, model, self.rank, self.alpha, self.targets)
-        wrapper.train(model.training)  # a new wrapper is in training mode, whatever it wraps
+        wrapper.train(model.training)  # a new wrapper is in training mode, even if the model is not
         layers = [n for n, module in model.named_modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
         assert layers == places, f"PEFT replaced {layers}, not {places}"
         for name in layers:
@@ -110,12 +110,12 @@ def _refuse_while_merged(layer: nn.Module, *_: object) -> None:
 
 
 def import_peft() -> ModuleType:
-    """The package `peft`, which adapts plain layers whatever torchao is installed.
+    """The package `peft`, which then works with any version of torchao.
 
-    tuners/lora/torchao.py, dispatch_torchao, from PEFT 0.19 on asks of every layer, quantised or not, whether
-    torchao is there, and import_utils.py, is_torchao_available, raises if it is older than 0.16. Colab has
-    0.10. No layer here is quantised, so an old torchao is the same as none: while PEFT asks for the first
-    time, it is hidden, and PEFT remembers the answer.
+    From PEFT 0.19 on, tuners/lora/torchao.py, dispatch_torchao asks for every layer, quantised or not,
+    whether torchao is there; and import_utils.py, is_torchao_available raises if torchao is older than 0.16.
+    Colab has 0.10. No layer here is quantised, so an old torchao is as good as none: it is hidden while PEFT
+    asks for the first time, and PEFT remembers the answer.
 
     Raises:
         UserError: PEFT is not installed.

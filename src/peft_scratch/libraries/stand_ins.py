@@ -1,4 +1,4 @@
-"""Names and modules that a library needs while it is imported, and that are gone or in its way."""
+"""Stand-ins for names and modules that are missing, or in the way, while a library is imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 
 @contextlib.contextmanager
 def names_added(stand_ins: Iterable[tuple[ModuleType, str, object]]) -> Iterator[None]:
-    """Within it, each module has the given name and value; a module that has the name keeps it."""
+    """Inside the `with`, each module has the given name and value, unless it has the name already."""
     added = [(module, name) for module, name, _ in stand_ins if not hasattr(module, name)]
     for module, name, value in stand_ins:
         if (module, name) in added:
@@ -24,7 +24,7 @@ def names_added(stand_ins: Iterable[tuple[ModuleType, str, object]]) -> Iterator
 
 @contextlib.contextmanager
 def modules_replaced(stand_ins: Mapping[str, ModuleType | None]) -> Iterator[None]:
-    """Within it, each of these modules is the given one; `None` stands for one that is not to be found."""
+    """Inside the `with`, each module is the given one; a module given as `None` cannot be imported."""
     before = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
     sys.modules.update(stand_ins)
     try:

@@ -5,7 +5,7 @@ section 2.1 and figure 2, for the bottleneck with its residual connection; Pfeif
 "AdapterFusion", 2021 (arXiv:2005.00247), section 2.2.3, for one adapter per block instead of two: after
 the feed-forward layer. Reference code: adapter-hub/adapters, `methods/modeling.py`, class `Adapter`.
 
-Letters: B batch, T tokens, D width (`d_model`), K bottleneck.
+Letters: B batch, T tokens, d width of the model (`d_model`), b bottleneck.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from peft_scratch.methods.parameters import is_own
 
 
 class Bottleneck(nn.Module):
-    """Down to K, ReLU, up to D again: `relu(x W_down^T + b_down) W_up^T + b_up`.
+    """Down to b, ReLU, up to d again: `relu(x W_down^T + b_down) W_up^T + b_up`.
 
     The residual connection around it belongs to the layer that contains it. There is no LayerNorm, and
     no activation after the up-projection, because the result may be negative.
 
     The up-projection starts at zero, so the bottleneck returns zero at first; the down-projection
-    is drawn uniformly within `1 / sqrt(D)`, with a zero bias (AdapterHub's `mam_adapter` start, after
+    is drawn uniformly within `1 / sqrt(d)`, with a zero bias (AdapterHub's `mam_adapter` start, after
     He et al. 2022, arXiv:2110.04366). Houlsby et al. start near zero, with small random weights in both;
     here the start is exactly zero.
 
     Its weights are float32, whatever the base's type; the products use the type of x.
 
-    Shapes: x `(B, T, D)` -> `(B, T, D)`; weights `(K, D)`, `(K)`, `(D, K)`, `(D)`.
+    Shapes: x `(B, T, d)` -> `(B, T, d)`; weights `(b, d)`, `(b)`, `(d, b)`, `(d)`.
     """
 
     def __init__(self, width: int, bottleneck: int, device: torch.device | None = None) -> None:
@@ -54,11 +54,11 @@ class Bottleneck(nn.Module):
         # END SOLUTION
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, T, D)` -> `(B, T, D)`."""
+        """`(B, T, d)` -> `(B, T, d)`."""
         # BEGIN SOLUTION
         down, relu, up = self.sharif_llm_adapter
-        middle = relu(_linear(x, down))  # (B, T, D) -> (B, T, K)
-        return _linear(middle, up)  # (B, T, K) -> (B, T, D)
+        middle = relu(_linear(x, down))  # (B, T, d) -> (B, T, b)
+        return _linear(middle, up)  # (B, T, b) -> (B, T, d)
         # END SOLUTION
 
 
@@ -84,7 +84,7 @@ class AdaptedLayerFF(nn.Module):
     Floating-point sums depend on their order. AdapterHub's order is `(bottleneck(h) + f(x)) + x`; using
     the same order makes both equal to the last bit.
 
-    Shapes: x `(B, T, D)` -> `(B, T, D)`.
+    Shapes: x `(B, T, d)` -> `(B, T, d)`.
     """
 
     def __init__(self, base: nn.Module, bottleneck: int) -> None:
@@ -92,14 +92,14 @@ class AdaptedLayerFF(nn.Module):
         self.layer_norm = base.layer_norm
         self.DenseReluDense = base.DenseReluDense
         self.dropout = base.dropout
-        scale = base.layer_norm.weight  # (D)
+        scale = base.layer_norm.weight  # (d)
         self.adapter = Bottleneck(scale.numel(), bottleneck, scale.device)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """`(B, T, D)` -> `(B, T, D)`."""
+        """`(B, T, d)` -> `(B, T, d)`."""
         x = hidden_states
         # BEGIN SOLUTION
-        fx = self.dropout(self.DenseReluDense(self.layer_norm(x)))  # (B, T, D)
+        fx = self.dropout(self.DenseReluDense(self.layer_norm(x)))  # (B, T, d)
         return (self.adapter(fx + x) + fx) + x
         # END SOLUTION
 
@@ -112,7 +112,7 @@ class Adapter(Method):
     """A bottleneck after every feed-forward layer, encoder and decoder (the Pfeiffer placement).
 
     Attributes:
-        bottleneck: K, the width in the middle.
+        bottleneck: b, the width in the middle.
     """
 
     bottleneck: int = 8

@@ -1,8 +1,8 @@
 """The hand counts: how many parameters a method adds, derived step by step in letters and in numbers.
 
-Letters: V vocabulary, d width (`d_model`), i width inside attention (heads x `d_kv`), f width inside
-the feed-forward layer, g its matrices (2, or 3 where it is gated), h heads, k buckets of relative
-positions, E encoder layers, D decoder layers; r rank, b bottleneck, N prompt rows.
+Letters: V vocabulary, d width of the model (`d_model`), d' width of the attention (heads x `d_kv`), f width
+of the feed-forward layer, g its matrices (2, or 3 where it is gated), H heads, k buckets of relative
+positions, L_enc encoder blocks, L_dec decoder blocks; r rank, b bottleneck, N prompt rows.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from transformers import T5Config
+
+#: A letter of a formula, with its index or its prime: `d`, `d'`, `L_enc`.
+LETTER = re.compile(r"[A-Za-z](?:_[a-z]+)?'?")
 
 
 @dataclass(frozen=True)
@@ -48,37 +51,37 @@ class Derivation:
 
 
 def letters(config: T5Config) -> dict[str, int]:
-    """The sizes of a T5 of `config` under the letters above; an encoder alone has no decoder layer."""
+    """The sizes of a T5 of `config` under the letters above; an encoder alone has no decoder block."""
     return {
         "V": config.vocab_size,
         "d": config.d_model,
-        "i": config.num_heads * config.d_kv,
+        "d'": config.num_heads * config.d_kv,
         "f": config.d_ff,
         "g": 3 if config.is_gated_act else 2,
-        "h": config.num_heads,
+        "H": config.num_heads,
         "k": config.relative_attention_num_buckets,
-        "E": config.num_layers,
-        "D": config.num_decoder_layers if config.is_encoder_decoder else 0,
+        "L_enc": config.num_layers,
+        "L_dec": config.num_decoder_layers if config.is_encoder_decoder else 0,
     }
 
 
 def attention_blocks() -> str:
-    """How many attention blocks a T5 has, in letters: an encoder layer has one, a decoder layer two."""
+    """How many attention layers a T5 has, in letters: an encoder block has one, a decoder block two."""
     # BEGIN SOLUTION
-    return "E + 2·D"
+    return "L_enc + 2·L_dec"
     # END SOLUTION
 
 
 def feed_forward_layers() -> str:
-    """How many feed-forward layers a T5 has, in letters: each layer has one."""
+    """How many feed-forward layers a T5 has, in letters: each block has one."""
     # BEGIN SOLUTION
-    return "E + D"
+    return "L_enc + L_dec"
     # END SOLUTION
 
 
 def step(what: str, symbols: str, sizes: Mapping[str, int]) -> Step:
     """A step whose numbers and value are those of its symbols: letters, digits, `+`, `·` and brackets."""
-    numbers = "".join(str(sizes.get(symbol, symbol)) for symbol in symbols)
+    numbers = LETTER.sub(lambda letter: str(sizes.get(letter[0], letter[0])), symbols)
     return Step(what, symbols, numbers, _value(numbers))
 
 

@@ -3,7 +3,8 @@
 Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021 (arXiv:2106.09685),
 section 4.1, equation 3. Reference code: microsoft/LoRA, `loralib/layers.py`, class `Linear`.
 
-Letters: B batch, T tokens, D width in (`d_model`), E width out (heads x `d_kv`), R rank.
+Letters: T tokens, d width in (`d_model`), d' width out (heads x `d_kv`), r rank. In shapes, the first B is
+the batch; `sharif_llm_B` and the B of `x A B` are the up-projection.
 """
 
 from __future__ import annotations
@@ -39,36 +40,37 @@ def low_rank_update(x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
     The paper writes column vectors, `h = W x + (alpha / r) B A x`; here, as in torch, a token is a
     row, so A and B are the transposes of the paper's, in reverse order.
 
-    The scaling is applied to the R columns in the middle, not to the E columns at the end. That is a
+    The scaling is applied to the r columns in the middle, not to the d' columns at the end. That is a
     fraction of the work, with the same value, and the same bits if `scaling` is a power of two.
 
     Args:
-        x: `(B, T, D)`.
-        a: `(D, R)`, projects down.
-        b: `(R, E)`, projects up.
+        x: `(B, T, d)`, a batch of B texts.
+        a: `(d, r)`, projects down.
+        b: `(r, d')`, projects up.
         scaling: `alpha / r`.
 
     Returns:
-        `(B, T, E)`.
+        `(B, T, d')`.
     """
     # BEGIN SOLUTION
-    down = x @ a * scaling  # (B, T, D) @ (D, R) -> (B, T, R)
-    return down @ b  # (B, T, R) @ (R, E) -> (B, T, E)
+    down = x @ a * scaling  # (B, T, d) @ (d, r) -> (B, T, r)
+    return down @ b  # (B, T, r) @ (r, d') -> (B, T, d')
     # END SOLUTION
 
 
 def kaiming_uniform_down(features: int, rank: int, device: torch.device | None = None) -> Tensor:
-    """A's initial value: uniform within `1 / sqrt(D)`, as loralib and PEFT draw it. Returns `(D, R)`.
+    """A's initial value: uniform within `1 / sqrt(d)`, as loralib and PEFT draw it. Returns `(d, r)`.
 
-    The trap here: both libraries store A as `(R, D)`, where torch reads the fan-in off the last
-    dimension and finds D. Called on our `(D, R)`, the same function would find R. At D = 512 and
-    R = 8, `kaiming_uniform_(A)` draws within sqrt(6 / 8) = 0.87 in place of 1 / sqrt(512) = 0.044:
-    some twenty times too large. So A is drawn as `(R, D)`, then transposed.
+    The trap here: both libraries store A as `(r, d)`, where torch reads the fan-in off the last
+    dimension and finds d. Called on our `(d, r)`, the same function would find r. A plain
+    `kaiming_uniform_(A)` also lacks the libraries' `a=sqrt(5)`: at d = 512 and r = 8 it draws within
+    sqrt(6 / 8) = 0.87 in place of 1 / sqrt(512) = 0.044, some twenty times too large. So A is drawn as
+    `(r, d)`, then transposed.
     """
     # BEGIN SOLUTION
-    lying = torch.empty(rank, features, device=device, dtype=torch.float32)  # (R, D)
-    nn.init.kaiming_uniform_(lying, a=math.sqrt(5))  # bound: sqrt(6 / ((1 + 5) D)) = 1 / sqrt(D)
-    return lying.T  # (D, R)
+    lying = torch.empty(rank, features, device=device, dtype=torch.float32)  # (r, d)
+    nn.init.kaiming_uniform_(lying, a=math.sqrt(5))  # bound: sqrt(6 / ((1 + 5) d)) = 1 / sqrt(d)
+    return lying.T  # (d, r)
     # END SOLUTION
 
 
@@ -85,24 +87,24 @@ class LoRALinear(nn.Linear):
     bit. A must not be zero as well, or neither would ever get a gradient. While B is zero, A's gradient is
     zero, so A starts to move in the second step.
 
-    Shapes: x `(B, T, D)`, weight `(E, D)`, `sharif_llm_A` `(D, R)`, `sharif_llm_B` `(R, E)`,
-    output `(B, T, E)`.
+    Shapes, with a batch of B texts: x `(B, T, d)`, weight `(d', d)`, `sharif_llm_A` `(d, r)`,
+    `sharif_llm_B` `(r, d')`, output `(B, T, d')`.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         # "meta" allocates nothing: the layer uses the base's own weight, not a second one.
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
-        self.weight = base.weight  # (E, D)
-        self.bias = base.bias  # (E) or None
+        self.weight = base.weight  # (d', d)
+        self.bias = base.bias  # (d') or None
         self.rank = rank
         self.scaling = alpha / rank
         # BEGIN SOLUTION
-        # A and B lie in memory as loralib's and PEFT's (R, D) and (E, R) do: .T changes the view,
+        # A and B lie in memory as loralib's and PEFT's (r, d) and (d', r) do: .T changes the view,
         # not the memory. So both use the same matrix product and agree to the last bit.
         device = base.weight.device
-        self.sharif_llm_A = nn.Parameter(kaiming_uniform_down(self.in_features, rank, device))  # (D, R)
-        up = torch.zeros(self.out_features, rank, device=device, dtype=torch.float32)  # (E, R)
-        self.sharif_llm_B = nn.Parameter(up.T)  # (R, E)
+        self.sharif_llm_A = nn.Parameter(kaiming_uniform_down(self.in_features, rank, device))  # (d, r)
+        up = torch.zeros(self.out_features, rank, device=device, dtype=torch.float32)  # (d', r)
+        self.sharif_llm_B = nn.Parameter(up.T)  # (r, d')
         # END SOLUTION
         # Holds W while the update is merged. A buffer moves with the model; a non-persistent one is not in
         # the state dict.
@@ -114,13 +116,13 @@ class LoRALinear(nn.Linear):
         return self.weight_before_merge is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, T, D)` -> `(B, T, E)`."""
+        """`(B, T, d)` -> `(B, T, d')`."""
         # BEGIN SOLUTION
-        y = F.linear(x, self.weight, self.bias)  # (B, T, E)
+        y = F.linear(x, self.weight, self.bias)  # (B, T, d')
         if self.merged:
             meant_to_train = self.training and self.sharif_llm_A.requires_grad
             return _RefuseTraining.apply(y, self.sharif_llm_A) if meant_to_train else y
-        a, b = self.sharif_llm_A.to(x.dtype), self.sharif_llm_B.to(x.dtype)  # (D, R), (R, E)
+        a, b = self.sharif_llm_A.to(x.dtype), self.sharif_llm_B.to(x.dtype)  # (d, r), (r, d')
         return y + low_rank_update(x, a, b, self.scaling)
         # END SOLUTION
 
@@ -137,7 +139,7 @@ class LoRALinear(nn.Linear):
         if self.merged:
             return
         self.weight_before_merge = self.weight.detach()
-        update = (self.sharif_llm_A @ self.sharif_llm_B * self.scaling).T  # (D, R) @ (R, E) -> (E, D)
+        update = (self.sharif_llm_A @ self.sharif_llm_B * self.scaling).T  # (d, r) @ (r, d') -> (d', d)
         self._put((self.weight + update).to(self.weight.dtype))
         # END SOLUTION
 
@@ -240,7 +242,7 @@ class LoRA(Method):
     def derivation(self, config: T5Config) -> Derivation:
         """A and B for every target.
 
-        For targets in the feed-forward layers, f, their inner width, takes the place of i.
+        For targets in the feed-forward layers, f, their inner width, takes the place of d'.
 
         Raises:
             UserError: a target is no linear layer of a T5 block.
@@ -254,7 +256,7 @@ class LoRA(Method):
             )
         steps, wholes = [], []
         for block, layers, count, other in (
-            ("attention blocks", _IN_ATTENTION, attention_blocks, "i"),
+            ("attention layers", _IN_ATTENTION, attention_blocks, "d'"),
             ("feed-forward layers", _IN_FEED_FORWARD, feed_forward_layers, "f"),
         ):
             if hit := [target for target in targets if target in layers]:
@@ -268,10 +270,10 @@ class LoRA(Method):
 
 
 def parameters_of_an_update(other: str) -> str:
-    """How many parameters A and B have together, in letters, such as `d·r + r·i`.
+    """How many parameters A and B have together, in letters, such as `d·r + r·d'`.
 
     Args:
-        other: the letter of the width besides d: i inside attention, f inside the feed-forward layer.
+        other: the letter of the width besides d: d' inside attention, f inside the feed-forward layer.
     """
     # BEGIN SOLUTION
     return f"d·r + r·{other}"

@@ -4,7 +4,7 @@ Source: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning
 (arXiv:2104.08691): section 2 for the method, `[P; X]` instead of X; section 3.2 for the
 initialisers. Reference code: google-research/prompt-tuning.
 
-Letters: B batch, T tokens, D width (`d_model`), N prompt rows, V vocabulary.
+Letters: B batch, T tokens, d width of the model (`d_model`), N prompt rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from peft_scratch.methods.parameters import is_own
 from peft_scratch.methods.t5 import stacks
 
 # 0. Initialisers. All have the same signature, so that any of them, or your own, can be given to
-#    `SoftPrompt`: (embedding (V, D), n, generator) -> rows (n, D).
+#    `SoftPrompt`: (embedding (V, d), n, generator) -> rows (n, d).
 
 Initialiser = Callable[[Tensor, int, torch.Generator | None], Tensor]
 
 
 def first_rows(embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """The first `n` rows of the vocabulary, as the course does. `(V, D)` -> `(n, D)`.
+    """The first `n` rows of the vocabulary, as the course does. `(V, d)` -> `(n, d)`.
 
     For T5 these are the padding, end and unknown tokens, then the most frequent pieces.
     """
     _require_rows(n, len(embedding), "vocabulary")
     # BEGIN SOLUTION
-    return embedding[:n]  # (n, D)
+    return embedding[:n]  # (n, d)
     # END SOLUTION
 
 
 def sampled_vocabulary(embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """`n` different rows drawn from the 5,000 most frequent pieces (section 3.2). `(V, D)` -> `(n, D)`.
+    """`n` different rows drawn from the 5,000 most frequent pieces (section 3.2). `(V, d)` -> `(n, d)`.
 
     T5's vocabulary is ordered by frequency, so these are its first 5,000 rows.
     """
     pool = min(5000, len(embedding))
     _require_rows(n, pool, "part of the vocabulary that is sampled")
     chosen = torch.randperm(pool, generator=generator)[:n]  # (n)
-    return embedding[chosen.to(embedding.device)]  # (n, D)
+    return embedding[chosen.to(embedding.device)]  # (n, d)
 
 
 def random_uniform(embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Rows drawn uniformly from -0.5 to 0.5 (section 3.2); the embedding gives only D. -> `(n, D)`."""
-    rows = torch.rand(n, embedding.shape[1], generator=generator) - 0.5  # (n, D)
+    """Rows drawn uniformly from -0.5 to 0.5 (section 3.2); the embedding gives only d. -> `(n, d)`."""
+    rows = torch.rand(n, embedding.shape[1], generator=generator) - 0.5  # (n, d)
     return rows.to(embedding.device)
 
 
@@ -67,14 +67,14 @@ def label_words(
     *,
     words: Sequence[Sequence[int]],
 ) -> Tensor:
-    """One row per label word, then sampled vocabulary (section 3.2, "class label"). `(V, D)` -> `(n, D)`.
+    """One row per label word, then sampled vocabulary (section 3.2, "class label"). `(V, d)` -> `(n, d)`.
 
     For a word of several pieces, the mean of their rows. Bind the words first:
     `partial(label_words, words=[tokenizer(w, add_special_tokens=False).input_ids for w in LABEL_WORDS])`.
     """
-    means = [embedding[list(pieces)].mean(0) for pieces in words[:n]]  # each (D)
-    rest = sampled_vocabulary(embedding, n - len(means), generator)  # (n - words, D)
-    return torch.cat([torch.stack(means), rest])  # (n, D)
+    means = [embedding[list(pieces)].mean(0) for pieces in words[:n]]  # each (d)
+    rest = sampled_vocabulary(embedding, n - len(means), generator)  # (n - words, d)
+    return torch.cat([torch.stack(means), rest])  # (n, d)
 
 
 def _require_rows(n: int, there: int, where: str) -> None:
@@ -93,20 +93,20 @@ class PromptRows(nn.Module):
     This is the only method that is not the identity at the start, because the model reads the rows. With
     `first_rows` it behaves, to the last bit, as if the text began with those N pieces of the vocabulary.
 
-    Shapes: embedded `(B, T, D)` -> `(B, N + T, D)`; `prompt_emb` `(N, D)`.
+    Shapes: embedded `(B, T, d)` -> `(B, N + T, d)`; `prompt_emb` `(N, d)`.
     """
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
         # BEGIN SOLUTION
-        self.prompt_emb = nn.Parameter(rows.detach().to(torch.float32, copy=True))  # (N, D)
+        self.prompt_emb = nn.Parameter(rows.detach().to(torch.float32, copy=True))  # (N, d)
         # END SOLUTION
 
     def forward(self, embedded: Tensor) -> Tensor:
-        """`(B, T, D)` -> `(B, N + T, D)`."""
+        """`(B, T, d)` -> `(B, N + T, d)`."""
         # BEGIN SOLUTION
-        prompt = self.prompt_emb.to(embedded.dtype).expand(len(embedded), -1, -1)  # (N, D) -> (B, N, D)
-        return torch.cat([prompt, embedded], dim=1)  # (B, N + T, D)
+        prompt = self.prompt_emb.to(embedded.dtype).expand(len(embedded), -1, -1)  # (N, d) -> (B, N, d)
+        return torch.cat([prompt, embedded], dim=1)  # (B, N + T, d)
         # END SOLUTION
 
 
@@ -116,7 +116,7 @@ class PromptRows(nn.Module):
 class PromptedEmbedding(nn.Embedding):
     """The encoder's embedding table together with the prompt rows.
 
-    Looking up tokens is unchanged: `(B, T)` -> `(B, T, D)`. The table is the base's own, under the same
+    Looking up tokens is unchanged: `(B, T)` -> `(B, T, d)`. The table is the base's own, under the same
     name, and stays tied to the decoder's and to the output layer.
 
     The rows cannot be added here: the encoder takes the length of its input before it looks up tokens, so
@@ -126,7 +126,7 @@ class PromptedEmbedding(nn.Embedding):
     def __init__(self, table: nn.Embedding, rows: PromptRows) -> None:
         # "meta" allocates nothing: the layer uses the base's own weight, not a second one.
         super().__init__(table.num_embeddings, table.embedding_dim, table.padding_idx, device="meta")
-        self.weight = table.weight  # (V, D)
+        self.weight = table.weight  # (V, d)
         self.sharif_llm_soft_prompts = rows
         self.train(table.training)
 
@@ -152,7 +152,7 @@ class SetPromptedEmbedding:
 def prepend_prompt(encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
     """Before the encoder runs: embed the tokens, put the rows before them, lengthen the mask to match.
 
-    `input_ids` `(B, T)` or `inputs_embeds` `(B, T, D)` become `inputs_embeds` `(B, N + T, D)`, and
+    `input_ids` `(B, T)` or `inputs_embeds` `(B, T, d)` become `inputs_embeds` `(B, N + T, d)`, and
     `attention_mask` `(B, T)`, if there is one, becomes `(B, N + T)`. The caller's tensors do not change.
     T5 computes its relative positions from the length it sees, so they need no change.
     """
@@ -167,9 +167,9 @@ def prepend_prompt(encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple
             "The encoder's embed_tokens was replaced, and the soft prompt in it is lost: replace it with "
             "model.set_input_embeddings, which keeps the prompt."
         )
-    embedded = table(ids) if embedded is None else embedded  # (B, T, D)
+    embedded = table(ids) if embedded is None else embedded  # (B, T, d)
     # BEGIN SOLUTION
-    inputs["inputs_embeds"] = prompt(embedded)  # (B, N + T, D)
+    inputs["inputs_embeds"] = prompt(embedded)  # (B, N + T, d)
     if (mask := inputs.get("attention_mask")) is not None:
         inputs["attention_mask"] = lengthened(mask, len(prompt.prompt_emb))  # (B, N + T)
     # END SOLUTION
@@ -182,7 +182,7 @@ def lengthen_cross_attention_mask(
     """Before the decoder runs: lengthen its mask over the encoder's output by the prompt's N columns.
 
     T5 (and `generate`, at every step) gives the decoder the mask that the caller gave for the text,
-    `(B, T)`; the encoder's output is `(B, N + T, D)`.
+    `(B, T)`; the encoder's output is `(B, N + T, d)`.
     """
     mask, encoded = kwargs.get("encoder_attention_mask"), kwargs.get("encoder_hidden_states")
     if mask is None or encoded is None or mask.shape[1] + rows != encoded.shape[1]:
@@ -229,7 +229,7 @@ class SoftPrompt(Method):
         """
         refuse_second_injection(model)
         table = model.encoder.embed_tokens
-        rows = self.initialiser(table.weight.detach(), self.virtual_tokens, None)  # (N, D)
+        rows = self.initialiser(table.weight.detach(), self.virtual_tokens, None)  # (N, d)
         if rows.shape != (shape := (self.virtual_tokens, table.embedding_dim)):
             raise UserError(
                 f"The initialiser returned rows of shape {tuple(rows.shape)}; it has to be {shape}."

@@ -39,13 +39,8 @@ def execute_all(profile: str, seed: int, output: Path | None, recipe: str = "fas
         RuntimeError: a cell failed otherwise.
     """
     # Only changed parameters are passed on, so that the notebooks of a default run have no extra cell.
-    parameters: dict[str, Any] = {}
-    if profile != "auto":
-        parameters["PROFILE"] = profile
-    if seed != 0:
-        parameters["SEED"] = seed
-    if recipe != "fast":
-        parameters["RECIPE"] = find_recipe(recipe).name
+    given = {"PROFILE": (profile, "auto"), "SEED": (seed, 0), "RECIPE": (find_recipe(recipe).name, "fast")}
+    parameters: dict[str, Any] = {name: value for name, (value, usual) in given.items() if value != usual}
     if output is not None:
         parameters["OUTPUT"] = str(output.absolute())
     choice = choose_profile(profile)
@@ -63,8 +58,8 @@ def execute_all(profile: str, seed: int, output: Path | None, recipe: str = "fas
 def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
     """The notebook at `source`, executed with `parameters` and cleaned; nothing is written.
 
-    A bar counts the cells on standard error; the cells' own bars, and what else they print there, are
-    passed on.
+    A progress bar on standard error counts the cells. What the cells print to standard error, such as their
+    own bars, is shown too.
 
     Raises:
         UserError: a cell raised one; the notebook and the cell are named.
@@ -81,12 +76,12 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
             kernel_name="python3",
             kernel_manager_class=_OwnPython,
             language="python",
-            # Everything that matters is shown in the cell; the kernel's own log would only break up the bars.
+            # Cells show all that matters; the kernel's own log would only interrupt the bars.
             extra_arguments=["--log-level=CRITICAL"],
             cwd=source.parent,
             stdout_file=_BarsAlone(),
             stderr_file=_Terminal(),
-            # Merges the output of a progress bar into its last state.
+            # Of a progress bar, only the last state is kept.
             coalesce_streams=True,
             record_timing=False,
         )
@@ -102,12 +97,12 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
             f"{source.name}: the process that ran it died, most often because memory ran out: close other "
             "programs and run again; finished epochs are kept."
         ) from None
-    except RuntimeError as problem:  # of jupyter_client, which has no class of its own for these
+    except RuntimeError as problem:  # jupyter_client has no error class of its own for these
         if not re.match(r"Kernel (died before|didn't respond)", str(problem)):
             raise
         raise UserError(
             f"{source.name}: the process that runs it did not start ({problem}): close other programs and "
-            "run again; if it stays so, install ipykernel again."
+            "run again; if that does not help, install ipykernel again."
         ) from None
     finally:
         del os.environ[EXECUTED]
@@ -117,8 +112,8 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
 class _OwnPython(AsyncKernelManager):
     """Runs a notebook in the Python that executes the kit.
 
-    A kernel called python3 may be installed for the user too, from another environment, which lacks the kit
-    or is gone; Jupyter would prefer it.
+    The user may have another kernel called python3, from an environment that lacks the kit or no longer
+    exists. Jupyter would prefer that one.
     """
 
     @property
@@ -138,7 +133,7 @@ class _Terminal:
 
 
 class _BarsAlone(_Terminal):
-    """The terminal again, for what cells print to standard output: of that, only their bars."""
+    """The terminal for what cells print to standard output, of which only the bars are shown."""
 
     def write(self, text: str) -> None:
         super().write("".join(line for line in text.split("\n") if "\r" in line))

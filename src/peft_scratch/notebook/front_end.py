@@ -1,4 +1,4 @@
-"""Where a notebook is open (Colab, JupyterLab, VS Code, or executed by the kit), and how to read its file."""
+"""Where a notebook is open (Colab, JupyterLab, VS Code, or executed by the kit), and how its file is read."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def mount_drive() -> None:
 
 
 def watch() -> None:
-    """From now on, note when each cell ends, so that `document` can tell an old file from a new one."""
+    """Note when each cell ends, so that `document` can recognise a file that is older than the run."""
     shell = get_ipython()
     if shell is not None and _note not in shell.events.callbacks["post_run_cell"]:
         shell.events.register("post_run_cell", _note)
@@ -109,7 +109,7 @@ def _from_colab() -> NotebookNode:
 
         answer = _message.blocking_request("get_ipynb", request="", timeout_sec=30)
         return nbformat.reads(json.dumps(answer["ipynb"]), as_version=4)
-    except Exception as problem:  # whatever becomes of a private function
+    except Exception as problem:  # a private function can fail in any way
         raise UserError(f"Colab did not give this notebook's document ({type(problem).__name__}).") from None
 
 
@@ -130,7 +130,7 @@ def offer(paths: list[Path]) -> None:
         from google.colab import files
 
         for path in paths:
-            print(f"Downloading {path.name}; it also lies in {path.parent}.")
+            print(f"Downloading {path.name}; it is also in {path.parent}.")
             files.download(str(path))
         return
     for path in paths:

@@ -38,7 +38,7 @@ def hand_in(session: Session, notebook: int, name: str = "", number: str = "", l
         language: of the report that is packed, `en` or `fa`.
 
     Raises:
-        UserError: the parts here do not belong together, or the check found an error.
+        UserError: the parts beside the notebook do not fit together, or the check found an error.
     """
     output = session.output
     _merge_what_lies_here(output, notebook)
@@ -51,7 +51,7 @@ def hand_in(session: Session, notebook: int, name: str = "", number: str = "", l
     if kept and _is_alone(output):
         part = write_part(output, notebook)
         print(
-            f"{shown(output)} is lost when this machine is taken back. Keep {part.name}: it holds this "
+            f"{shown(output)} is lost when this machine is taken back. Keep {part.name}: it contains this "
             "notebook with its results and weights. To put the parts together, upload them next to the last "
             "notebook that you run and run its last cell again, or use `peft-scratch submit --parts`."
         )
@@ -138,11 +138,11 @@ def _is_alone(output: Path) -> bool:
 
 
 def _merge_what_lies_here(output: Path, notebook: int) -> None:
-    """Use the parts that the user has put beside this notebook, except one of this notebook itself."""
+    """Merge the parts that the user has put beside this notebook, except its own."""
     own = re.compile(rf"part-{notebook}\b")
     if parts := [path for path in sorted(Path().glob("part-*.zip")) if not own.match(path.name)]:
         merge_parts(parts, output)
-        print(f"Took in {', '.join(path.name for path in parts)}.")
+        print(f"Added {', '.join(path.name for path in parts)}.")
 
 
 def _student(output: Path, name: str, number: str) -> tuple[str, str] | None:

@@ -1,7 +1,7 @@
 """One notebook's part of a submission as one file, and how to put several parts together.
 
-On its own machine (Colab without Drive, Kaggle), a notebook does not see what the others left. Each then
-makes a `part-N.zip`; the five together are the whole submission.
+On a machine of its own (Colab without Drive, Kaggle), a notebook cannot read the files of the others. There
+each notebook makes a `part-N.zip`. The five parts together are the whole submission.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from peft_scratch.results import Result, RunResult, read_results
 from peft_scratch.wording import counted
 
 FORMAT = 1
-#: The most bytes that a part may unpack to; a real one has at most 2 MB.
+#: The most bytes that a part may unpack to. A real one has at most 2 MB.
 LARGEST = 64 * 2**20
 _MANIFEST = "part.json"
 #: The settings that the parts of one submission share.
@@ -50,7 +50,7 @@ def settings_of(results: Iterable[Result]) -> dict[str, Any] | None:
 
 
 def write_part(output: Path, notebook: int) -> Path:
-    """Write what notebook `notebook` left in `output` to `part-N.zip` there; return its path.
+    """Write the files of notebook `notebook` in `output` to `part-N.zip` there; return its path.
 
     Raises:
         UserError: no run of it is finished.
@@ -84,8 +84,8 @@ def merge_parts(paths: Iterable[Path], output: Path | None = None) -> Path:
     """Put parts together in `output`, by default the folder of their profile; return the folder.
 
     Raises:
-        UserError: a file is not a part, two parts are of one notebook, or their settings differ from each
-            other or from those of the results that are in the folder. Nothing is written then.
+        UserError: a file is not a part, two different parts are of one notebook, or settings differ between
+            the parts or from the results in the folder. Then nothing is written.
     """
     parts = [read_part(path) for path in paths]
     if not parts:
@@ -167,14 +167,13 @@ def _names(notebook: int) -> list[str]:
 def missing_from(output: Path) -> list[str]:
     """What a submission in `output` still lacks, one phrase per notebook. Baselines are not required."""
     lacking = []
-    for notebook, name in NOTEBOOKS.items():
-        runs = [run for run in RUNS.values() if run.notebook == notebook]
-        results = sum(not (output / "report" / "results" / f"{run.id}.json").is_file() for run in runs)
-        weights = [run.weight_file for run in runs if run.weight_file]
+    for notebook in NOTEBOOKS:
+        absent = [Path(name) for name in _names(notebook) if not (output / name).is_file()]
+        results = sum(path.stem in RUNS for path in absent)
         what = [
-            *([counted(results, "number")] if results else ()),
-            *(weight for weight in weights if not (output / "weights" / weight).is_file()),
-            *(() if (output / "notebooks" / name).is_file() else ("the executed notebook",)),
+            *([counted(results, "number")] if results else []),
+            *(path.name for path in absent if path.parent.name == "weights"),
+            *("the executed notebook" for path in absent if path.parent.name == "notebooks"),
         ]
         if what:
             lacking.append(f"notebook {notebook}: {', '.join(what)}")

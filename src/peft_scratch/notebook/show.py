@@ -1,14 +1,13 @@
 """What all five notebooks show: source, tables, curves, numbers and mistakes.
 
-Tables are displayed as Markdown: it looks good in Jupyter, in Colab and on code hosts, needs no style
-sheet, and is also readable as plain text.
+Tables are displayed as Markdown, because Jupyter, Colab and code hosts all show it well, without a style
+sheet, and it can be read as plain text too.
 """
 
 from __future__ import annotations
 
 import html
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,8 @@ from pygments.lexers import PythonLexer
 from torch import Tensor
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, LABEL_WORDS, PROFILES, RUNS, Profile
-from peft_scratch.comparison import paired, sentence
+from peft_scratch.comparison import error_of, paired, sentence
+from peft_scratch.edition.layers_file import without_markers
 from peft_scratch.experiments.run import PreparedRun
 from peft_scratch.experiments.session import Session
 from peft_scratch.results import Result, RunResult
@@ -31,12 +31,12 @@ from peft_scratch.wording import counted, duration
 if TYPE_CHECKING:
     from peft_scratch.experiments.ask import Opinion
 
-#: The longest piece of a review that is ever shown: the reviews belong to other people.
+#: The longest piece of a review that is ever shown, in characters: the reviews belong to other people.
 PHRASE = 80
-# How many phrases of a review are tried: the model does not read later ones.
+# How many phrases of a review are tried. The model does not read that far.
 _MOST_PHRASES = 40
 _SHORTEST = 25
-# Of the axis of accuracies, in points.
+# The axis of accuracies spans at least this many points.
 _SMALLEST_RANGE = 4.0
 
 # Okabe and Ito's colours (2008), for colour-blind readers; the markers help in grey print.
@@ -47,18 +47,13 @@ def source(*things: Callable[..., Any] | type) -> None:
     """Display the source of functions and classes, highlighted."""
     for thing in things:
         lines = without_markers(inspect.getsource(thing))
-        folder = "src/" if "." in thing.__module__ else ""  # the student edition's layers.py lies beside
+        folder = "src/" if "." in thing.__module__ else ""  # the student edition's layers.py is not in src
         code = f"# {folder}{thing.__module__.replace('.', '/')}.py\n\n{lines}"
         # Colours in the elements themselves: a style sheet would be lost, or would affect the whole page.
         style = HtmlFormatter(
             noclasses=True, prestyles="font-family: monospace; font-size: 90%; padding: 8px"
         )
         display({"text/html": highlight(code, PythonLexer(), style), "text/plain": code}, raw=True)
-
-
-def without_markers(code: str) -> str:
-    """`code` without the comments that mark what the student edition leaves out."""
-    return re.sub(r"^[ ]*# (BEGIN|END) SOLUTION\n", "", code, flags=re.MULTILINE)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -135,7 +130,7 @@ def curves(*results: RunResult) -> None:
         shift = 0.06 * (position - (len(results) - 1) / 2)  # so that error bars do not cover each other
         epochs = [epoch.epoch + shift for epoch in result.epochs]
         percents = [100 * epoch.accuracy for epoch in result.epochs]
-        errors = [_standard_error(percent, result) for percent in percents]
+        errors = [100 * (error_of(result, epoch.accuracy) or 0) for epoch in result.epochs]
         style = {"color": colour, "marker": marker, "capsize": 2, "label": result.title}
         right.errorbar(epochs, percents, errors, **style)
         best = result.accuracy.best_epoch - 1
@@ -153,12 +148,6 @@ def curves(*results: RunResult) -> None:
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     plt.show()
-
-
-def _standard_error(percent: float, result: RunResult) -> float:
-    """The standard error, in points, of an accuracy in percent on the test reviews of `result`."""
-    reviews = (result.reviews or {}).get("test")
-    return math.sqrt(percent * (100 - percent) / reviews) if reviews else 0.0
 
 
 def numbers(*results: Result) -> None:
@@ -287,7 +276,7 @@ def mistakes(session: Session, prepared: PreparedRun, result: Result, count: int
 
 
 def opinion(prepared: PreparedRun, review: str, label: int) -> str:
-    """The phrase of `review` that alone makes the model lean most towards `label`."""
+    """The phrase of `review` that, read alone, moves the model most towards `label`."""
     candidates = phrases(review)
     leanings = prepared.leanings(candidates) * (1 if label else -1)
     return candidates[int(leanings.argmax())]
@@ -306,7 +295,7 @@ def phrases(review: str) -> list[str]:
             pieces[-1] = f"{pieces[-1]} {clause}"
         elif clause:
             pieces.append(clause)
-    long = [piece for piece in pieces if len(piece) >= _SHORTEST] or pieces  # one or two words say little
+    long = [piece for piece in pieces if len(piece) >= _SHORTEST] or pieces  # short ones say little
     return [_with_dots(piece, review) for piece in long[:_MOST_PHRASES]] or [""]
 
 
@@ -317,6 +306,8 @@ def _with_dots(piece: str, review: str) -> str:
 
 def opinions(found: Sequence[Opinion]) -> None:
     """Display what each model says about one text, as `session.ask` returns it."""
+    from peft_scratch.experiments.ask import BASE  # as late as `session.ask`
+
     rows = [
         (one.model, one.verdict, *(f"{100 * one.probabilities[word]:.1f} %" for word in LABEL_WORDS))
         for one in found
@@ -324,24 +315,27 @@ def opinions(found: Sequence[Opinion]) -> None:
     table(("model", "answer", *(f"probability of {word}" for word in LABEL_WORDS)), rows)
     for one in found:
         if one.generated is not None:
-            print(f"{one.model} writes {one.generated!r}, which is neither word")
+            name = "The untuned base" if one.model == BASE else one.model
+            print(f"{name} writes {one.generated!r}, which is neither label word: a malformed output.")
 
 
 def compare(session: Session, first: Result, second: Result) -> None:
     """Print how far two results are apart, and whether this many test reviews can tell them apart.
 
-    Another seed also changes a number; this is only the chance of the test reviews (`comparison.paired`).
+    Another seed would change the results too. This is about the test reviews only (`comparison.paired`).
     """
     print(f"{first.title}: {first.percent:.1f} %\n{second.title}: {second.percent:.1f} %")
     difference = paired(first, second, len(session.reviews.test))
     if difference is None:
-        print("These results do not list the same reviews' mistakes, so they cannot be compared further.")
+        print("Their mistakes are not listed for the same reviews, so they cannot be compared further.")
         return
     differ = difference.only_first + difference.only_second
+    print(sentence(difference))
+    if difference.kind != "none":  # else the sentence has no p
+        print("This p is for one comparison, without the report's correction for several comparisons.")
     print(
-        f"{sentence(difference)}\n"
-        f"Both are wrong on {difference.both:,} of the reviews. "
-        f"On {differ:,} of {difference.reviews:,} only one of them is."
+        f"Of {difference.reviews:,} reviews, both models get {difference.both:,} wrong. "
+        f"On {differ:,} others, exactly one of the two is wrong."
     )
 
 

@@ -55,6 +55,6 @@ def open_session(
                 "unfinished runs and results are lost. The last cell offers this notebook's part as a file."
             )
     session = Session.open(profile, seed, output, recipe)
-    print("Timing a few steps of each method.", flush=True)
+    print("Please wait: timing a few steps of each method ...", flush=True)
     print(session.summary(notebook))
     return session

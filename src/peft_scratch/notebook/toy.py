@@ -8,7 +8,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 
 def tiny_t5(seed: int = 0) -> T5ForConditionalGeneration:
-    """A random T5 of two encoder and two decoder layers in evaluation mode, the same for the same seed."""
+    """A random T5 of two encoder and two decoder blocks in evaluation mode, the same for the same seed."""
     config = T5Config(
         vocab_size=64,
         d_model=32,

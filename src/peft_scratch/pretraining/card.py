@@ -134,7 +134,7 @@ def card(record: dict) -> str:
     """The text of the model card for a record."""
     recipe, curve = record["recipe"], record["curve"]
     config = (
-        f"{recipe['layers']} encoder and {recipe['decoder_layers']} decoder layers, "
+        f"{recipe['layers']} encoder and {recipe['decoder_layers']} decoder blocks, "
         f"d_model {recipe['d_model']}, d_ff {recipe['d_ff']}, {recipe['heads']} heads of {recipe['d_kv']}, "
         f"{recipe['vocabulary']:,} tokens"
     )

@@ -147,10 +147,11 @@ class Corpus:
         `shares` gives the share of each kind: labelled sentences (`sentences`), and parts of them
         (`phrases`) and of reviews (`windows`) with a teacher's labels. All of a batch is of one kind.
         """
+        labelled = list(zip(self.sentences, self.labels, strict=True))
         draw = {
-            "sentences": self._sentence,
-            "phrases": partial(self._teachers, self.phrases),
-            "windows": partial(self._teachers, self.windows),
+            "sentences": partial(_drawn, labelled, 0.25),
+            "phrases": partial(_drawn, self.phrases, 0.1),
+            "windows": partial(_drawn, self.windows, 0.1),
         }
         pools: dict[str, list[dict[str, Tensor]]] = {kind: [] for kind in shares}
         kinds = list(shares)
@@ -200,21 +201,6 @@ class Corpus:
     def texts(self, rows: list[np.ndarray]) -> list[str]:
         return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
-    def _sentence(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        i = rng.integers(len(self.sentences))
-        return self._thin(self.sentences[i], rng, 0.25), self.labels[i]
-
-    def _teachers(
-        self, examples: list[tuple[np.ndarray, int]], rng: np.random.Generator
-    ) -> tuple[np.ndarray, int]:
-        text, label = examples[rng.integers(len(examples))]
-        return self._thin(text, rng, 0.1), label
-
-    @staticmethod
-    def _thin(tokens: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-        # Random dropping: otherwise text that is seen many times would be learnt by heart.
-        return tokens[rng.random(len(tokens)) >= share]
-
     def _batch(self, rows: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
         inputs = pad([r[0] for r in rows], self.tokenizer.pad_token_id)
         return {
@@ -222,3 +208,14 @@ class Corpus:
             "attention_mask": (inputs != self.tokenizer.pad_token_id).long(),
             "labels": pad([r[1] for r in rows], IGNORED),
         }
+
+
+def _drawn(
+    examples: list[tuple[np.ndarray, int]], dropped: float, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
+    """A random example without the share `dropped` of its tokens.
+
+    Otherwise text that is seen many times would be learnt by heart.
+    """
+    tokens, label = examples[rng.integers(len(examples))]
+    return tokens[rng.random(len(tokens)) >= dropped], label

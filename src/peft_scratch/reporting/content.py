@@ -55,7 +55,7 @@ def content(inputs: Inputs, student: Student, language: Language, drawings: Mapp
     number = language.ltr(student.number) or f"[{say('no_number')}]"
     return {
         "language": language.code,
-        "direction": language.direction,
+        "direction": "rtl" if language.right_to_left else "ltr",
         "author": say("by", name=name, number=number),
         "anonymous": not (student.name and student.number),
         "warnings": page_one.warnings(page),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -40,7 +39,7 @@ CONDITIONS: dict[str, Callable[[RunResult], Any]] = {
 
 
 def differing(things: Iterable[Any], conditions: Mapping[str, Callable[[Any], Any]]) -> list[str]:
-    """The words of the conditions in which `things` are not alike."""
+    """The words of the conditions in which `things` differ."""
     things = list(things)
     return [word for word, of in conditions.items() if len({json.dumps(of(one)) for one in things}) > 1]
 
@@ -53,12 +52,6 @@ def is_assignments(run: RunResult) -> bool:
         and profile.is_assignment
         and (run.base_model.name, run.config.reviews) == (HUB_BASE, HUB_REVIEWS)
     )
-
-
-def error_of(run: RunResult, share: float) -> float | None:
-    """The standard error of a run's accuracy `share`; `None` if the number of test reviews is not known."""
-    reviews = reviews_of(run, "test")
-    return math.sqrt(share * (1 - share) / reviews) if reviews else None
 
 
 def ends(values: Mapping[str, float]) -> tuple[str, str]:
@@ -75,9 +68,9 @@ def measured(runs: Mapping[str, RunResult], part: str) -> dict[str, Any]:
 
 
 def count_error(run: RunResult) -> int | None:
-    """How far the hand count is from what was counted, of the added parameters and of those that train.
+    """How far the hand count is from what torch counted, for added and trainable parameters together.
 
-    It must be 0; `None` without a hand count.
+    It must be 0. It is `None` without a hand count.
     """
     counted, by_hand = run.parameters, run.parameters.by_hand
     if by_hand is None:
@@ -112,13 +105,13 @@ def all_of(memory: Memory) -> int:
 
 
 def gpu_peaks(runs: Mapping[str, RunResult]) -> dict[str, int]:
-    """The peaks that a GPU's allocator counted. What a whole process holds says nothing of the methods."""
+    """The peaks that a GPU's allocator counted. The memory of a whole process says nothing about a method."""
     memory = measured(runs, "memory")
     return {name: of.peak for name, of in memory.items() if of.peak is not None and of.peak_kind == "cuda"}
 
 
 def off_distances(runs: Mapping[str, RunResult]) -> dict[str, float]:
-    """How far the base's loss with the method switched off is from that of the untouched base."""
+    """How far the loss with the method switched off is from the loss of the untouched base."""
     known = measured(runs, "knowledge")
     return {name: abs(of.off - of.base) for name, of in known.items() if of.off is not None}
 
@@ -143,7 +136,7 @@ def disk_verdict(runs: Mapping[str, RunResult]) -> Literal["holds", "fits", "ser
 
 @dataclass(frozen=True)
 class Extremeness:
-    """Where full fine-tuning stands among the others: how many of them exceed it, of how many."""
+    """The value of full fine-tuning, and how many of how many other runs exceed it."""
 
     full: float
     exceed: int
@@ -151,7 +144,7 @@ class Extremeness:
 
     @property
     def supports(self) -> Verdict:
-        """Of a claim that full fine-tuning has the largest value."""
+        """The verdict on the claim that full fine-tuning has the largest value."""
         if self.exceed == 0:
             return "holds"
         return "contradicted" if 2 * self.exceed > self.others else "partly"
@@ -178,7 +171,7 @@ def accuracy_gaps(runs: Mapping[str, RunResult]) -> dict[str, float]:
 
 
 def small_data_gaps(small_data: Mapping[str, SmallDataResult]) -> dict[str, float]:
-    """The same after the last epoch on few reviews, the mean over the seeds; in the order of the ten."""
+    """The same after the last epoch on few reviews, as the mean over the seeds, in the order of the ten."""
     return {
         name: fmean(
             run.epochs[-1].training_accuracy - run.epochs[-1].test_accuracy for run in small_data[name].runs
@@ -197,7 +190,7 @@ def base_verdict(
     hold, and is contradicted if one of them is.
 
     Returns:
-        The verdict, and where full fine-tuning stands in knowledge moved and in overfitting.
+        The verdict, and how full fine-tuning compares in changed knowledge and in overfitting.
     """
     moved = extremeness({name: abs(move) for name, move in knowledge_moves(runs).items()})
     overfit = extremeness(small_data_gaps(small_data)) or extremeness(accuracy_gaps(runs))
@@ -216,7 +209,7 @@ def base_verdict(
 class Pair:
     """Two of the ten that differ in one thing: who implements the method, or its size.
 
-    `best` is for the run with the highest mean and another, whatever they differ in.
+    A pair about `best` is the run with the highest mean and any other run.
     """
 
     first: str

@@ -29,7 +29,7 @@ class Inputs:
     """All that a report is made from.
 
     Attributes:
-        results: of the runs and of what they are compared with, by id; of the first seed.
+        results: of the runs and of the baselines with the first seed, by id.
         small_data: of the runs on few reviews, by id; may be empty.
         exactness: the comparison of scratch and library with the same weights, if it was made.
         pretraining: how the base was made, if it is our own.
@@ -46,7 +46,7 @@ class Inputs:
 
     @property
     def runs(self) -> dict[str, RunResult]:
-        """The results of those of the ten that there are, in their order."""
+        """Those of the ten that have a result, in their order."""
         found = ((name, self.results.get(name)) for name in TEN)
         return {name: result for name, result in found if isinstance(result, RunResult)}
 
@@ -72,7 +72,7 @@ def read(output: Path, exactness: Path = EXACTNESS, pretraining: Path = PRETRAIN
     Args:
         output: the output folder of a profile. Its `report` holds `results` and, perhaps, `small_data` and
             `seeds`; beside it, perhaps, are the student's `notes.md` and `notes.fa.md`.
-        exactness, pretraining: the files of these; they may be missing.
+        exactness, pretraining: their files, which may be missing.
 
     Raises:
         UserError: there is no result, or a file is not what it should be.

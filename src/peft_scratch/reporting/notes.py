@@ -14,7 +14,7 @@ from markdown_it.tree import SyntaxTreeNode
 
 Node = dict[str, Any]
 
-# HTML in the notes is shown as it was typed.
+# HTML in the notes is shown as typed.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
@@ -79,6 +79,6 @@ def _inline(nodes: Iterable[SyntaxTreeNode]) -> list[Node]:
             case "link":
                 target = str(node.attrs.get("href", ""))
                 parts.append({"style": "link", "target": target, "parts": _inline(node.children)})
-            case "image":  # no file is read for the notes, so its words stand for it
+            case "image":  # no file is read for the notes; the description replaces the picture
                 parts.append({"style": "text", "text": f"[{node.content}]"})
     return parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,10 @@ def build(
         drawings = figures.draw(inputs, language)
         said = content(inputs, student, language, drawings)
         files[file_name(language)] = compile_pdf(said)
-        files[f"figures/page1{language.suffix}.png"] = _compile(_TEMPLATE, said, "png", ppi=110)[0]
+        files[f"figures/page1{language.suffix}.png"] = typeset(_TEMPLATE, said, "png", ppi=110)[0]
         for name, svg in drawings.items():
             files[f"figures/{name}{language.suffix}.svg"] = svg.encode()
-            picture = _compile(_PICTURE, {"svg": svg}, "png", ppi=160)[0]
+            picture = typeset(_PICTURE, {"svg": svg}, "png", ppi=160)[0]
             files[f"figures/{name}{language.suffix}.png"] = picture
     return files
 
@@ -71,23 +71,23 @@ def build(
 _TEMPLATE = resources.files("peft_scratch.reporting").joinpath("report.typ").read_bytes()
 _PICTURE = (
     b"#set page(width: auto, height: auto, margin: 4pt)\n"
-    b'#image(bytes(json(bytes(sys.inputs.report)).svg), format: "svg")\n'
+    b'#image(bytes(json(bytes(sys.inputs.said)).svg), format: "svg")\n'
 )
 
 
 def compile_pdf(said: Block) -> bytes:
     """The PDF of what `content` returned; the same bytes for the same content."""
-    return _compile(_TEMPLATE, said, "pdf")
+    return typeset(_TEMPLATE, said)
 
 
-def _compile(template: bytes, data: Block, form: str, ppi: float | None = None) -> Any:
-    """One document as bytes; as a PNG, a list with a picture of each page."""
+def typeset(template: bytes, said: Mapping[str, Any], form: str = "pdf", ppi: float | None = None) -> Any:
+    """The document that `template` makes of `said`, as bytes; as PNG, a list with a picture of each page."""
     made = typst.compile(
         template,
         format=form,
         ppi=ppi,
         font_paths=[Path(mpl.get_data_path()) / "fonts" / "ttf", FONTS],
         ignore_system_fonts=True,
-        sys_inputs={"report": json.dumps(data, ensure_ascii=False)},
+        sys_inputs={"said": json.dumps(said, ensure_ascii=False)},
     )
     return [made] if form == "png" and isinstance(made, bytes) else made

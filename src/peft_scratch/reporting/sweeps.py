@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pandas as pd
@@ -15,26 +16,25 @@ from peft_scratch.errors import UserError
 from peft_scratch.results import Accuracy
 from peft_scratch.seeds import as_positions
 
-_COSTS = {"trainable": "trainable parameters", "seconds": "seconds per run", "bytes": "bytes on disk"}
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A combination with one seed, as `comparison.gap_with_interval` reads it."""
-
-    seed: int
-    accuracy: Accuracy
-    mistakes: list[int]
+#: What page and plot call a column, and how the page writes its numbers.
+_COLUMNS = {
+    "mean": ("best epoch, % (mean)", ".1f"),
+    "deviation": ("standard deviation", ".1f"),
+    "last": ("last epoch, % (mean)", ".1f"),
+    "trainable": ("trainable parameters", ",.0f"),
+    "seconds": ("seconds per run", ".0f"),
+    "bytes": ("bytes on disk", ",.0f"),
+}
 
 
 def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
     """The swept run's id, and one row per combination of settings.
 
-    Columns: the swept settings, `seeds` (how many), `mean` and `deviation` of the best epoch's accuracy in
-    percent (over seeds; the deviation is empty for a single one), `last` (mean of the last epoch),
-    `trainable`, `seconds`, `bytes`, `difference`, `low` and `high` (in points, from the run with its own
-    constants, and the interval of that; empty on other reviews), and `front`:
-    whether no other combination is better in accuracy or trainable parameters and not worse in the other.
+    Columns: the swept settings; `seeds` (how many); `mean` and `deviation` over the seeds of the best epoch's
+    accuracy in percent (the deviation is empty for one seed); `last` (mean of the last epoch); `trainable`;
+    `seconds`; `bytes`; `difference` in points from the run's own hyperparameters, and its interval from `low`
+    to `high` (empty if the reviews differ); `front` (whether no other combination is better in accuracy or
+    trainable parameters without being worse in the other).
 
     Raises:
         UserError: the file is not the JSON of a sweep.
@@ -42,7 +42,9 @@ def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         rows, swept, run = content["rows"], content["swept"], content["run"]
-        table = pd.DataFrame([{**row["settings"], **_figures(row)} for row in rows])
+        measured = ("best", "last", "trainable", "seconds", "bytes")
+        table = pd.DataFrame([{**row["settings"], **{name: row[name] for name in measured}} for row in rows])
+        table[["best", "last"]] *= 100
         differences = _differences(rows, content.get("constants", []))
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not the JSON of a sweep: run `peft-scratch sweep` again.") from None
@@ -69,20 +71,12 @@ def read_sweep(path: Path) -> tuple[str, pd.DataFrame]:
     return run, summary
 
 
-def _figures(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "best": 100 * row["best"],
-        "last": 100 * row["last"],
-        **{name: row[name] for name in ("trainable", "seconds", "bytes")},
-    }
-
-
 def _differences(
     rows: list[dict[str, Any]], constants: list[dict[str, Any]]
 ) -> list[tuple[float, float, float] | None]:
-    """Of each combination, in the order of their first rows, from the run's own constants.
+    """How far each combination is from the run's own hyperparameters, with interval, in order of first rows.
 
-    The more combinations there are, the wider is the interval (Bonferroni): together they hold all true
+    The more combinations there are, the wider are the intervals (Bonferroni): together they contain all true
     differences in `CONFIDENCE` of all cases.
     """
     combinations: dict[str, list[dict[str, Any]]] = {}
@@ -102,26 +96,27 @@ def _differences(
     return found
 
 
-def _seed(row: dict[str, Any]) -> _Row:
+def _seed(row: dict[str, Any]) -> Any:
+    """A combination with one seed, as `comparison.OneSeed` wants it."""
     mistakes = as_positions(row["mistakes"], row["test_reviews"])
-    return _Row(row["seed"], Accuracy(best=row["best"]), mistakes)
+    return SimpleNamespace(seed=row["seed"], accuracy=Accuracy(best=row["best"]), mistakes=mistakes)
 
 
 # The page
 
 Finding = Literal["better", "worse", "open", "same"]
 
-#: By how the interval of a difference lies.
-_VERDICTS: dict[Finding, str] = {
-    "better": "Better than the run's own constants.",
-    "worse": "Worse than the run's own constants.",
-    "open": "Cannot be told apart from the run's own constants.",
+#: What each finding but `same` is called.
+_FOUND: dict[Finding, str] = {
+    "better": "Better than the run's own hyperparameters",
+    "worse": "Worse than the run's own hyperparameters",
+    "open": "Cannot be told apart from the run's own hyperparameters",
 }
 
 
 @dataclass(frozen=True)
 class Change:
-    """A combination of settings beside the run's own constants; in points, with the interval."""
+    """A combination of settings beside the run's own hyperparameters; in points, with the interval."""
 
     run: str
     settings: str
@@ -131,7 +126,6 @@ class Change:
 
     @property
     def finding(self) -> Finding:
-        """`better` or `worse` if the interval leaves 0 out; `same` if these are the run's own constants."""
         return finding(self.gap, self.low, self.high)
 
     def __str__(self) -> str:
@@ -144,11 +138,9 @@ class Change:
 def _caution(fewest: int) -> str:
     """What few seeds leave open."""
     if fewest == 1:
-        return " With one seed, an interval shows the luck of the reviews alone, not that of the seed."
+        return " With one seed, an interval shows the chance of the reviews alone, not that of the seed."
     if fewest < 5:
-        return (
-            " So few seeds hardly show what another seed would change: the intervals are rather too narrow."
-        )
+        return " So few seeds say little about other seeds: the intervals are probably too narrow."
     return ""
 
 
@@ -158,14 +150,14 @@ def _seeds(counts: Iterable[int]) -> str:
 
 
 def finding(gap: float, low: float, high: float) -> Finding:
-    """What can be said of a difference whose interval reaches from `low` to `high`."""
+    """`better` or `worse` if the interval from `low` to `high` excludes 0, `same` for the same runs."""
     if gap == low == high == 0:
         return "same"
     return "better" if low > 0 else "worse" if high < 0 else "open"
 
 
 def changes(path: Path) -> list[Change]:
-    """The combinations of a sweep that can be compared with the run's own constants."""
+    """The combinations of a sweep that can be compared with the run's own hyperparameters."""
     run, table = read_sweep(path)
     return [
         Change(
@@ -179,8 +171,8 @@ def changes(path: Path) -> list[Change]:
 
 def _sentence(change: Change) -> str:
     if change.finding == "same":
-        return f"{change.settings}: these are the run's own constants."
-    return f"{change}. {_VERDICTS[change.finding]}"
+        return f"{change.settings}: these are the run's own hyperparameters."
+    return f"{change}. {_FOUND[change.finding]}."
 
 
 def advice(paths: Iterable[Path]) -> str:
@@ -190,63 +182,45 @@ def advice(paths: Iterable[Path]) -> str:
     tables = [read_sweep(path)[1] for path in paths]
     counts = {int(count) for table in tables for count in table["seeds"]}
     parts = [
-        "# What other constants give",
-        "Each line changes constants of one run and nothing else, and compares the best epoch on "
+        "# What other hyperparameters give",
+        "Each line changes hyperparameters of one run and nothing else, and compares the best epoch on "
         f"the same test reviews, with {_seeds(counts)}. Differences are in percentage "
         "points, each with its interval. They hold for the base, the reviews and the epochs that they were "
-        "measured with, and may be others elsewhere." + _caution(min(counts)),
+        "measured with. Elsewhere they may be different." + _caution(min(counts)),
     ]
-    for kind, title in _ADVICE.items():
+    for kind, title in _FOUND.items():
         lines = [f"- `{change.run}`, {change}" for change in found if change.finding == kind]
         parts.append(f"## {title}\n\n" + ("\n".join(lines) or "Nothing that was tried."))
     parts.append("Tables and plots: [the sweeps](../sweeps).")
     return "\n\n".join(parts) + "\n"
 
 
-_ADVICE: dict[Finding, str] = {
-    "better": "Better than the run's own constants",
-    "worse": "Worse",
-    "open": "Cannot be told apart",
-}
-
-
 def sweep_markdown(path: Path) -> str:
     """The sweep as a page: what can be said, and a table with the Pareto front marked."""
     run, table = read_sweep(path)
-    shown = table.copy()
+    shown = table.drop(columns=["difference", "low", "high"])
     shown["front"] = table["front"].map({True: "yes", False: ""})
-    for name, digits in (("mean", 1), ("deviation", 1), ("last", 1), ("seconds", 0)):
-        shown[name] = table[name].map(lambda value, d=digits: "" if pd.isna(value) else f"{value:.{d}f}")
-    for name in ("trainable", "bytes"):
-        shown[name] = table[name].map(lambda value: "" if pd.isna(value) else f"{value:,.0f}")
-    shown = shown.drop(columns=["difference", "low", "high"]).rename(
-        columns={
-            "mean": "best epoch, % (mean)",
-            "deviation": "standard deviation",
-            "last": "last epoch, % (mean)",
-            "trainable": "trainable parameters",
-            "seconds": "seconds per run",
-            "bytes": "bytes on disk",
-            "front": "Pareto front",
-        }
-    )
+    titles = {"front": "Pareto front"}
+    for name, (title, form) in _COLUMNS.items():
+        shown[name] = ["" if pd.isna(value) else f"{value:{form}}" for value in table[name]]
+        titles[name] = title
+    shown = shown.rename(columns=titles)
     said = [_sentence(change) for change in changes(path)]
     compared = ""
     if said:
         counts, share = {int(count) for count in table["seeds"]}, f"{100 * CONFIDENCE:.0f} %"
         compared = (
-            f"Difference from the run's own constants, with {_seeds(counts)} on the same test reviews. The "
-            f"intervals come from resampling seeds and reviews; together they hold all true differences in "
-            f"{share} of all cases.{_caution(min(counts))}\n\n"
+            f"Difference from the run's own hyperparameters, with {_seeds(counts)} on the same test reviews. "
+            f"The intervals come from resampling seeds and reviews. In {share} of cases, they contain all "
+            f"true differences.{_caution(min(counts))}\n\n"
             + "\n".join(f"- {sentence}" for sentence in said)
             + "\n\n"
         )
     return (
         f"# Sweep of {run}\n\n{compared}{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
-        "*Best epoch* is chosen on the test reviews, as the assignment has it; the last epoch involves no "
+        "*Best epoch* is chosen on the test reviews, as the assignment asks; the last epoch involves no "
         "choice. *Pareto front*: no other combination is better in accuracy or in trainable parameters "
-        "without being worse in the other. *Seconds* are by the clock: they depend on what else the machine "
-        "did.\n"
+        "without being worse in the other. *Seconds* depend on what else the machine did.\n"
     )
 
 
@@ -255,11 +229,8 @@ def _swept(table: pd.DataFrame) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if _is_number(value) else str(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"{value:g}" if is_number else str(value)
 
 
 # The plot
@@ -276,10 +247,11 @@ def sweep_plot(path: Path, target: Path) -> None:
     run, table = read_sweep(path)
     figure = Figure(figsize=(11, 3.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(_COSTS), sharey=True)
-    for ax, (cost, label) in zip(axes, _COSTS.items(), strict=True):
+    costs = ("trainable", "seconds", "bytes")
+    axes = figure.subplots(1, len(costs), sharey=True)
+    for ax, cost in zip(axes, costs, strict=True):
         _draw(ax, table, cost)
-        ax.set_xlabel(label)
+        ax.set_xlabel(_COLUMNS[cost][0])
     axes[0].set_ylabel("best epoch, %")
     if len(handles := axes[0].get_legend_handles_labels()[0]) > 1:
         figure.legend(handles=handles, loc="outside right upper", fontsize=7, title=_swept(table)[-1])

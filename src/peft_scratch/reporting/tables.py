@@ -49,7 +49,7 @@ def tables(results: Results, further_seeds: Seeds | None = None) -> dict[str, st
 
     Args:
         results: of the first seed, by id.
-        further_seeds: of the others, by id of the run.
+        further_seeds: the results of the other seeds, by id of the run.
     """
     files = {
         "numbers.csv": numbers(results).to_csv(float_format="%.1f"),
@@ -68,9 +68,9 @@ def numbers(results: Results) -> pd.DataFrame:
 
     Columns: `run`, `best` (the assignment's number: the best epoch on the test split), `best_epoch`,
     `last`, `validation_chosen` (the epoch that a part of the test split chose, on the rest of it),
-    `validation_epoch`, `published_low` and `published_high` (of the assignment's constants on t5-small,
-    whatever was run), `malformed`, `epochs`, `seconds`, `profile`. A cell that the run has no value for is
-    empty; a missing run has none but the published ones.
+    `validation_epoch`, `published_low` and `published_high` (always of the assignment's constants on
+    t5-small), `malformed`, `epochs`, `seconds`, `profile`. A cell without a value is empty. A missing run has
+    only the published values.
     """
     rows = []
     for name, title in (TEN | BASELINES).items():
@@ -145,7 +145,7 @@ def difference_table(seeds: Seeds) -> pd.DataFrame:
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str], *whole: str) -> pd.DataFrame:
-    """The rows by id, each with its `run`; numbers in the columns `whole` have no decimals."""
+    """The rows by id, each with its `run`; the columns `whole` hold whole numbers."""
     table = pd.DataFrame(rows, columns=["id", "run", *columns])
     return table.astype(dict.fromkeys(whole, "Int64")).set_index("id")
 
@@ -157,9 +157,9 @@ def numbers_markdown(results: Results) -> str:
     """`numbers` as a page, with the profile and the base that the figures are from in its heading."""
     return (
         f"# The ten numbers: {_origin(results)}\n\n{_note(results)}{_numbers_table(results)}\n\n"
-        "Accuracy on the test reviews. *Best epoch* is the number that the assignment asks for; the same "
-        "reviews choose the epoch and score it, which is optimistic. *By validation*: one fifth of the "
-        "test reviews chooses the epoch, and the other four fifths give its accuracy. *Published*: the "
+        "Accuracy on the test reviews. The assignment asks for the accuracy in the *best epoch*. This is "
+        "optimistic, because the same reviews choose the epoch and score it. *By validation*: one fifth of "
+        "the test reviews chooses the epoch, and the other four fifths give its accuracy. *Published*: the "
         "range of three to four published runs of the assignment's constants on `t5-small`, one seed "
         "each. *Malformed* is the share of outputs that are neither label word; they count as wrong.\n"
     )
@@ -198,10 +198,10 @@ def parameters_markdown(results: Results) -> str:
     ]
     return (
         f"# Parameters: {_origin(results)}\n\n{_note(results)}{_markdown(shown, text_columns=3)}\n\n"
-        "E and D are the numbers of encoder and decoder layers, d is the width of the model, i that of its "
-        "attention; N, b and r are prompt rows, bottleneck and rank. *Difference* is what was counted minus "
-        "what the formula says, for the whole model and for what trains. A result of an older version has no "
-        "hand count.\n"
+        "L_enc and L_dec are the numbers of encoder and decoder blocks, d is the width of the model, d' that "
+        "of its attention; N, b and r are prompt rows, bottleneck and rank. *Difference* is what was counted "
+        "minus what the formula says, for the whole model and for what is trained. A result of an older "
+        "version has no hand count.\n"
     )
 
 

@@ -7,12 +7,11 @@ Every byte counts towards a limit while it is read, because an archive can lie a
 from __future__ import annotations
 
 import io
-import itertools
+import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -25,12 +24,12 @@ LARGEST, MOST = 320 * 2**20, 1000
 #: Limits of one file in bytes, by kind, where a parser reads it as a whole.
 LARGEST_OF = {".ipynb": 96 * 2**20, ".pdf": 96 * 2**20, ".json": 16 * 2**20}
 _DEEPEST = 6
-#: What a submission consists of, by the ends of names.
+#: The endings of the files that make up a submission.
 HANDED_IN = (".ipynb", ".pt", ".pth", ".pdf", ".zip")
-#: Other archives by their first bytes. They cannot be opened here, and may hold what is missing.
+#: Other archives, by their first bytes. They cannot be opened here, and what is missing may be in them.
 _OTHER_ARCHIVES = ((b"Rar!", "RAR"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"))
 _ARCHIVE_ENDINGS = (".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
-#: What operating systems and Jupyter leave behind.
+#: Files that operating systems and Jupyter leave behind.
 _JUNK = re.compile(r"(^|/)(__MACOSX|\.ipynb_checkpoints|\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]*)(/|$)")
 _CHUNK = 2**20
 
@@ -51,13 +50,13 @@ class File:
 
 @dataclass
 class Gathered:
-    """All files of a submission, and what was wrong while they were read.
+    """All files of a submission, and the findings that were made while they were read.
 
     Attributes:
-        name: of the submission, for messages.
+        name: what the submission is called in messages.
         files: notebooks, weights, PDFs, results; not the archives that they came in.
-        archives: for each zip, its name and the kinds of files in it.
-        packed: whether these are finished files, with the student's name on them.
+        archives: the kinds of files in each zip, by the name of the zip.
+        packed: whether these are the files to hand in, and not the folder that the kit works in.
         newest: when the newest file was last changed, in seconds since 1970.
     """
 
@@ -110,10 +109,6 @@ def _files_of_kit(folder: Path) -> list[Path]:
     ]
 
 
-class _Refused(Exception):
-    """A file is not read. The arguments are the code, text and fix of the error that says so."""
-
-
 class Reader:
     """Reads files into a `Gathered`, within the limits of one submission."""
 
@@ -121,142 +116,139 @@ class Reader:
         self._gathered = gathered
         self._bytes = self._seen = 0
 
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        """Turn a refusal into a finding, so that the next file is read."""
-        try:
-            yield
-        except _Refused as refused:
-            self._gathered.findings.append(error(FILES, *refused.args))
-
     def folder(self, folder: Path, top: Path) -> None:
-        """Read what lies in a folder and below; `top` is where names in messages begin."""
-        with self._refusals():
-            try:
-                inside = sorted(folder.iterdir())
-            except OSError as problem:
-                raise _unreadable(folder.name, problem) from problem
-            for path in inside:
-                where = path.relative_to(top).as_posix()
-                self._seen += 1
-                if self._seen > MOST:
-                    text = f"{top} holds more than {MOST} files"
-                    raise _Refused("too-many", text, "hand in only what is asked for")
-                if path.is_dir() and not path.is_symlink():
-                    if not _JUNK.search(where) and where.count("/") < _DEEPEST:
-                        self.folder(path, top)
-                elif _JUNK.search(where):
-                    continue
-                elif path.suffix.lower() in HANDED_IN:
-                    self.file(path, where)
-                elif path.suffix.lower() in _ARCHIVE_ENDINGS or not path.name.startswith("."):
-                    self._not_read(where)
+        """Read a folder and the folders in it; names in messages are relative to `top`."""
+        try:
+            inside = sorted(folder.iterdir())
+        except OSError as problem:
+            self._unreadable(folder.name, problem)
+            return
+        for path in inside:
+            where = path.relative_to(top).as_posix()
+            self._seen += 1
+            if self._seen > MOST:
+                text = f"{top} holds more than {MOST} files"
+                self._refuse("too-many", text, "hand in only what is asked for")
+                return
+            if _JUNK.search(where):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                if where.count("/") < _DEEPEST:
+                    self.folder(path, top)
+            elif path.suffix.lower() in HANDED_IN:
+                self.file(path, where)
+            elif path.suffix.lower() in _ARCHIVE_ENDINGS or not path.name.startswith("."):
+                self._not_read(where)
 
     def file(self, path: Path, where: str) -> None:
         """Read one file; `where` is its name in messages."""
-        with self._refusals():
-            if path.is_symlink():
-                text = f"{where} is a symbolic link, not a file"
-                raise _Refused("link", text, "put the file itself there")
-            try:
-                status = path.stat()
-                if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
-                    text = f"{where} is not a regular file and was not read"
-                    raise _Refused("no-file", text, "put the file itself there")
-                if status.st_size > self._limit(path.suffix.lower()):
-                    text = f"{where} has {status.st_size:,} bytes and was not read"
-                    fix = "hand in only what is asked for; a weight file holds only the trained entries"
-                    raise _Refused("too-large", text, fix)
+        try:
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                self._refuse("link", f"{where} is a symbolic link, not a file", "put the file itself there")
+            elif not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
+                text = f"{where} is not a regular file and was not read"
+                self._refuse("no-file", text, "put the file itself there")
+            elif status.st_size > self._limit(path.suffix.lower()):
+                text = f"{where} has {status.st_size:,} bytes and was not read"
+                fix = "hand in only what is asked for; a weight file holds only the trained entries"
+                self._refuse("too-large", text, fix)
+            else:
                 self._gathered.newest = max(self._gathered.newest, status.st_mtime)
                 self.take(path.name, where, path.read_bytes())
-            except OSError as problem:
-                raise _unreadable(where, problem) from problem
+        except OSError as problem:
+            self._unreadable(where, problem)
 
     def _limit(self, kind: str) -> int:
         return min(LARGEST - self._bytes, LARGEST_OF.get(kind, LARGEST))
 
     def take(self, name: str, where: str, data: bytes, depth: int = 0) -> None:
-        """Take in the content of a file; of an archive, the files in it."""
-        if not name.lower().endswith(".zip"):
+        """Take in the content of a file; if it is a zip, the files in it."""
+        if name.lower().endswith(".zip"):
+            self._archive(where, data, depth)
+        else:
             self._gathered.files.append(File(name, where, data))
             self._bytes += len(data)
-            return
-        with self._refusals():
-            self._archive(where, data, depth)
 
     def _archive(self, where: str, data: bytes, depth: int) -> None:
         kinds = self._gathered.archives.setdefault(where, set())
         if other := next((kind for start, kind in _OTHER_ARCHIVES if data.startswith(start)), None):
             text = f"{where} is a {other} archive, not a zip"
-            raise _Refused("zip-corrupt", text, "pack the files as zip")
+            self._refuse("zip-corrupt", text, "pack the files as zip")
+            return
         try:
             archive = zipfile.ZipFile(io.BytesIO(data))
             members = archive.infolist()
-        except Exception as problem:  # zipfile raises what the damaged bytes lead it to
-            raise _Refused("zip-corrupt", f"{where} cannot be opened as a zip", "pack it again") from problem
+        except Exception:  # damaged bytes can make zipfile raise anything
+            self._refuse("zip-corrupt", f"{where} cannot be opened as a zip", "pack it again")
+            return
         unpacked = sum(member.file_size for member in members)
         if self._bytes + unpacked > LARGEST or len(members) > MOST:
             text = f"{where} would unpack to {unpacked:,} bytes in {len(members):,} files and was not read"
-            raise _Refused("zip-bomb", text, "pack only the files that are asked for")
-        files: set[str] = set()
+            self._refuse("zip-bomb", text, "pack only the files that are asked for")
+            return
+        names: set[str] = set()
         for member in members:
             original = _member_name(member)
             name = original.replace("\\", "/")
             path = f"{where}/{name}"
-            with self._refusals():
-                if _leads_elsewhere(original):
-                    text = f"{path} has a path that leads out of the archive"
-                    raise _Refused("zip-path", text, "pack the files under their plain names")
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    raise _Refused(
-                        "zip-link", f"{path} is a symbolic link, not a file", "pack the file itself"
-                    )
-                if name in files:
-                    raise _Refused("zip-twice", f"{path} is in the archive twice", "pack it once")
-                if member.flag_bits & 1:
-                    raise _Refused("zip-encrypted", f"{path} is encrypted", "pack it without a password")
-                kind = PurePosixPath(name.lower()).suffix
-                if name.endswith("/"):
-                    continue
-                if kind not in HANDED_IN or _JUNK.search(name) or (kind == ".zip" and depth > 1):
-                    self._not_read(path)
-                else:
-                    kinds.add(kind)
-                    content = _unpacked(archive, member, path, self._limit(kind))
+            kind = PurePosixPath(name.lower()).suffix
+            if _leads_elsewhere(original):
+                text = f"{path} has a path that leads out of the archive"
+                self._refuse("zip-path", text, "pack the files under their plain names")
+            elif stat.S_ISLNK(member.external_attr >> 16):
+                self._refuse("zip-link", f"{path} is a symbolic link, not a file", "pack the file itself")
+            elif name in names:
+                self._refuse("zip-twice", f"{path} is in the archive twice", "pack it once")
+            elif member.flag_bits & 1:
+                self._refuse("zip-encrypted", f"{path} is encrypted", "pack it without a password")
+            elif name.endswith("/"):
+                continue
+            elif kind not in HANDED_IN or _JUNK.search(name) or (kind == ".zip" and depth > 1):
+                self._not_read(path)
+            else:
+                kinds.add(kind)
+                content = self._unpacked(archive, member, path, self._limit(kind))
+                if content is not None:
                     self.take(PurePosixPath(name).name, path, content, depth + 1)
-            files.add(name)
+            names.add(name)
+
+    def _unpacked(
+        self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str, limit: int
+    ) -> bytes | None:
+        """The content of a member. It is refused above `limit` bytes, whatever size the archive states."""
+        data = bytearray()
+        try:
+            with archive.open(member) as opened:
+                while (part := opened.read(_CHUNK)) and len(data) <= limit:
+                    data += part
+        except Exception:  # wrong checksum, unknown compression, cut short, overlapping
+            self._refuse("zip-corrupt", f"{path} cannot be unpacked", "pack it again")
+            return None
+        if len(data) > limit:
+            text = f"{path} unpacks to more than {limit:,} bytes and was not read"
+            self._refuse("zip-bomb", text, "pack only the files that are asked for")
+            return None
+        return bytes(data)
+
+    def _refuse(self, code: str, text: str, fix: str) -> None:
+        """Note why a file is not read, so that the next one can be read."""
+        self._gathered.findings.append(error(FILES, code, text, fix))
+
+    def _unreadable(self, where: str, problem: OSError) -> None:
+        self._refuse("unreadable", f"{where} cannot be read ({problem.strerror})", "check its permissions")
 
     def _not_read(self, where: str) -> None:
         if PurePosixPath(where.lower()).suffix not in _ARCHIVE_ENDINGS:
             found = look(FILES, "stray", f"{where} is not part of the submission", "leave it out")
+            self._gathered.findings.append(found)
         else:
-            text = f"{where} is an archive other than zip and cannot be opened here"
-            text += "; what is missing may be in it"
-            found = error(FILES, "archive-not-zip", text, "pack its files as zip")
-        self._gathered.findings.append(found)
-
-
-def _unreadable(where: str, problem: OSError) -> _Refused:
-    return _Refused("unreadable", f"{where} cannot be read ({problem.strerror})", "check its permissions")
-
-
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str, limit: int) -> bytes:
-    """A member, unless it turns out longer than `limit`, whatever the archive says about its size."""
-    data = bytearray()
-    try:
-        with archive.open(member) as opened:
-            while (part := opened.read(_CHUNK)) and len(data) <= limit:
-                data += part
-    except Exception as problem:  # wrong checksum, unknown compression, cut short, overlapping
-        raise _Refused("zip-corrupt", f"{path} cannot be unpacked", "pack it again") from problem
-    if len(data) > limit:
-        text = f"{path} unpacks to more than {limit:,} bytes and was not read"
-        raise _Refused("zip-bomb", text, "pack only the files that are asked for")
-    return bytes(data)
+            text = f"{where} is not a zip and cannot be opened here; what is missing may be in it"
+            self._refuse("archive-not-zip", text, "pack its files as zip")
 
 
 def _member_name(member: zipfile.ZipInfo) -> str:
-    """A member's name. Without the flag for UTF-8, it is UTF-8, or cp1256 as Windows in Iran writes it."""
+    """A member's name. If it is not marked as UTF-8, it is UTF-8 all the same, or Iranian Windows' cp1256."""
     name = member.orig_filename
     if member.flag_bits & 0x800 or name.isascii():
         return name
@@ -273,14 +265,13 @@ def _member_name(member: zipfile.ZipInfo) -> str:
 
 
 def _leads_elsewhere(name: str) -> bool:
-    # Also as Windows reads it: a backslash separates folders, and a colon ends a drive.
+    # On Windows, a backslash separates folders and a colon ends the name of a drive.
     parts = name.replace("\\", "/").split("/")
     return ".." in parts or parts[0] == "" or ":" in parts[0] or "\0" in name
 
 
 def _common(paths: list[Path]) -> str:
-    """What the names of several files begin with."""
+    """The beginning that the names of several files share."""
     names = [path.name for path in paths]
-    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    start = "".join(letters[0] for letters in alike).rstrip("_-. ")
+    start = os.path.commonprefix(names).rstrip("_-. ")  # noqa: RUF071 - letter by letter is meant
     return start or f"{names[0]} and {counted(len(names) - 1, 'other file')}"

@@ -1,8 +1,8 @@
-"""Which accuracy of a foreign notebook belongs to which run: by evidence, never by what would fit.
+"""Which accuracy of a foreign notebook belongs to which run: by evidence, never because it would fit.
 
-Evidence for the size, from strong to weak: the parameter count printed beside the accuracy, its own line, the
-last constant set or call made above it, the heading above it. Evidence for who implements it: the library
-that is called, the heading. If the evidence contradicts itself, the accuracy is left to a person.
+Evidence for the size, from strong to weak: the parameter count printed beside the accuracy; its own line; the
+last constant or call above it; the heading above it. Evidence for who implements the method: the library that
+is called, the heading. If the evidence contradicts itself, a person has to decide.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LIBRARY_HEADING = re.compile(
     r"|peft (?:lib|package|lora)|librar\w*\s*(?:$|[:(-])|open\s?delta|adapter\s?hub|adaptertrainer|کتابخانه",
     re.IGNORECASE,
 )
-# Headings that speak of libraries in another sense.
+# Headings that name a library for another reason.
 _OTHER_HEADING = re.compile(r"\bimport|install|\bsav(?:e|ing)\b|\bload|require|without", re.IGNORECASE)
 _SCRATCH_HEADING = re.compile(r"from scratch|by hand|own implementation|manual|از صفر|پیاده", re.IGNORECASE)
 _LARGEST_SIZE = 128
@@ -30,7 +30,7 @@ _LARGEST_SIZE = 128
 
 @dataclass
 class _Said:
-    """The latest size that was named, by what, and in which cell."""
+    """The size that was named last, what named it, and in which cell."""
 
     size: float | None = None
     by: str = ""
@@ -38,13 +38,13 @@ class _Said:
 
 
 class Reading:
-    """What the cells of notebook `number` (1 to 5) give, each accuracy with the run that it belongs to.
+    """What the cells of notebook `number` (1 to 5) show; each accuracy has the run that it belongs to.
 
     Attributes:
         accuracies, counts: all accuracies and parameter counts, in order.
         imports: the modules that the code imports.
         trains: whether any code trains.
-        library_cells: the cells in which a library of the method is called.
+        library_cells: indexes of the cells that call a library for the method.
     """
 
     def __init__(self, cells: list[Cell], number: int) -> None:
@@ -55,9 +55,9 @@ class Reading:
         self._kind = next(run.kind for run in RUNS.values() if run.notebook == number)
         self._runs = [run for run in RUNS.values() if run.kind == self._kind]
         self._has_sizes = self._kind in SIZE_NAMES
-        self._library = True if number == 4 else None
+        self._library = number == 4
         self._code, self._heading = _Said(), _Said()
-        self._headings_since = 0  # the heading that named a size
+        self._headings_since = 0  # since the heading that named a size
         self._loop: tuple[float, ...] = ()
         self._count: int | None = None  # the last one, until an accuracy has taken it
         self._waiting: Accuracy | None = None  # without a count: one may be printed just after it
@@ -108,38 +108,38 @@ class Reading:
                 self._count = None
 
     def _take(self, event: Event, at: int) -> None:
-        """Take in what the code of a cell says."""
+        """Note what the code of a cell says."""
         if event.what == "library":
             self.library_cells.append(at)
             self._library = True
         elif event.what == "scratch":
-            self._library = self._library if self._number == 4 else False
+            self._library = self._number == 4  # all of notebook 4 is about the library
         elif event.what == "size":
             self._code = _Said(event.values[0], event.by, at)
             if self._heading.size == event.values[0]:
-                self._heading = _Said()  # confirmed: from here on the code says it alone
+                self._heading = _Said()  # the code confirms it and counts alone from here on
         else:
             self._loop = event.values
             self._code = _Said(None, event.by, at)
 
     def _settle(self, one: Accuracy, count: int | None) -> None:
-        """Weigh the evidence: set the run, or what contradicts what."""
+        """Set the run that the evidence names, or else say which evidence contradicts which."""
         one.contradiction, size = "", one.size
         if self._has_sizes:
             counted = size_by_count(count, self._kind) if count is not None else None
-            if counted is not None and size is not None and counted != size:
+            if counted and size is not None and counted != size:
                 one.contradiction = f"its line says {size:g}, the count beside it {counted:g}"
-            size = counted if counted is not None else size
+            size = counted or size
             if size is None:
                 size, one.contradiction = self._size_above()
         one.run = None if one.contradiction else self._run(size, one.library)
 
     def _size_above(self) -> tuple[float | None, str]:
-        """The size by the code and the heading above, and what contradicts what."""
+        """The size that code and heading above name; if they contradict each other, None and the reason."""
         code, heading = self._code, self._heading
         if None in (code.size, heading.size):
-            return (code.size if code.size is not None else heading.size), ""
-        # A constant that was set above the newest heading belongs to the section before.
+            return code.size or heading.size, ""
+        # A constant that was set above the last heading belongs to the section before.
         if heading.at > code.at:
             return heading.size, ""
         if code.size != heading.size and self._headings_since == 0:
@@ -147,12 +147,11 @@ class Reading:
         return code.size, ""
 
     def _run(self, size: float | None, library: bool | None) -> Run | None:
-        """The run that the evidence means; None if it means none of the ten."""
+        """The run that the evidence names; None if it is none of the ten."""
         if not self._has_sizes:
             return self._runs[0]
-        if library is None:
-            library = self._library if self._library is not None else self._number == 4
-        runs = [run for run in self._runs if (run.library != "scratch") == library]
+        by_library = self._library if library is None else library
+        runs = [run for run in self._runs if (run.library != "scratch") == by_library]
         if size is None:
             return runs[0] if len(runs) == 1 else None  # the only one, and nothing contradicts it
         return next((run for run in runs if size_of(run) == size), None)
@@ -173,7 +172,7 @@ def _size_of_heading(line: str, kind: str) -> float | None:
 
 
 def _pair_loop(seen: list[Accuracy | int], loop: tuple[float, ...]) -> None:
-    """In a cell that loops over sizes, the k-th result is of the k-th size, if there are as many."""
+    """In a cell that loops over sizes, the k-th result has the k-th size, if there are as many results."""
     for strength in (BEST, None) if len(loop) > 1 else ():
         results = [one for one in seen if isinstance(one, Accuracy) and strength in (None, one.strength)]
         if len(results) == len(loop):
@@ -183,7 +182,7 @@ def _pair_loop(seen: list[Accuracy | int], loop: tuple[float, ...]) -> None:
 
 
 def _pair_counts(seen: list[Accuracy | int]) -> None:
-    """If a cell prints a count after each best accuracy, each accuracy takes the count that follows it."""
+    """If a cell prints a count after each best accuracy, each accuracy takes the count after it."""
     main = [one for one in seen if isinstance(one, int) or one.strength == BEST]
     if [isinstance(one, int) for one in main] == [False, True] * (len(main) // 2):
         for one, count in itertools.pairwise(seen):
@@ -192,7 +191,7 @@ def _pair_counts(seen: list[Accuracy | int]) -> None:
 
 
 def size_by_count(count: int, kind: str) -> float | None:
-    """The size that a parameter count means: the trained part alone, or the whole model; None if none."""
+    """The size with which the trained part, or the whole model, has `count` parameters; None if none has."""
     base = base_of_profile("course")
     for size in range(1, _LARGEST_SIZE + 1):
         added = added_by(kind, size, base)

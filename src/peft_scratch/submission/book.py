@@ -1,4 +1,4 @@
-"""One notebook of a submission, and its numbers beside the published ones."""
+"""One notebook of a submission, and its numbers compared with the published ones."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Notebook:
         number: which of the five, 1 to 5.
         file: where it was found.
         cells: its cells with something in them.
-        profile: which profile of the kit ran it; `None` if it is not the kit's.
-        is_part: whether its file holds other notebooks too.
+        profile: the profile that it was run with; `None` if it is not the kit's notebook.
+        is_part: whether the same file holds other notebooks too.
         numbers: the accuracies in %, by run; a run whose number was not found is not in it.
         curves: the accuracy after each epoch in %, by run, where a table or a log shows it.
     """
@@ -41,7 +41,6 @@ class Notebook:
 
     @property
     def code(self) -> list[Cell]:
-        """The cells with code."""
         return [cell for cell in self.cells if cell.kind == "code"]
 
     @property
@@ -50,19 +49,18 @@ class Notebook:
         return [run for run in RUNS.values() if run.notebook == self.number]
 
     def compared(self, run: Run, percent: float) -> Finding:
-        """A number beside the published runs of the course's constants; other profiles have none."""
+        """A number compared with the published range, which only the course profile has."""
         said = f"{self.where}: {run.title} is {percent:.1f} %"
         if self.profile not in (None, "course"):
-            return ok(
-                run.notebook, "number", f"{said} (profile {self.profile}, for which nothing is published)"
-            )
+            text = f"{said} (profile {self.profile}, for which nothing is published)"
+            return ok(run.notebook, "number", text)
         low, high = run.published
         outside = points_outside(run.id, percent)
         if outside <= SEED_SPREAD:
             return ok(run.notebook, "number", f"{said}; published runs gave {low} to {high}")
-        text = f"{said}; published runs of the course's constants gave {low} to {high}"
+        text = f"{said}; published runs with the course's constants gave {low} to {high}"
         if outside <= FAR_OUTSIDE:
-            fix = "another seed changes it by about 0.3: look for the reason"
+            fix = "look for the reason, because another seed changes it by about 0.3 only"
             return look(run.notebook, "number-unusual", text, fix)
         fix = "check which constant, base or split was different"
         return look(run.notebook, "number-out-of-band", text, fix)

@@ -17,7 +17,7 @@ from peft_scratch.submission.numerals import western
 #: The type of the results that this kit's notebooks display for programs.
 RESULTS_TYPE = "application/vnd.peft-scratch.results+json"
 
-#: Limits for one notebook: bytes, brackets and commas (each becomes an object), cells, letters of an output.
+#: Limits for one notebook: bytes, parts (brackets and commas; each makes an object), cells, letters per text.
 _LARGEST, _MOST_PARTS, _MOST_CELLS, _LONGEST = 64 * 2**20, 1_500_000, 2_000, 400_000
 _MOST_ROWS = 200
 
@@ -31,7 +31,7 @@ class NotANotebook(Exception):
 
 @dataclass
 class Output:
-    """One output of a cell: its text, the rows of a table if it shows one, this kit's results if any."""
+    """One output of a cell: its text, and the rows of a table or the kit's results if it shows them."""
 
     text: str = ""
     rows: list[list[str]] = field(default_factory=list)
@@ -43,7 +43,6 @@ class Output:
 
     @property
     def is_printed(self) -> bool:
-        """Whether it is printed text and nothing else."""
         return not (self.rows or self.error or self.picture or self.is_value or self.results)
 
 
@@ -62,12 +61,11 @@ class Cell:
 
     @property
     def executed(self) -> bool:
-        """A cell with outputs was executed, whether or not a count is left."""
+        """Whether it was executed: it has a count, or outputs although its count is lost."""
         return self.count is not None or bool(self.outputs)
 
     @property
     def printed(self) -> str:
-        """The text of its outputs."""
         return "\n".join(output.text for output in self.outputs)
 
 
@@ -79,8 +77,9 @@ def read_cells(data: bytes) -> list[Cell]:
     """
     if len(data) > _LARGEST:
         raise NotANotebook(f"it has {len(data):,} bytes, more than any notebook needs")
-    parts = data.count(b"{") + data.count(b"[") + data.count(b",")
-    if parts > _MOST_PARTS and data.count(b"{") + data.count(b"[") > _MOST_PARTS // 5:
+    brackets = data.count(b"{") + data.count(b"[")
+    parts = brackets + data.count(b",")
+    if parts > _MOST_PARTS and brackets > _MOST_PARTS // 5:
         raise NotANotebook(f"it has {parts:,} parts, more than any notebook needs")
     try:
         # A broken character in an output does no harm.
@@ -106,9 +105,9 @@ def _why(data: bytes, problem: Exception) -> str:
         return "it is nested too deeply"
     if not data.strip():
         return "it is empty"
-    if data.lstrip()[:1] != b"{":
-        return "it is not JSON"
-    return "it is cut short or damaged" if isinstance(problem, json.JSONDecodeError) else "it is not JSON"
+    if data.lstrip().startswith(b"{") and isinstance(problem, json.JSONDecodeError):
+        return "it is cut short or damaged"
+    return "it is not JSON"
 
 
 def _integer(digits: str) -> int:
@@ -120,7 +119,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _joined(value: Any) -> str:
-    """A multi-line string: a string, or a list of lines."""
+    """A text, which the format stores as a string or as a list of lines."""
     if isinstance(value, str):
         return value[:_LONGEST]
     if isinstance(value, list):
@@ -169,7 +168,7 @@ def _output(raw: dict[str, Any]) -> Output:
 
 
 def _without_repeats(outputs: list[Output]) -> list[Output]:
-    """Tables that grow after each epoch are one table; a stream in pieces is one text."""
+    """A table that is shown again after each epoch becomes one table, a text printed in pieces one text."""
     kept: list[Output] = []
     for output in outputs:
         before = kept[-1] if kept else None

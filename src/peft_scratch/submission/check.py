@@ -32,7 +32,7 @@ def check(paths: Iterable[Path] | Path, deep: bool = False, traces: bool = False
     Args:
         paths: the folder, or the files.
         deep: also load each weight file into its base and measure the accuracy again.
-        traces: also keep what copies are found by (`copies.find`).
+        traces: also keep what `copies.find` needs to find copies.
     """
     return inspect(gather([paths] if isinstance(paths, Path) else paths), deep, traces=traces)
 
@@ -40,7 +40,7 @@ def check(paths: Iterable[Path] | Path, deep: bool = False, traces: bool = False
 def inspect(
     gathered: Gathered, deep: bool = False, student: tuple[str, str] = ("", ""), traces: bool = False
 ) -> Checked:
-    """The same for files that were read.
+    """The checklist of a submission that is already in memory.
 
     Args:
         student: number and name, if no file is named after the student yet.
@@ -77,7 +77,7 @@ def inspect(
 
 @contextmanager
 def _enough_memory(what: str, item: int, findings: list[Finding]) -> Iterator[None]:
-    """If `what` takes too much memory, the rest of the submission is still read."""
+    """If reading `what` takes too much memory, say so and let the rest of the submission be read."""
     try:
         yield
     except (MemoryError, RecursionError):
@@ -86,11 +86,11 @@ def _enough_memory(what: str, item: int, findings: list[Finding]) -> Iterator[No
 
 
 def _names(gathered: Gathered, checked: Checked) -> list[Finding]:
-    """Whether the files are named after number and name, and the zips hold what they should."""
+    """Whether the files are named after the student, and whether the zips hold what they should."""
     if not gathered.packed:
         text = "this is a working folder and is not packed yet"
         return [look(FILES, "not-packed", text, "`make submission` makes the files to hand in")]
-    # The name that counts is that of the zip, not of what was in it.
+    # The names of the zips count, not the names of the files in them.
     outer = [where for where in gathered.archives if not gathered.archives[where] >= {".zip"}]
     outer += [file.where for file in _reports(gathered)[:1]]
     names = {where: read_name(where.rpartition("/")[2]) for where in outer}
@@ -115,7 +115,7 @@ def _zips(gathered: Gathered) -> Iterator[Finding]:
         text = "notebooks and weights are not in zip files"
         yield error(FILES, "zips-missing", text, "pack them into one zip each")
     elif loose:
-        text = f"there are {' and '.join(loose)} files outside of the zip files"
+        text = f"there are {' and '.join(loose)} files outside the zip files"
         yield look(FILES, "zips-loose", text, "pack notebooks and weights into one zip each")
     for where, kinds in gathered.archives.items():
         if {".ipynb", ".pt"} <= kinds:
@@ -133,7 +133,7 @@ def _misnamed(where: str) -> Finding:
 
 
 def _different_names(known: dict[str, Name]) -> Finding:
-    """Another student's files, or one student whose name is spelt in two ways."""
+    """Whether the files are of several students, or of one whose name is spelt in several ways."""
     names = [name.name for name in known.values()]
     if len({name.number for name in known.values()}) == 1 and _one_person(names):
         text = f"one student number, two spellings of the name: {', '.join(known)}"
@@ -143,7 +143,7 @@ def _different_names(known: dict[str, Name]) -> Finding:
 
 
 def _one_person(names: list[str]) -> bool:
-    """Whether names in two scripts or spellings can be one: Ada Lovelace and Ada Byron cannot."""
+    """Whether two spellings, or two scripts, can be one name: Ada Lovelace and Ada Byron cannot."""
     letters = ["".join(c for c in name if c.isalnum()) for name in (names[0], names[-1])]
     if letters[0] == letters[1] or len({name.isascii() for name in names}) > 1:
         return True
@@ -152,7 +152,7 @@ def _one_person(names: list[str]) -> bool:
 
 
 def _reports(gathered: Gathered) -> list[File]:
-    """The PDFs, first the one that is named as the report has to be, or after a student, or `report`."""
+    """The PDFs. The first is the one named as the assignment asks, else after a student, else `report`."""
 
     def rank(file: File) -> tuple[bool, bool, bool]:
         called = re.search("report|گزارش", file.name, re.IGNORECASE)
@@ -164,7 +164,7 @@ def _reports(gathered: Gathered) -> list[File]:
 def _profile(
     gathered: Gathered, found: dict[int, Notebook], results: dict[str, RunResult], checked: Checked
 ) -> Iterator[Finding]:
-    """Set the profile of the submission. Any trace of another than `course` makes it a rehearsal."""
+    """Set the profile of the submission. Any sign of a profile other than `course` makes it a rehearsal."""
     said = {f"notebook {number}": one.profile for number, one in found.items() if one.profile}
     said |= {f"the result {name}": result.profile for name, result in results.items()}
     names = [*gathered.archives, *(file.name for file in gathered.of(".pdf"))]

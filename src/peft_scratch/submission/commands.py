@@ -17,34 +17,33 @@ if TYPE_CHECKING:
 def check(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="PATH...", help="A folder, or the files that are handed in; also of many students."
-        ),
+        typer.Argument(metavar="PATH...", help="Folders or files of one or many students."),
     ],
     deep: Annotated[
         bool,
-        typer.Option("--deep", help="Also load the weights into their base and measure the accuracy again."),
+        typer.Option("--deep", help="Also load the weights into the base and measure the accuracy again."),
     ] = False,
-    csv: Annotated[Path | None, typer.Option(help="Also write a table with a row per student.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write a CSV file with a row per student.")] = None,
     page: Annotated[Path | None, typer.Option(help="Also write an HTML page to read.")] = None,
-    feedback: Annotated[Path | None, typer.Option(help="Folder for a text file per student.")] = None,
+    feedback: Annotated[Path | None, typer.Option(help="Also write a text file per student here.")] = None,
     class_list: Annotated[
-        Path | None, typer.Option(help="CSV with student numbers and names: missing students are named.")
+        Path | None,
+        typer.Option(help="CSV with student numbers and names; students without a submission are listed."),
     ] = None,
     deadline: Annotated[
         datetime | None,
-        typer.Option(help="Files changed later are called late, for example 2026-11-20 23:59:00."),
+        typer.Option(help="Files changed later count as late; for example 2026-11-20 23:59:00."),
     ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="How many submissions at a time.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Submissions to check at a time.")] = None,
 ) -> None:
-    """Check what is handed in against the assignment, line by line.
+    """Check submissions against the assignment, line by line.
 
     Nothing in a submission is executed. A folder is one submission. Files are grouped by the student number
-    at the start of their names; a folder of several students is a class. One submission gets a checklist,
-    several get a line each, and all pairs are compared for copies. Each is read in its own process.
+    at the start of their names; a folder with files of several students is a class. One submission gets a
+    checklist. Several get a line each, and every two of them are compared, to find copies.
 
-    Exit status 0: everything is ready to be handed in. 1: something is not ready, or belongs to another
-    profile than course and so is a rehearsal. 2: the command was not understood.
+    Exit status 0: everything is ready to hand in. 1: something is not ready, or is a rehearsal, because it
+    was run in a profile other than course. 2: the command was not understood.
     """
     from peft_scratch.errors import UserError
     from peft_scratch.files import write_atomically
@@ -111,7 +110,7 @@ def submit(
     ] = False,
     profile: Annotated[
         str,
-        typer.Option(help="Pack the run of this profile; by default course's, or the one that was run."),
+        typer.Option(help="Pack the run of this profile; by default course, or else the one that was run."),
     ] = "auto",
     output: Annotated[
         Path | None, typer.Option(help="Folder of the run, if it is not the profile's own.")
@@ -126,9 +125,10 @@ def submit(
 ) -> None:
     """Check notebooks, weights and report of a run, and pack the three files to hand in.
 
-    They go to `submission` in the same folder. A run of another profile than course is also packed, but as a
-    rehearsal, and the names of its files say so. --parts is for notebooks that were run on separate machines:
-    their parts are put together in the output folder, and the report is made there.
+    The three files go to the folder `submission` in the run's output folder. A run of any profile except
+    course is packed too, as a rehearsal: the names of its files then begin with REHEARSAL_.
+    --parts is for notebooks that were run on separate machines: their parts are put together in the output
+    folder, and the report is made there.
     """
     from peft_scratch.assignment import FILES, find_profile
     from peft_scratch.errors import UserError
@@ -157,7 +157,7 @@ def submit(
 def _put_together(
     files: list[Path], output: Path | None, number: str, name: str, language: str, any_number: bool
 ) -> Path:
-    """Put the parts together and make their report; return the folder that has all of it.
+    """Put the parts together and make their report; return the folder of both.
 
     Raises:
         UserError: the parts do not belong together, some are missing, or name or number cannot be used.

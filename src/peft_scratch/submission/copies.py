@@ -1,9 +1,9 @@
 """Copies among the submissions of a class: weights, notebooks and reports, compared between all pairs.
 
-The weights of two honest students have a cosine of about 0 (LoRA, adapter) or 0.3 (prompts, which start
-alike), and their products A·B of about 0.4. A copy with a little noise, or rescaled, has 1. The product A·B
-stays the same if LoRA's rank directions or the adapter's units are permuted, or if A and B are changed in any
-other way that leaves the model as it is.
+The weights of two honest students have a cosine of about 0 (LoRA, adapter) or 0.3 (prompts, which start from
+the same rows), and their products A·B one of about 0.4. A copy has 1, even if it was rescaled or has a little
+noise. The product A·B stays the same if LoRA's rank directions or the adapter's units are permuted, or if A
+and B are changed in any other way that leaves the model as it is.
 
 All students of a class complete the same template, so equal code proves nothing and is not compared. Honest
 students never share the digits that their own training printed.
@@ -33,7 +33,7 @@ from peft_scratch.submission.numerals import western
 NEARLY_EQUAL = 0.9
 #: Random directions on each side of a product A·B, and entries of the weights that are compared.
 _PROBES, _SAMPLE = 12, 4096
-#: Long numbers that a training printed: how many a comparison needs, and which share copies have in common.
+#: Long numbers that a training printed: how many a comparison needs, and the share that copies have alike.
 _FEWEST_DIGITS, _SHARED_DIGITS = 10, 0.8
 _FEWEST_WORDS, _SHARED_WORDS, _FEWEST_DECIMALS = 40, 0.9, 6
 #: A number with four digits or more after the point: a loss or an accuracy, not a constant.
@@ -42,10 +42,10 @@ _LONG_NUMBER = re.compile(r"(?<![\d.])\d{1,3}\.\d{4,}(?!\d)")
 
 @dataclass
 class Traces:
-    """What copies are found by. It is small, because those of a whole class are kept at the same time.
+    """What is kept of a submission to find copies. It is small, because a whole class is kept in memory.
 
     Attributes:
-        weights: by run, a hash of the entries, a sample, and a sketch of what copies keep.
+        weights: by run, a hash of the entries, a sample of them, and what rearranging does not change.
         digits: by notebook, hashes of the long numbers that the training printed.
         words: hashes of every five words in a row in the report, without the student's name and digits.
         decimals: the decimal numbers of the report in their order.
@@ -59,7 +59,7 @@ class Traces:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two submissions that share what honest ones do not.
+    """Two submissions that share something that honest ones do not share.
 
     Attributes:
         first, second: their indexes in the list that was compared.
@@ -108,12 +108,10 @@ def _hash(text: str) -> int:
 
 
 def _sampled(vector: np.ndarray) -> np.ndarray:
-    return vector[_places(len(vector))] if len(vector) > _SAMPLE else vector
-
-
-@functools.cache
-def _places(length: int) -> np.ndarray:
-    return np.sort(np.random.default_rng(0).choice(length, _SAMPLE, replace=False))
+    """Numbers at random positions, which are the same for all vectors of a length."""
+    if len(vector) <= _SAMPLE:
+        return vector
+    return vector[np.sort(np.random.default_rng(0).choice(len(vector), _SAMPLE, replace=False))]
 
 
 @functools.cache
@@ -150,14 +148,14 @@ def _invariant(run: str, entries: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def find(many: list[Traces | None]) -> list[Pair]:
-    """The pairs of a class that share what honest submissions do not. `None` is compared with nothing."""
+    """The pairs of a class that share what honest submissions do not; `None` is in no pair."""
     known = [traces or Traces() for traces in many]
     return [*_equal_weights(known), *_equal_notebooks(known), *_equal_reports(known)]
 
 
 def _equal_weights(many: list[Traces]) -> Iterator[Pair]:
     for run in RUNS.values():
-        # A rehearsal on a smaller base has another number of entries, and nothing to compare with the others.
+        # Only weights of one size are compared: a rehearsal on a smaller base has fewer numbers.
         by_size: dict[tuple[int, int], list[int]] = {}
         for n, traces in enumerate(many):
             if run.id in traces.weights:
@@ -179,7 +177,7 @@ def _equal_weights(many: list[Traces]) -> Iterator[Pair]:
 
 
 def _equal_notebooks(many: list[Traces]) -> Iterator[Pair]:
-    """Notebooks whose training printed the same digits: an index of digits finds the pairs."""
+    """Notebooks whose training printed the same long numbers."""
     for number in range(1, 6):
         holders: dict[int, list[int]] = {}
         sizes = {n: len(traces.digits.get(number, ())) for n, traces in enumerate(many)}
@@ -194,7 +192,7 @@ def _equal_notebooks(many: list[Traces]) -> Iterator[Pair]:
 
 
 def _shared(holders: Mapping[int, list[int]], students: int) -> Counter[tuple[int, int]]:
-    """How many things each pair shares. What a tenth of a class shares comes from the template."""
+    """How many things each pair shares, without what a tenth of the class has: that is in the template."""
     most = max(students // 10, 4)
     few = (places for places in holders.values() if len(places) <= most)
     return Counter(pair for places in few for pair in itertools.combinations(places, 2))

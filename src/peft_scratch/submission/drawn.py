@@ -1,7 +1,7 @@
-"""What a page of a PDF draws: pieces of text and straight rules, each with its place.
+"""What a page of a PDF draws: pieces of text and rules (straight lines), each with its place.
 
-pypdf decodes the fonts and keeps the matrices of a page. Its own layout mode gives no rules, and a text of
-fixed width, in which words leave their columns.
+pypdf decodes the fonts and keeps the matrices of a page. Its own layout mode is not enough: it gives no
+rules, and words leave their columns in its text of fixed width.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pypdf.generic import ContentStream
 _MOST_OPERATORS, _MOST_PIECES, _MOST_RULES = 120_000, 6_000, 8_000
 #: A rule is thinner than this, in points.
 _THIN = 2.5
-#: In heights of letters: a gap that is a space, and one between two columns.
+#: The smallest gap that is a space, and the smallest between two columns, in heights of letters.
 SPACE, COLUMN = 0.15, 1.5
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Letters on one line, from left to right; places in points, `base` from the top downwards."""
+    """Letters on one line, from left to right. Places are in points; `base` grows downwards."""
 
     text: str
     left: float
@@ -40,7 +40,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Rule:
-    """A straight line: at `at` from `start` to `end`."""
+    """A straight line from `start` to `end`; `at` is its other coordinate."""
 
     at: float
     start: float
@@ -49,7 +49,7 @@ class Rule:
 
 @dataclass
 class Page:
-    """What is drawn; rules across run from left to right, rules down from top to bottom."""
+    """What is drawn. Rules `across` run from left to right, rules `down` from top to bottom."""
 
     pieces: list[Piece] = field(default_factory=list)
     across: list[Rule] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Page:
 
 
 def drawn_on(page: PageObject) -> Page:
-    """The pieces of text and the rules of a page, without those of forms on it.
+    """The pieces of text and the rules of a page, without those inside forms.
 
     Raises whatever pypdf raises at damaged or unusual fonts and operators.
     """
@@ -149,7 +149,7 @@ class _Walk:
         bare = text.strip()
         if not bare or run.rotated or len(self._drawn.pieces) >= _MOST_PIECES:
             return
-        # Spaces at the ends take space, but are no text.
+        # Spaces at the ends have a width but do not belong to the text.
         share = (end - start) / len(text)
         start += share * (len(text) - len(text.lstrip()))
         end -= share * (len(text) - len(text.rstrip()))

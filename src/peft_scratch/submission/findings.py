@@ -1,7 +1,7 @@
-"""What a check finds, and how it is said.
+"""What a check finds, and the sentences that say it.
 
-There are three kinds. An error is shown by evidence in the files. A point to look at is something that the
-program did not understand or that only a person can decide; it costs no points. The third is right.
+There are three kinds of findings. Something is right. Or it is an error, and the files prove it. Or a person
+should look at it, because the program did not understand it or cannot decide it; that costs no points.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OK, LOOK, ERROR = "✓", "!", "✗"
 READY, REHEARSAL, NOT_READY, UNREAD = "ready", "rehearsal", "not ready", "not read"
 
-#: Longest text of one finding, because names in an archive can be huge; most findings shown of one code.
+#: The longest text of a finding (names in an archive can be huge), and how many findings of a code are shown.
 _LONGEST, _MOST_ALIKE = 400, 12
 
 
@@ -70,10 +70,10 @@ class Checked:
         findings: in the order they were made.
         numbers: the accuracies in %, by run; a run whose number was not found is not in it.
         curves: the test accuracy in % after each epoch, by run, where the notebook shows it.
-        student: number and name, as the files' names give them, folded for comparison.
-        written_name: the name as it is written.
+        student: number and name from the files' names, folded for comparison.
+        written_name: the name as it is written there.
         handed_in: when the newest of its files was last changed, in seconds since 1970; 0 if unknown.
-        traces: what copies are found by (`copies.Traces`); None if it was not asked for.
+        traces: what is needed to find copies; None if it was not asked for.
         unread: whether the check ended early, so that nothing is known.
     """
 
@@ -106,7 +106,7 @@ class Checked:
 
     @property
     def points_without_error(self) -> int:
-        """The points of the parts that have no error. It is no mark: it counts whole parts."""
+        """The points of the parts without an error. It is not a grade: a part with one error counts 0."""
         if self.unread:
             return 0
         return sum(item.points for key, item in PARTS.items() if not self.of(key, ERROR))
@@ -146,7 +146,7 @@ def run_of(profile: str) -> str:
 
 
 def shown(findings: list[Finding]) -> list[Finding]:
-    """`findings` with only the first of each code: an archive can hold a thousand stray files."""
+    """`findings` with only the first few of each code: an archive can hold a thousand stray files."""
     kept: list[Finding] = []
     alike: Counter[tuple[int, str, str]] = Counter()
     for one in findings:
@@ -162,12 +162,12 @@ def shown(findings: list[Finding]) -> list[Finding]:
 
 
 def _clipped(text: str) -> str:
-    """`text`, or its beginning and end where a name in it has no end."""
+    """`text`, or only its beginning and end if it is very long."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 80]} […] {text[-70:]}"
 
 
 def printable(text: str) -> str:
-    """`text` of limited length, without what could disturb a terminal."""
+    """`text` of limited length, without characters that could disturb a terminal."""
     return visible(_clipped(text))
 
 

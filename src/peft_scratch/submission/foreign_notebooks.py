@@ -1,4 +1,4 @@
-"""The numbers of a completed notebook of the course: read from its outputs, given to its runs by evidence."""
+"""The numbers of a completed notebook of the course, read from its outputs and assigned to its runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def examine(notebook: Notebook) -> Iterator[Finding]:
     """The numbers, counts and libraries of a notebook that is not this kit's."""
     reading = Reading(notebook.cells, notebook.number)
     runs = notebook.runs
-    if notebook.number in (3, 4):  # a library part may stand in notebook 3
+    if notebook.number in (3, 4):  # notebook 3 may also contain the part of notebook 4
         others = [run for run in RUNS.values() if run.kind == "adapter" and run not in runs]
         runs += [run for run in others if any(one.run is run for one in reading.accuracies)]
     for run in runs:
@@ -36,7 +36,7 @@ def examine(notebook: Notebook) -> Iterator[Finding]:
 
 
 def _number(notebook: Notebook, run: Run, mine: list[Accuracy], reading: Reading) -> Iterator[Finding]:
-    """The last of the strongest accuracies of a run, and what makes it doubtful."""
+    """The accuracy of a run (the last of the strongest ones), and what makes it doubtful."""
     strength = max(one.strength for one in mine)
     chosen = [one for one in mine if one.strength == strength][-1]
     value = notebook.numbers[run.id] = round(chosen.value, 1)
@@ -51,7 +51,7 @@ def _number(notebook: Notebook, run: Run, mine: list[Accuracy], reading: Reading
 
 
 def _differences(notebook: Notebook, run: Run, chosen: Accuracy, mine: list[Accuracy]) -> Iterator[Finding]:
-    """The number compared with other values of the same run, and with the table of its epochs."""
+    """The number compared with other values of the same run and with its table of epochs."""
     if chosen.strength != BEST:
         return
     said, value = f"{notebook.where}: {run.title} is printed", f"{chosen.value:.1f} %"
@@ -69,7 +69,7 @@ def _differences(notebook: Notebook, run: Run, chosen: Accuracy, mine: list[Accu
 def _typed(
     notebook: Notebook, run: Run, chosen: Accuracy, has_curve: bool, reading: Reading
 ) -> Iterator[Finding]:
-    """Whether the number stands in the code that prints it."""
+    """Whether the number is typed into the code that prints it."""
     if (reading.trains and has_curve) or len(chosen.text) < 4:
         return
     if chosen.text in literal_numbers(notebook.cells[chosen.cell].source):
@@ -79,7 +79,7 @@ def _typed(
 
 
 def _no_number(notebook: Notebook, run: Run, reading: Reading) -> Finding:
-    """Why there is no number: because there is none, or because this program did not find it."""
+    """Why a run has no number: the notebook shows none, or this program did not find it."""
     where, cells = notebook.where, notebook.cells
 
     def missing(why: str) -> Finding:
@@ -88,7 +88,7 @@ def _no_number(notebook: Notebook, run: Run, reading: Reading) -> Finding:
     if unsettled := [one for one in reading.accuracies if one.run is None]:
         values = ", ".join(f"{one.value:.1f}" for one in unsettled[:6])
         why = next((f" ({one.contradiction})" for one in unsettled if one.contradiction), "")
-        text = f"{where}: it is not clear which accuracy is that of {run.title}; there are {values} %{why}"
+        text = f"{where}: it is not clear which accuracy belongs to {run.title}; there are {values} %{why}"
         return look(run.notebook, "number-not-assigned", text, "look by hand")
     library = [cells[at] for at in reading.library_cells]
     by_library = run.library not in ("none", "scratch")
@@ -105,26 +105,26 @@ def _no_number(notebook: Notebook, run: Run, reading: Reading) -> Finding:
     rest = _library_part(cells, reading) if by_library else []
     if rest and not shows_any_number(rest):
         ended = next((output.error for cell in rest for output in cell.outputs if output.error), "")
-        why = (
-            f"the library part ended with {ended}" if ended else "no output of the library part has a number"
-        )
+        why = f"the library part ended with {ended}" if ended else "the library part shows no number"
         return missing(f"{why}, so there is no accuracy")
     text = f"{where}: this program did not find the accuracy of {run.title} in the outputs"
     return look(run.notebook, "number-not-found", text, "look by hand")
 
 
 def _library_part(cells: list[Cell], reading: Reading) -> list[Cell]:
-    """The cells from where the library is first named, behind all accuracies; none if it is not."""
+    """The cells after all accuracies, from the first that names a library; empty if none does."""
     behind = max((one.cell for one in reading.accuracies), default=-1) + 1
     start = next((n for n in range(behind, len(cells)) if _OF_LIBRARY.search(cells[n].source)), len(cells))
     return cells[start:]
 
 
 def _counts(notebook: Notebook, reading: Reading) -> Iterator[Finding]:
-    """`Number of parameters: …`: the whole model, or the trained part alone."""
+    """`Number of parameters: …`, which may count the whole model or the trained part alone."""
     number, where, counts = notebook.number, notebook.where, reading.counts
     first = notebook.runs[0]
     sizes = sizes_of(first.id, "course")
+    known = [sizes_of(run.id, "course") for run in notebook.runs]
+    others = [count for count in counts if all(count not in (one.whole, one.added) for one in known)]
     if sizes.whole in counts:
         yield ok(number, "count", f"{where}: {sizes.whole:,} parameters")
     elif sizes.added and sizes.added in counts:
@@ -132,15 +132,12 @@ def _counts(notebook: Notebook, reading: Reading) -> Iterator[Finding]:
     elif number in PRINT_A_COUNT and not counts:
         text = f"{where}: no `Number of parameters: {sizes.whole:,}` was found"
         yield look(number, "count-missing", text, "look for the whole model's count by hand")
-    elif number in PRINT_A_COUNT:
-        known = [sizes_of(run.id, "course") for run in notebook.runs]
-        others = [count for count in counts if all(count not in (one.whole, one.added) for one in known)]
-        text = f"{where} prints {others[0]:,} parameters; {first.title} has {sizes.whole:,}" if others else ""
-        size = size_by_count(others[0], first.kind) if others and number != 1 else None
-        if size is not None:
-            text += f", which is the count of size {size:g}"
+    elif number in PRINT_A_COUNT and others:
+        text = f"{where} prints {others[0]:,} parameters; {first.title} has {sizes.whole:,}"
+        if size := size_by_count(others[0], first.kind):
+            text += f", and {others[0]:,} is the count of size {size:g}"
             yield error(number, "count-wrong", text, "train it with the size that is asked for")
-        elif others:
+        else:
             yield look(number, "count-unknown", text, "check what is counted")
 
 
@@ -149,13 +146,11 @@ def _libraries(notebook: Notebook, reading: Reading) -> Iterator[Finding]:
     number, where = notebook.number, notebook.where
     imported = sorted(reading.imports & LIBRARY_MODULES)
     library_part = any(run.notebook == 4 and run.id in notebook.numbers for run in RUNS.values())
+    scratch = [one.cell for one in reading.accuracies if one.run and one.run.library == "scratch"]
+    fix = "check that the number does not come from the library"
     if number == 3 and imported and not library_part:
         text = f"{where} imports {', '.join(imported)}, although its adapter has to be from scratch"
-        yield look(number, "scratch-imports", text, "check that the number does not come from the library")
-    if number in (2, 5) and reading.library_cells:
-        scratch = [one.cell for one in reading.accuracies if one.run and one.run.library == "scratch"]
-        if scratch and min(reading.library_cells) < min(scratch):
-            text = f"{where}: a library is called above the number from scratch"
-            yield look(
-                number, "scratch-imports", text, "check that the number does not come from the library"
-            )
+        yield look(number, "scratch-imports", text, fix)
+    elif number in (2, 5) and scratch and any(cell < scratch[0] for cell in reading.library_cells):
+        text = f"{where}: a library is called above the number from scratch"
+        yield look(number, "scratch-imports", text, fix)

@@ -1,4 +1,4 @@
-"""What a piece of text says about a run: its method, who implements it, its size. In English and Persian."""
+"""What a text in English or Persian says about a run: its method, who implements it, its size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = {
     "lora": re.compile(r"\blo-?ra\b|lora_|_lora|لورا|لُرا|low[\s-]?rank", re.IGNORECASE),
     "full": re.compile(r"\bfull|fine[\s-]?tun+\w*|کامل|فاین", re.IGNORECASE),
 }
-#: Words of one method, in case the method itself is not named.
+#: Words that belong to one method, for a text that does not name the method itself.
 _OF_KINDS = {
     "soft_prompt": re.compile(r"open\s?delta|soft_?token|n_?soft|virtual tokens?|توکن", re.IGNORECASE),
     "adapter": re.compile(r"bottle\s?neck|pfeiffer|seqbn|باتل\s?نک|بات[تل]ل\s?نک|گلوگاه", re.IGNORECASE),
@@ -32,7 +32,7 @@ _LIBRARY = re.compile(
     r"|کتابخانه|کتاب\s?خانه|آماده",
     re.IGNORECASE,
 )
-#: The word PEFT as the name of the field, or in a sentence that says that no library was used.
+#: Here PEFT is the name of the field, or the text says that no library was used.
 _NO_LIBRARY = re.compile(
     r"without (?:the |a |any )?(?:peft|librar)\w*|no library|non-library|peft methods?|\(peft\)"
     r"|بدون کتابخانه",
@@ -60,37 +60,31 @@ _NOTEBOOK = re.compile(
     rf"([1-5](?!\d)|{'|'.join(_ORDINALS)})",
     re.IGNORECASE,
 )
-#: For each notebook its method, and whether a library implements it; None if it has both.
-_NOTEBOOKS: dict[int, tuple[str, bool | None]] = {
-    1: ("full", None),
-    2: ("soft_prompt", None),
-    3: ("adapter", False),
-    4: ("adapter", True),
-    5: ("lora", None),
-}
+_KIND_OF_NOTEBOOK = {run.notebook: run.kind for run in RUNS.values()}
+#: Whether a library implements the method of a notebook, if the notebook does not have both.
+_LIBRARY_OF_NOTEBOOK = {3: False, 4: True}
 
 
 @dataclass
 class Hints:
-    """What a piece of text says about a run; None for what it does not say, or says in two ways."""
+    """What a text says about a run; None for what it does not say or says in two ways."""
 
     kind: str | None = None
     library: bool | None = None
     size: int | None = None
 
     def over(self, other: Hints) -> Hints:
-        """These hints, completed with the other's."""
+        """These hints; what they lack is taken from `other`."""
         library = self.library if self.library is not None else other.library
         return Hints(self.kind or other.kind, library, self.size or other.size)
 
     @property
     def without_size(self) -> Hints:
-        """The method and who implements it."""
         return Hints(self.kind, self.library)
 
 
 def hints_of(text: str) -> Hints:
-    """What a piece of text says about a run. A line break may stand between two words, or within one."""
+    """What a text says about a run. A line break in it may separate two words or divide one."""
     text = unicodedata.normalize("NFKC", text)  # also the letters of formulas
     if "\n" in text:
         return _hints(text.replace("\n", " ")).over(_hints(text.replace("\n", "")))
@@ -103,9 +97,9 @@ def _hints(text: str) -> Hints:
     library, scratch = bool(_LIBRARY.search(bare)), bool(_SCRATCH.search(text))
     said = library if library != scratch else None
     if said is None and not library and (found := _NOTEBOOK.search(text)):
-        of_notebook = _NOTEBOOKS[_ORDINALS.get(found[1].casefold()) or int(found[1])]
-        said = of_notebook[1] if kind in (None, of_notebook[0]) else None
-        kind = kind or of_notebook[0]
+        number = _ORDINALS.get(found[1].casefold()) or int(found[1])
+        kind = kind or _KIND_OF_NOTEBOOK[number]
+        said = _LIBRARY_OF_NOTEBOOK.get(number) if kind == _KIND_OF_NOTEBOOK[number] else None
     sizes = sizes_in(text)
     return Hints(kind, said, sizes[0] if len(set(sizes)) == 1 else None)
 
@@ -161,7 +155,7 @@ def runs_of(hints: Hints) -> frozenset[str]:
 
 
 def possible(known: Hints, more: Hints) -> Hints:
-    """`known` with what `more` adds, as long as some run fits."""
+    """`known`, with as much of `more` as some run still fits."""
     for added in (more, more.without_size, Hints(more.kind, None, more.size), Hints(more.kind)):
         if runs_of(known.over(added)):
             return known.over(added)

@@ -1,4 +1,4 @@
-"""Which of the five notebooks a file holds, one or several: by its name, its code and its headings."""
+"""Which of the five notebooks a file holds: by its name, its code and its headings. It may hold several."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from peft_scratch.submission import own_notebooks
 from peft_scratch.submission.cells import Cell
 from peft_scratch.submission.outputs import shows_any_number
 
-#: What code and headings are about, by words.
+#: The words that code and headings about a method use, by the number of its notebook.
 _ABOUT = {
     5: re.compile(r"(?<![a-z])lora", re.IGNORECASE),
     2: re.compile(r"soft_?\s?prompt|prompt_(?:emb|tuning)|soft_token", re.IGNORECASE),
     3: re.compile(r"adapter|bottleneck", re.IGNORECASE),
 }
-#: A method has a part of its own if the code of that part says its words this often, in this many cells, and
-#: shows a number.
+#: A method has a part of its own if that part shows a number and has at least this many words of the method
+#: and this many cells of code.
 _FEWEST_WORDS, _FEWEST_CELLS = 4, 2
 #: Calls of AdapterHub, and an adapter of one's own.
 ADAPTER_HUB = re.compile(
     r"SeqBn|PfeifferConfig|HoulsbyConfig|AdapterTrainer|AdapterConfig|\badapters\.init|train_adapter|add_adapter"
 )
 _OWN_ADAPTER = re.compile(r"class \w*(?:adapter|bottleneck)\w*\s*\(\s*(?:\w+\.)*Module", re.IGNORECASE)
-#: What every notebook of the assignment speaks of, whatever it is called.
+#: Every notebook of the assignment contains one of these, whatever the file is called.
 _OF_THE_ASSIGNMENT = re.compile(
     rf"t5|imdb|sharif_llm|peft|{'|'.join(about.pattern for about in _ABOUT.values())}", re.IGNORECASE
 )
-#: Words of a file's name, the decisive ones first; without a number, the digit itself says it.
+#: Words in a file's name and the notebook that they mean, the surest first. None: the digit is the number.
 _NAMED = [
     (re.compile(words, re.IGNORECASE), number)
     for words, number in (
@@ -38,7 +38,7 @@ _NAMED = [
 
 
 def named_number(name: str) -> int | None:
-    """Which of the five a file's name says it is.
+    """The number of the notebook that a file's name names.
 
     >>> named_number("04_AdapterHub (1).ipynb"), named_number("02_Soft Prompt.ipynb")
     (4, 2)
@@ -60,12 +60,12 @@ def parts_of(cells: list[Cell], name: str) -> list[tuple[int, list[Cell]]]:
 
 
 def _number(named: int | None, cells: list[Cell]) -> int:
-    """Which of the five it is: by this kit's results, else by name and content together."""
+    """Which of the five it is: by the kit's results, or else by name and content together."""
     if (own := own_notebooks.number_of(cells)) is not None:
         return own
     code = "\n".join(cell.source for cell in cells if cell.kind == "code")
     if named is None and max(_words(code).values()) < 2:
-        return 1  # its text may speak of the other methods, its code does not
+        return 1  # its text may mention the other methods, but its code does not use them
     said = _words(code + "\n".join(cell.source for cell in cells if cell.kind == "markdown"))
     most = max(said, key=lambda number: said[number])
     if said[most] < 2:
@@ -75,10 +75,8 @@ def _number(named: int | None, cells: list[Cell]) -> int:
         most = 4 if hub else 3
     elif most == 3:
         most = named if named in (3, 4) else 3
-    if named is None or named == most:
+    if named in (None, most) or {named, most} == {3, 4}:
         return most
-    if {named, most} == {3, 4}:
-        return most if hub != own_class else named
     # A name is believed unless the content speaks much more of another method.
     return named if said.get(3 if named == 4 else named, 4) * 2 >= said[most] else most
 
@@ -89,10 +87,10 @@ def _words(text: str) -> dict[int, int]:
 
 
 def _split(cells: list[Cell]) -> list[list[Cell]]:
-    """The cells by the method that they are about; one list if the file is about one.
+    """The cells in parts, one part for each method that the file is about.
 
-    A cell that names no method, or several equally often, goes with those before it. What comes before the
-    first method is a part of its own if it trains something: full fine-tuning.
+    A cell that names no method, or several equally often, goes with those before it. The cells before the
+    first method are a part of their own if they train something, which is then full fine-tuning.
     """
     parts: list[tuple[int, list[Cell]]] = [(0, [])]
     for cell in cells:
@@ -118,7 +116,7 @@ def _about(cell: Cell) -> int:
 
 
 def _without_small(parts: list[tuple[int, list[Cell]]]) -> list[tuple[int, list[Cell]]]:
-    """Parts with little code join the part before them; neighbours about one method are one part."""
+    """Parts with little code join the part before them; neighbours about the same method become one part."""
     kept: list[tuple[int, list[Cell]]] = []
     for about, inside in parts:
         code = [cell for cell in inside if cell.kind == "code"]

@@ -1,7 +1,7 @@
 """What stands where on a page of a PDF: the cells of tables by their rules, and the lines of text.
 
-A person finds the row and column of a number by the rules that are drawn and by where words stand. So here
-rules and edges of rectangles make a grid, whose cells are joined where no rule separates them. What lies in
+A person finds the row and the column of a number by the rules (straight lines) and by where words stand. So
+here rules and edges of rectangles make a grid, whose cells are joined where no rule separates them. Text in
 no cell becomes lines, which are divided at wide gaps.
 """
 
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pypdf import PageObject
 
 from peft_scratch.submission.drawn import COLUMN, SPACE, Page, Piece, Rule, drawn_on
 from peft_scratch.submission.numerals import western
 
-#: Most rules of a page that are used, and most rows or columns of a table.
+#: How many rules of a page are used, and how many rows or columns a table may have.
 _MOST_RULES, _LARGEST_GRID = 2_000, 60
 #: Rules nearer to each other than this are one rule, in points.
 _SNAP = 2.5
@@ -30,10 +31,12 @@ _NO_MARKS = dict.fromkeys(
     [*range(0x064B, 0x0660), 0x0670, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 )
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True)
 class Box:
-    """A cell, or a part of a line: its text, and its place in points, downwards from `top` to `bottom`."""
+    """A cell, or a part of a line: its text, and its place in points, which grow downwards."""
 
     text: str
     left: float
@@ -48,7 +51,7 @@ class Block:
 
     Attributes:
         rows: from top to bottom, each with its boxes from left to right.
-        ruled: whether rules part the cells, so that an empty one is known too.
+        ruled: whether rules separate the cells, so that empty cells are known too.
     """
 
     rows: list[list[Box]]
@@ -56,7 +59,6 @@ class Block:
 
     @property
     def is_line(self) -> bool:
-        """Whether it is a line of text."""
         return len(self.rows) == 1 and len(self.rows[0]) == 1 and not self.ruled
 
     @property
@@ -66,12 +68,12 @@ class Block:
 
 
 def line_block(text: str) -> Block:
-    """A line whose place is not known."""
+    """A line whose place on the page is not known."""
     return Block([[Box(text[:4_000], 0, 0, 0, 0)]])
 
 
 def laid_out(page: PageObject) -> tuple[list[Block], list[tuple[str, float, float]]]:
-    """The tables and lines of a page from top to bottom; the objects on it, with width and height in points.
+    """The tables and lines of a page from top to bottom; and its objects with width and height in points.
 
     Raises whatever pypdf raises at damaged or unusual fonts and operators.
     """
@@ -90,7 +92,7 @@ def laid_out(page: PageObject) -> tuple[list[Block], list[tuple[str, float, floa
 
 @dataclass
 class _Grid:
-    """Rules across that belong to one table, and from where to where they reach."""
+    """The rules across of one table, and how far they reach to the left and to the right."""
 
     rows: list[Rule]
     left: float
@@ -106,7 +108,7 @@ class _Grid:
 
 
 def _joined(rules: list[Rule]) -> list[Rule]:
-    """Rules that lie on each other, or continue each other, as one."""
+    """The rules, where those that overlap or continue each other have become one."""
     joined: list[Rule] = []
     for rule in sorted(rules, key=lambda one: (round(one.at / _SNAP), one.start)):
         before = joined[-1] if joined else None
@@ -118,9 +120,11 @@ def _joined(rules: list[Rule]) -> list[Rule]:
 
 
 def _grids(drawn: Page, area: float) -> Iterator[list[Box]]:
-    """The cells of each table: rules that meet are one table. A frame around a page is none."""
+    """The cells of each table: rules that meet are one table. A frame around the page is not a table."""
     across, down = _joined(drawn.across), _joined(drawn.down)
-    for grid in _side_by_side(_below_each_other(across)):
+    lines = (_Grid([rule], rule.start, rule.end) for rule in across)
+    tables = (grid for grid in _merged(lines, _is_above) if len(grid.rows) > 1)
+    for grid in _merged(tables, _is_beside):
         top, bottom = min(rule.at for rule in grid.rows), max(rule.at for rule in grid.rows)
         columns = [
             rule
@@ -136,47 +140,38 @@ def _grids(drawn: Page, area: float) -> Iterator[list[Box]]:
                 yield [cell for cell in cells if _area(cell) < 0.3 * area]
 
 
-def _below_each_other(across: list[Rule]) -> list[_Grid]:
-    """Rules across that overlap and are near each other, as tables."""
-    grids: list[_Grid] = []
-    for rule in across:
-        new = _Grid([rule], rule.start, rule.end)
-        for grid in grids:
-            overlap = rule.start < grid.right + _SNAP and grid.left < rule.end + _SNAP
-            if overlap and rule.at - grid.rows[-1].at < _FARTHEST:
-                grid.add(new)
-                break
-        else:
-            grids.append(new)
-    return grids
-
-
-def _side_by_side(grids: list[_Grid]) -> list[_Grid]:
-    """Columns of rules at the same heights, with gaps between them, are one table."""
+def _merged(grids: Iterable[_Grid], belong: Callable[[_Grid, _Grid], bool]) -> list[_Grid]:
+    """The grids, where each that belongs to an earlier one has become part of it."""
     merged: list[_Grid] = []
     for grid in grids:
-        heights = grid.heights
-        for other in merged:
-            its = other.heights
-            same = len(heights) == len(its) > 1
-            if same and all(abs(a - b) < _SNAP for a, b in zip(heights, its, strict=True)):
-                other.add(grid)
-                break
+        if (into := next((one for one in merged if belong(one, grid)), None)) is not None:
+            into.add(grid)
         else:
             merged.append(grid)
     return merged
 
 
-def _stacked(heights: list[float], columns: list[Rule]) -> Iterator[list[float]]:
+def _is_above(one: _Grid, other: _Grid) -> bool:
+    """Whether they overlap and are near each other."""
+    overlap = other.left < one.right + _SNAP and one.left < other.right + _SNAP
+    return overlap and other.rows[0].at - one.rows[-1].at < _FARTHEST
+
+
+def _is_beside(one: _Grid, other: _Grid) -> bool:
+    """Whether their rules are at the same heights: such columns with gaps between them are one table."""
+    ours, its = one.heights, other.heights
+    same = len(ours) == len(its) > 1
+    return same and all(abs(a - b) < _SNAP for a, b in zip(ours, its, strict=True))
+
+
+def _stacked(heights: list[float], columns: list[Rule]) -> list[list[float]]:
     """The heights of tables below each other: between two tables no rule runs down."""
-    table = heights[:1]
-    for above, below in itertools.pairwise(heights):
-        middle = (above + below) / 2
-        if columns and not any(rule.start < middle < rule.end for rule in columns):
-            yield table
-            table = []
-        table.append(below)
-    yield table
+
+    def connected(table: list[float], below: float) -> bool:
+        middle = (table[-1] + below) / 2
+        return not columns or any(rule.start < middle < rule.end for rule in columns)
+
+    return _grouped(heights, connected)
 
 
 def _area(box: Box) -> float:
@@ -184,15 +179,23 @@ def _area(box: Box) -> float:
 
 
 def _distinct(values: Iterable[float]) -> list[float]:
-    kept: list[float] = []
-    for value in sorted(values):
-        if not kept or value - kept[-1] > _SNAP:
-            kept.append(value)
-    return kept
+    near = _grouped(sorted(values), lambda group, value: value - group[0] <= _SNAP)
+    return [group[0] for group in near]
+
+
+def _grouped(items: Iterable[_T], belongs: Callable[[list[_T], _T], bool]) -> list[list[_T]]:
+    """The items in groups, in their order: each joins the last group if it belongs there."""
+    groups: list[list[_T]] = []
+    for item in items:
+        if groups and belongs(groups[-1], item):
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    return groups
 
 
 def _cells(xs: list[float], ys: list[float], rows: list[Rule], columns: list[Rule]) -> list[Box]:
-    """The rectangles between neighbouring rules, joined where no rule parts them."""
+    """The rectangles between neighbouring rules, joined where no rule separates them."""
     places = list(itertools.product(range(len(ys) - 1), range(len(xs) - 1)))
     group = {place: place for place in places}
 
@@ -220,7 +223,7 @@ def _parts(rules: list[Rule], at: float, start: float, end: float) -> bool:
 
 
 def _table(cells: list[Box], pieces: list[Piece]) -> tuple[Block | None, list[Piece]]:
-    """The pieces that lie in the cells as a table, and the others."""
+    """The pieces inside the cells as a table, and the pieces outside."""
     inside: dict[Box, list[Piece]] = {cell: [] for cell in cells}
     others = []
     for piece in pieces:
@@ -240,7 +243,7 @@ def _table(cells: list[Box], pieces: list[Piece]) -> tuple[Block | None, list[Pi
 
 
 def _columns(cell: Box, pieces: list[Piece]) -> list[Box]:
-    """A cell with its text; if only rules across are drawn, a cell is a row, divided at wide gaps."""
+    """A cell with its text. A cell without rules down is a whole row, which is divided at wide gaps."""
     groups = _parted(sorted(pieces, key=lambda one: one.left))
     boxes = []
     for group in groups or [[]]:
@@ -256,28 +259,24 @@ def _columns(cell: Box, pieces: list[Piece]) -> list[Box]:
 
 
 def _in_lines(pieces: Iterable[Piece]) -> list[list[Piece]]:
-    lines: list[list[Piece]] = []
-    for piece in sorted(pieces, key=lambda one: (one.base, one.left)):
-        if lines and piece.base - lines[-1][0].base < 0.45 * max(piece.height, lines[-1][0].height):
-            lines[-1].append(piece)
-        else:
-            lines.append([piece])
+    def same_line(line: list[Piece], piece: Piece) -> bool:
+        return piece.base - line[0].base < 0.45 * max(piece.height, line[0].height)
+
+    lines = _grouped(sorted(pieces, key=lambda one: (one.base, one.left)), same_line)
     return [sorted(line, key=lambda one: one.left) for line in lines]
 
 
 def _parted(pieces: list[Piece]) -> list[list[Piece]]:
     """Pieces from left to right, divided at wide gaps."""
-    groups: list[list[Piece]] = []
-    for piece in pieces:
-        if groups and piece.left - max(one.right for one in groups[-1]) < COLUMN * piece.height:
-            groups[-1].append(piece)
-        else:
-            groups.append([piece])
-    return groups
+
+    def near(group: list[Piece], piece: Piece) -> bool:
+        return piece.left - max(one.right for one in group) < COLUMN * piece.height
+
+    return _grouped(pieces, near)
 
 
 def _text(pieces: list[Piece]) -> str:
-    """The text of pieces that stand beside each other, in the order of reading."""
+    """The text of the pieces of one line, in the order of reading."""
     text, edge = "", pieces[0].right
     for piece in pieces:
         if text and piece.left - edge > SPACE * piece.height and not text.endswith(" "):
@@ -288,7 +287,7 @@ def _text(pieces: list[Piece]) -> str:
 
 
 def readable(visual: str) -> str:
-    """A line as it is read, from its signs in their order from left to right; digits as ASCII.
+    """A line as it is read, given its characters from left to right; digits become ASCII.
 
     >>> readable("8 :کنلتاب زیاس اب")
     'با سایز باتلنک: 8'
@@ -319,7 +318,7 @@ def _mixed(token: str) -> str:
 
 
 def _lines(pieces: list[Piece]) -> Iterator[Block]:
-    """Lines of text. Lines below each other that are divided into columns are a table."""
+    """Lines of text. Neighbouring lines that are divided into columns are a table."""
     table: list[list[Box]] = []
     for line in _in_lines(pieces):
         row = [_box(group) for group in _parted(line)]
@@ -340,7 +339,7 @@ def _box(group: list[Piece]) -> Box:
 
 
 def _finished(table: list[list[Box]]) -> Iterator[Block]:
-    """A table, then the single lines at its end. One line with a gap in it is also a table."""
+    """A table, then the undivided lines at its end. One divided line is also a table."""
     end = max((n for n, row in enumerate(table) if len(row) > 1), default=-1) + 1
     if end:
         yield Block(table[:end])

@@ -1,6 +1,6 @@
-"""A table to mark from: what each student handed in for each part of the assignment, and proposed points.
+"""A table for marking: what each student handed in for each part of the assignment, and proposed points.
 
-The points are a proposal: a person decides. What is shown to be wrong costs its share; what the program does
+The points are a proposal: a person decides. Each error costs its share of the points. What the program does
 not understand costs nothing.
 """
 
@@ -18,12 +18,12 @@ from peft_scratch.assignment import ALL_POINTS, FILES, PARTS, PRINT_A_COUNT, REP
 from peft_scratch.errors import UserError
 from peft_scratch.files import write_atomically
 from peft_scratch.submission.copies import Pair, find
-from peft_scratch.submission.findings import ERROR, LOOK, OK, UNREAD, Checked, Finding, printable, visible
+from peft_scratch.submission.findings import ERROR, LOOK, OK, Checked, Finding, printable, visible
 
 MISSING = "nothing handed in"
-#: Weights of the components of a notebook's part: a number, a weight file, a printed count.
+#: Weights of what a notebook's part consists of: a number, a weight file, a printed count.
 _NUMBER, _WEIGHTS, _COUNT = 3, 2, 1
-#: Of the report's part: that it can be read, its numbers, the table of counts, the calculation.
+#: Weights of what the report consists of: it can be read, its numbers, the table of counts, the calculation.
 _READABLE, _NUMBERS, _COUNTS, _CALCULATION = 2, 8, 2, 3
 #: Errors of a weight file that leave the tensors usable.
 _OF_FORM = ("weights-name", "weights-type", "weights-surplus")
@@ -39,7 +39,7 @@ class Student:
         checked: the checklist; None if nothing was handed in.
         number, name: from the files' names, or from the class list.
         remarks: late, handed in twice, not on the class list.
-        copies: other students with the same content, and what is the same.
+        copies: other students with the same content, and what they have in common.
     """
 
     checked: Checked | None
@@ -108,7 +108,7 @@ def total(checked: Checked) -> float | None:
 def students(
     many: Iterable[Checked], class_list: Mapping[str, str] | None, deadline: datetime | None
 ) -> list[Student]:
-    """One row per student: of several submissions the newest. Those who handed in nothing come last.
+    """One row per student, made of the newest submission. Students without a submission come last.
 
     Args:
         class_list: names by student number, if there is a list.
@@ -154,45 +154,46 @@ def mark_copies(rows: list[Student]) -> list[Pair]:
 
 
 def columns() -> list[str]:
-    """The columns of the table."""
-    parts = [f"{_column(part)}{end}" for part in PARTS if PARTS[part].points for end in ("", "_points")]
-    return [
-        *("student_number", "student_name", "verdict", "points_proposed", "remarks", "copies", "submission"),
-        *("profile", "errors", "to_look_at", "points_without_error", "files", *parts, *RUNS),
-        *("what_is_wrong", "what_to_look_at"),
-    ]
+    """The columns of the table: those of a row that has a submission."""
+    return list(row_of(Student(Checked(""))))
 
 
 def row_of(student: Student) -> dict[str, Any]:
-    """A row of the table, for a spreadsheet."""
-    checked = student.checked
-    row: dict[str, Any] = {
+    """A row of the table, for a spreadsheet; without a submission, it has only the first columns."""
+    row = {
         "student_number": student.number,
         "student_name": student.name,
+        "verdict": MISSING,
+        "points_proposed": 0,
         "remarks": "; ".join(student.remarks),
         "copies": "; ".join(student.copies),
     }
-    if checked is None:
-        row |= {"verdict": MISSING, "points_proposed": 0}
-        return {name: _cell(row.get(name, "")) for name in columns()}
-    row |= {
+    if student.checked:
+        row |= _columns_of(student.checked)
+    return {name: _cell(value) for name, value in row.items()}
+
+
+def _columns_of(checked: Checked) -> dict[str, Any]:
+    """What a checklist contributes to a row."""
+    row = {
         "verdict": checked.verdict,
+        "points_proposed": total(checked),
         "submission": checked.name,
         "profile": checked.profile,
-        "points_proposed": total(checked),
         "errors": len(checked.marked(ERROR)),
         "to_look_at": len(checked.marked(LOOK)),
         "points_without_error": checked.points_without_error,
-        "what_is_wrong": _texts(checked.marked(ERROR)),
-        "what_to_look_at": _texts(checked.marked(LOOK)),
     }
-    for part in PARTS:
-        codes = dict.fromkeys(found.code for mark in (ERROR, LOOK) for found in checked.of(part, mark))
-        nothing = "ok" if checked.verdict != UNREAD else "not read"
-        row[_column(part)] = " ".join(codes) or nothing
-        row[f"{_column(part)}_points"] = proposed(checked, part)
+    for part, item in PARTS.items():
+        if item.points or part == FILES:
+            codes = dict.fromkeys(found.code for mark in (ERROR, LOOK) for found in checked.of(part, mark))
+            row[_column(part)] = " ".join(codes) or ("not read" if checked.unread else "ok")
+        if item.points:
+            row[f"{_column(part)}_points"] = proposed(checked, part)
     row |= {name: checked.numbers.get(name) for name in RUNS}
-    return {name: _cell(row.get(name)) for name in columns()}
+    row["what_is_wrong"] = _texts(checked.marked(ERROR))
+    row["what_to_look_at"] = _texts(checked.marked(LOOK))
+    return row
 
 
 def _texts(findings: list[Finding]) -> str:
@@ -206,7 +207,7 @@ def _column(part: int) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """A value for a spreadsheet, which would run a text that begins like a formula."""
+    """A value for a spreadsheet; a text that looks like a formula gets a quote, so that it is not run."""
     if not isinstance(value, str):
         return "" if value is None else value
     value = visible(value)
@@ -214,9 +215,9 @@ def _cell(value: Any) -> Any:
 
 
 class Table:
-    """The table as a file, written row by row, so that a run that is stopped keeps what it had.
+    """The table as a CSV file. It is written row by row, so that a check that is stopped keeps its rows.
 
-    UTF-8 with a byte order mark: without it Excel reads Persian names as Latin-1.
+    It begins with a byte order mark: without it, Excel reads Persian names as Latin-1.
     """
 
     def __init__(self, path: Path) -> None:
@@ -226,8 +227,7 @@ class Table:
             self._file: TextIO = path.open("w", encoding="utf-8-sig", newline="")
         except OSError as problem:
             raise UserError(f"{path} cannot be written ({problem.strerror}): give another file.") from problem
-        self._writer = csv.DictWriter(self._file, columns())
-        self._writer.writeheader()
+        self._writer = _writer(self._file)
         self._file.flush()
 
     def add(self, checked: Checked) -> None:
@@ -236,20 +236,25 @@ class Table:
         self._file.flush()
 
     def finish(self, rows: list[Student]) -> None:
-        """Write all rows again, with what only the whole class shows: copies, repeated and missing ones."""
+        """Write all rows again, now with copies, repeated submissions and missing students."""
         self._file.close()
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns())
-        writer.writeheader()
-        writer.writerows(map(row_of, rows))
+        _writer(text).writerows(map(row_of, rows))
         write_atomically(self._path, text.getvalue().encode("utf-8-sig"))
+
+
+def _writer(file: TextIO) -> csv.DictWriter[str]:
+    """A writer of rows; it has written the heads of the columns."""
+    writer = csv.DictWriter(file, columns())
+    writer.writeheader()
+    return writer
 
 
 # For the student
 
 
 def feedback(student: Student) -> str:
-    """The checklist for the student, without proposed points and without anything about others."""
+    """The checklist for the student, without proposed points and without anything about other students."""
     checked = student.checked
     if checked is None:
         return f"{student.title}\n\nNothing was handed in.\n"
@@ -272,7 +277,7 @@ def feedback(student: Student) -> str:
 
 
 def write_feedback(folder: Path, rows: list[Student]) -> None:
-    """A text file per student."""
+    """Write a text file per student to `folder`."""
     taken: set[str] = set()
     for student in rows:
         stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in student.title)[:80] or "submission"

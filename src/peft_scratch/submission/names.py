@@ -1,4 +1,4 @@
-"""Names of students and of the files that they hand in: one student however the name is typed."""
+"""Names of students and of their files. A student is recognised however the name is typed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-#: Begins the names of the files that were packed from another profile than course.
+#: The names of files that were packed from a profile other than course begin with it.
 REHEARSAL = "REHEARSAL_"
 
 #: Fewest and most digits of a student number.
@@ -23,25 +23,25 @@ _INVISIBLE = re.compile(r"[\u064b-\u065f\u0670\u0640\u200b-\u200f\u202a-\u202e\u
 
 
 class Name(NamedTuple):
-    """Student number and name, as a file's name gives them, folded so that equal students are equal."""
+    """Student number and name from a file's name, folded so that two spellings of one student are equal."""
 
     number: str
     name: str
 
 
 def western_digits(text: str) -> str:
-    """The digits of any script as ASCII: Persian keyboards write Persian ones."""
+    """`text` with the digits of any script as ASCII: Persian keyboards write Persian digits."""
     return "".join(str(unicodedata.digit(c)) if c.isdecimal() else c for c in text)
 
 
 def folded(name: str) -> str:
-    """A name for comparison: case, spaces, joiners, Arabic and Persian yeh and kaf make no difference."""
+    """A name for comparison, without differences of case, spaces, joiners, Arabic or Persian yeh and kaf."""
     plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", name)).translate(_LETTERS)
     return " ".join(part for part in re.split(_PARTS, plain.casefold()) if part)
 
 
 def read_name(file_name: str) -> Name | None:
-    """The number and name in `{STD_Number}_{Name}…`, without what says which of the three files it is.
+    """The number and name in `{STD_Number}_{Name}…`, without words such as `notebooks`; None if not so named.
 
     >>> read_name("REHEARSAL_400123456_Ada_Lovelace_notebooks.zip")
     Name(number='400123456', name='ada lovelace')
@@ -51,7 +51,7 @@ def read_name(file_name: str) -> Name | None:
 
 
 def written_name(file_name: str) -> str:
-    """The name in `{STD_Number}_{Name}…` as it is written, for people to read; empty if there is none.
+    """The name in `{STD_Number}_{Name}…` as it is written there; empty if there is none.
 
     >>> written_name("400123456_Ada_Lovelace_notebooks.zip")
     'Ada Lovelace'
@@ -71,14 +71,14 @@ def _parts_of(file_name: str) -> tuple[str, list[str]]:
 
 
 def number_in(name: str) -> str:
-    """The student number somewhere in a name of a file or folder; empty if there is none."""
+    """The student number anywhere in the name of a file or folder; empty if there is none."""
     plain = western_digits(unicodedata.normalize("NFKC", name[:1000]))
     found = re.findall(rf"(?<!\d)\d{{{SHORTEST + 2},{LONGEST}}}(?!\d)", plain)
     return found[0] if found else ""
 
 
 def stem_of(file_name: str) -> str:
-    """What the files of one student share if no number is given: the name without its kind and ending."""
+    """The name without ending and words such as `notebooks`: files of one student without number share it."""
     parts = folded(file_name.rpartition(".")[0]).split(" ")
     return " ".join(part for part in parts if not re.fullmatch(_KIND, part))
 

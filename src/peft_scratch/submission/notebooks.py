@@ -1,7 +1,8 @@
 """The notebooks of a submission: which of the five each is, whether it was executed, its numbers.
 
-This kit's own notebooks display their results for programs (`own_notebooks.py`). Most submissions are the
-course's notebooks, completed (`foreign_notebooks.py`). Whatever is not understood is named, and is no error.
+This kit's own notebooks display their results for programs (`own_notebooks.py`). Most submissions are
+completed notebooks of the course (`foreign_notebooks.py`). What the program does not understand is a point to
+look at, not an error.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from peft_scratch.wording import counted
 
 
 def examine(files: list[File]) -> tuple[dict[int, Notebook], list[Finding]]:
-    """The notebooks among `files` by their number, and the findings on each and on those missing."""
+    """The notebooks among `files` by number, and the findings on them and on the missing ones."""
     notebooks: dict[int, Notebook] = {}
     findings: list[Finding] = []
     read: list[Notebook] = []
@@ -65,7 +66,7 @@ def _name(notebook: Notebook) -> Iterator[Finding]:
 
 
 def _choose(notebooks: dict[int, Notebook], notebook: Notebook) -> Iterator[Finding]:
-    """Take `notebook` in; of two with the same number, the one with more outputs."""
+    """Add `notebook`; of two with the same number, keep the one with more outputs."""
     number = notebook.number
     other = notebooks.setdefault(number, notebook)
     if other is notebook:
@@ -85,13 +86,13 @@ def _choose(notebooks: dict[int, Notebook], notebook: Notebook) -> Iterator[Find
 
 
 def _rank(notebook: Notebook) -> tuple[bool, bool, int]:
-    """For choosing between two: outputs and the right name come first, then the number of outputs."""
+    """For choosing between two: outputs and the right name count most, then how many outputs there are."""
     outputs = sum(bool(cell.outputs) for cell in notebook.code)
     return bool(outputs) and named_number(notebook.file.name) == notebook.number, bool(outputs), outputs
 
 
 def _execution(notebook: Notebook, has_error: bool) -> Iterator[Finding]:
-    """Whether it was executed: a cell with outputs was. The order of the counts is a remark and no error."""
+    """Whether its cells were executed. A wrong order of the execution counts is not an error."""
     number, where, cells = notebook.number, notebook.where, notebook.code
     idle = [cell for cell in cells if not cell.executed]
     if not cells:
@@ -103,7 +104,7 @@ def _execution(notebook: Notebook, has_error: bool) -> Iterator[Finding]:
         return
     found = list(_order(notebook))
     say = error if has_error else look
-    # If counts are missing beside outputs, the notebook was put together from two, and they say nothing.
+    # A cell with outputs but no count comes from another notebook; then missing counts prove nothing.
     if idle and all(cell.count is not None for cell in cells if cell.outputs):
         text = f"{where}: {len(idle)} of {len(cells)} code cells were not executed; the first is "
         fix = "run these cells, or delete them if they are not needed"
@@ -127,7 +128,7 @@ def _order(notebook: Notebook) -> Iterator[Finding]:
         yield look(number, "out-of-order", text, fix)
         return
     before: list[tuple[int, Cell | None]] = [(counts[0][0] - 1 if notebook.is_part and counts else 0, None)]
-    # The last cell of a kit notebook asks to be run again, once the file is saved.
+    # The last cell of the kit's notebooks tells the student to run it again once the file is saved.
     gaps = [
         f"before `{cell.first_line}` (number {n})"
         for (last, _), (n, cell) in itertools.pairwise([*before, *counts])

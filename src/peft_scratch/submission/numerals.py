@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 #: Colours and cursor movements that programs print.
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-#: Marks of writing direction and joiners: invisible, and possible between any two digits.
+#: Marks of writing direction and joiners. They are invisible and can stand between any two digits.
 _INVISIBLE = dict.fromkeys(
     map(ord, "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 )
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"(?<![\d.,/_])(\d{1,3})(?:([.,/])(\d{1,17}))?(?![\d_]|[.,/
 
 
 def western(text: str) -> str:
-    """`text` with the digits and marks of any script as ASCII, without colours and invisible marks.
+    """`text` with digits and marks of any script as ASCII, and without colours and invisible marks.
 
     >>> western("۸۹٫۱")
     '89.1'
@@ -33,7 +33,7 @@ def western(text: str) -> str:
 
 
 def unwrapped(text: str) -> str:
-    """`np.float64(0.89)` and `tensor(0.89, device='cuda:0')` as the bare number.
+    """`text` with the bare number in place of `np.float64(0.89)` or `tensor(0.89, device='cuda:0')`.
 
     >>> unwrapped("{'accuracy': np.float64(0.8921)}")
     "{'accuracy': 0.8921}"
@@ -42,9 +42,9 @@ def unwrapped(text: str) -> str:
 
 
 def percent_of(whole: str, mark: str | None, fraction: str | None, per_cent: bool) -> float | None:
-    """A number as a percentage; a decimal of at most 1 is a share. None if it cannot be a percentage.
+    """A number as a percentage: 89.1, or 0.891 times 100. None if it cannot be a percentage.
 
-    A slash is the Persian decimal mark only after two digits and before one or two.
+    A slash is the Persian decimal mark only after two digits and before one or two digits.
     """
     if mark == "/" and not (len(whole) == 2 and len(fraction or "") in (1, 2)):
         return None

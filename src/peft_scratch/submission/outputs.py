@@ -1,4 +1,4 @@
-"""The accuracies and parameter counts that a foreign notebook shows, each with what its own line says."""
+"""The accuracies and parameter counts in the outputs of a foreign notebook, each with what its line says."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ _CHANCE, _PERFECT = 50.0, 99.5
 
 @dataclass
 class Accuracy:
-    """An accuracy in the outputs; the last four attributes are set when it is given to a run.
+    """An accuracy in the outputs. The last four attributes are set when it is assigned to a run.
 
     Attributes:
         value: in %.
         strength: BEST, TABLE or LINE.
         curve: the accuracy after each epoch, in %.
-        size, library: what the line itself says: the size, and whether a library is meant; None if nothing.
+        size, library: the size, and whether a library is meant, if the line itself says so; otherwise None.
         text: the number as it is printed.
         epoch: the epoch that its line names; 0 if none.
         cell: the index of the cell.
-        beside: the parameter count that is clearly printed with it, if there is one.
+        beside: the parameter count that is clearly printed together with it, if there is one.
         run: the run that it belongs to; None if it is none of the ten, or cannot be told.
-        contradiction: which evidence contradicts which, in words; empty if none does.
+        contradiction: which evidence contradicts which, in words; empty if nothing is contradicted.
     """
 
     value: float
@@ -91,7 +91,7 @@ def seen_in(cell: Cell, kind: str) -> list[Accuracy | int]:
 
 
 def shows_any_number(cells: list[Cell]) -> bool:
-    """Whether the outputs hold anything that a person could find to be an accuracy."""
+    """Whether the outputs hold anything that could be an accuracy to a person, such as a picture."""
     for cell in cells:
         if cell.source.lstrip().startswith(("!", "%pip", "%conda")):
             continue  # an installer prints many numbers
@@ -118,7 +118,7 @@ def _table(output: Output) -> Accuracy | None:
 
 
 def _column(header: list[str]) -> int | None:
-    """The column of the test accuracy: the one named so, or else the first that is not of training."""
+    """The column of the test accuracy: the one named so, or else the first that is not about training."""
     measured = [n for n, name in enumerate(header) if _METRIC.search(name) and "train" not in name.lower()]
     for word in ("test", "valid", "val", "eval", "dev"):
         for n in measured:
@@ -155,7 +155,7 @@ def _counts(line: str) -> Iterator[int]:
 
 
 def _accuracies(line: str, kind: str) -> Iterator[Accuracy]:
-    """At most one accuracy per line, except in a list: a line is about one measurement."""
+    """The accuracies of a line: those in a list, or else at most one, as a line is about one measurement."""
     size, bare = _size_in(line, kind)
     library = True if _LIBRARY_IN_LINE.search(line) else False if _SCRATCH_IN_LINE.search(line) else None
     best = bool(_IS_BEST.search(line))
@@ -189,7 +189,7 @@ def _accuracies(line: str, kind: str) -> Iterator[Accuracy]:
 
 
 def _number_after(after: str, best: bool) -> tuple[float, str] | None:
-    """The first number after the word that can be its value, in %, and as it is printed."""
+    """The first number after the word `accuracy` that can be its value: in %, and as it is printed."""
     for value, start, end, decimal in percentages(after):
         gap = after[:start]
         if len(gap) > 60 or _METRIC.search(gap) or (_OTHER_METRIC.search(gap) and not best):
@@ -210,7 +210,7 @@ def _size_in(line: str, kind: str) -> tuple[float | None, str]:
 
 
 def _value(cell: Cell, output: Output) -> Iterator[Accuracy]:
-    """The value of a cell's last line, where that line is about an accuracy."""
+    """The value of a cell's last line, if that line is about an accuracy."""
     last = next((line for line in reversed(cell.source.splitlines()) if line.strip()), "")
     if not (_METRIC.search(last) or _IS_BEST.search(last)) or re.search(r"train_?acc", last, re.IGNORECASE):
         return
@@ -226,7 +226,7 @@ def _plausible(value: float) -> bool:
 
 
 def _joined(seen: list[Accuracy | int]) -> list[Accuracy | int]:
-    """Single lines of one training as one curve; a new first epoch, or a best, begins another."""
+    """Join the single lines of one training into one curve. An earlier epoch or a best value ends it."""
     joined: list[Accuracy | int] = []
     epoch = 0  # of the line before
     for one in seen:

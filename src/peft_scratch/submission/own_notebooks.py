@@ -1,6 +1,6 @@
 """This kit's own notebooks: their results are read from the JSON that their last cell displays.
 
-Older notebooks of the kit only print their numbers; those lines are read as far as they need.
+Older notebooks of the kit only print their numbers, so their printed lines are read.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ _COUNT = re.compile(r"number of parameters\W{1,5}(\d[\d,_]{0,30})", re.IGNORECAS
 def _results_of(cells: list[Cell]) -> dict[str, Any] | None:
     """The last results that the notebook displays for programs, if they have the form of this kit."""
     shown = [output.results for cell in cells for output in cell.outputs if output.results]
-    right = (
-        one for one in shown[::-1] if one.get("format") == _FORMAT and isinstance(one.get("results"), list)
-    )
-    return next(right, None)
+    right = [one for one in shown if one.get("format") == _FORMAT and isinstance(one.get("results"), list)]
+    return right[-1] if right else None
 
 
 def number_of(cells: list[Cell]) -> int | None:
@@ -40,7 +38,7 @@ def number_of(cells: list[Cell]) -> int | None:
 
 
 def is_own(notebook: Notebook) -> bool:
-    """Whether this kit made the notebook; its profile is then set."""
+    """Whether this kit made the notebook. If so, set its profile."""
     results = _results_of(notebook.cells)
     if results is not None and isinstance(results.get("profile"), str):
         notebook.profile = results["profile"][:40]
@@ -78,7 +76,7 @@ def _from_results(notebook: Notebook, run: Run, entry: dict[str, Any]) -> Iterat
         for name, right in (("whole", sizes.whole), ("added", sizes.added)):
             said = entry.get(name)
             if said is not None and said != right:
-                counts = f"{run.title} has {right:,} {name} parameters, the results say {said}"
+                counts = f"{run.title} has {right:,} {name} parameters, but the results say {said}"
                 yield error(notebook.number, "count-wrong", f"{notebook.where}: {counts}", RUN_AGAIN)
 
 
@@ -134,7 +132,7 @@ def _counts(notebook: Notebook) -> Iterator[Finding]:
     if wrong := [count for count in printed if count not in titles]:
         right = " or ".join(f"{count:,} ({title})" for count, title in titles.items())
         text = f"{where} prints {wrong[0]:,} parameters; it should print {right}"
-        # A library may count in another way than the assignment does; code from scratch may not.
+        # A library may count differently from the assignment, but code from scratch may not.
         say = look if first in printed else error
         yield say(number, "count-wrong", text, "count the whole model, and check where the method was put")
     elif number in PRINT_A_COUNT and first not in printed:

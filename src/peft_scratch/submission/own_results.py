@@ -30,9 +30,8 @@ def read(files: list[File]) -> tuple[dict[str, RunResult], list[Finding]]:
         constants = _changed(run, result.config) if result.profile == "course" else None
         if result.percent != best:
             text = f"{file.where} says {result.percent:.1f} %, but its best epoch has {best:.1f} %"
-            findings.append(
-                error(run.notebook, "json-differs", text, "run it again; results must not be edited")
-            )
+            fix = "run it again; results must not be edited"
+            findings.append(error(run.notebook, "json-differs", text, fix))
         if constants:
             fix = "run it with the constants of the assignment"
             findings.append(error(run.notebook, "constants", f"{file.where}: {constants}", fix))
@@ -41,7 +40,7 @@ def read(files: list[File]) -> tuple[dict[str, RunResult], list[Finding]]:
 
 
 def _changed(run: Run, config: Config) -> str | None:
-    """The first constant in which a result of the course profile is not the assignment's."""
+    """The first constant of a result that is not the assignment's, in words; None if all are."""
     profile = PROFILES["course"]
     of_profile = ("max_tokens", "train_reviews", "test_reviews", "epochs", "batch_size", "reviews")
     expected = {name: getattr(run, name) for name in ("kind", "library", "learning_rate")}
@@ -49,7 +48,7 @@ def _changed(run: Run, config: Config) -> str | None:
     said = {**vars(config), **config.hyperparameters}
     wrong = (name for name, value in expected.items() if said.get(name) != value)
     name = next(wrong, None)
-    return f"{name} is {said.get(name)!r}, in the assignment {expected[name]!r}" if name else None
+    return f"{name} is {said.get(name)!r}, but {expected[name]!r} in the assignment" if name else None
 
 
 def agreement(found: dict[int, Notebook], results: dict[str, RunResult]) -> Iterator[Finding]:

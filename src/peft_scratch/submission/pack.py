@@ -1,4 +1,4 @@
-"""The three files to hand in: made only of what was checked; the same input gives the same bytes."""
+"""Packs the three files to hand in. They are checked first, and the same input gives the same bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from peft_scratch.submission.findings import ERROR, Checked
 from peft_scratch.submission.names import LONGEST, REHEARSAL, SHORTEST, file_names, western_digits
 from peft_scratch.wording import counted
 
-#: The earliest date that a zip can hold: the real one would change the bytes.
+#: The date of each file in a zip, the earliest possible: the real date would change the bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 #: Digits that a student number usually has.
 _USUAL = (8, 9, 10)
@@ -37,12 +37,12 @@ class Packed:
 
 
 def pack(output: Path | None, number: str, name: str, any_number: bool = False) -> Packed:
-    """Check the run in a folder and pack it for handing in; an offline run as a rehearsal.
+    """Check the run in a folder and pack it. A run in a profile other than course becomes a rehearsal.
 
     Args:
-        output: the folder of a run, with `notebooks`, `weights` and `report/report.pdf`. The files go to
-            `submission` in it. By default the folder of the first profile that was run, in the order course,
-            quick, offline, smoke.
+        output: the folder of a run, with `notebooks`, `weights` and `report/report.pdf`. The packed files go
+            to `submission` in it. By default it is the folder of the first profile that was run, in the order
+            course, quick, offline, smoke.
         number, name: the student's.
         any_number: accept a student number of an unusual length.
 
@@ -51,7 +51,7 @@ def pack(output: Path | None, number: str, name: str, any_number: bool = False) 
     """
     number, name = checked_number(number, any_number), checked_name(name)
     folder = output or _worked_in()
-    if not any((folder / "report").glob("report*.pdf")):  # of one language, it may be report.fa.pdf
+    if not any((folder / "report").glob("report*.pdf")):  # in one language it may be report.fa.pdf
         raise UserError(f"There is no report/report.pdf in {shown(folder)}: run `make report` first.")
     gathered = gather([folder])
     checked = inspect(gathered, student=(number, name))
@@ -116,14 +116,14 @@ def checked_number(number: str, any_number: bool = False) -> str:
         raise UserError(f"{text}: give --number 400123456, for example.")
     if len(number) not in _USUAL and not any_number:
         raise UserError(
-            f"The student number {number} has {len(number)} digits, where 8 to 10 are usual: correct it, or "
+            f"The student number {number} has {len(number)} digits, but 8 to 10 are usual: correct it, or "
             "give --any-number if it is right."
         )
     return number
 
 
 def checked_name(name: str) -> str:
-    """A name as files have it, with underscores for spaces.
+    """A student's name for the names of files, with underscores for spaces.
 
     Raises:
         UserError: it cannot be a file's name.

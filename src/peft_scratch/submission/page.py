@@ -1,4 +1,4 @@
-"""The class as an HTML page to read: a line per student that opens to the findings, numbers and curves."""
+"""The class as an HTML page: a line per student, which opens to show the findings, numbers and curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WIDTH, _HEIGHT = 120, 34
 
 
 def page(rows: list[Student]) -> str:
-    """The page. All that submissions hold is escaped; it asks for nothing from outside."""
+    """The page. Everything from a submission is escaped, and nothing is loaded from outside."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"printable": printable, "shown": shown, "curve": _curve, "points": _points}
     environment.globals |= {

@@ -1,7 +1,7 @@
 """The text of a PDF as tables and lines, in the order in which a person sees them.
 
-The text layer of a right-to-left document may hold ۸۹٫۹ in any order, so lines and tables are put together
-from the places of the letters on the page (`layout.py`).
+The text layer of a right-to-left document may hold the digits of ۸۹٫۹ in any order. So lines and tables are
+put together from the places of the letters on the page (`layout.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import logging
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject, StreamObject
@@ -18,9 +19,9 @@ from pypdf.generic import DictionaryObject, StreamObject
 from peft_scratch.submission.layout import Block, laid_out, line_block
 from peft_scratch.submission.numerals import western
 
-#: Limits: pages; bytes of drawing on a page and in all, unpacked; letters in all; seconds in all.
+#: Limits: pages; unpacked bytes of drawing on a page and in all; letters in all; seconds in all.
 _MOST_PAGES, _LARGEST_PAGE, _LARGEST, _LONGEST, _SECONDS = 60, 1_500_000, 12_000_000, 400_000, 6.0
-#: Pictures with numbers are wider and higher than this, in points.
+#: A picture that is not wider and higher than this, in points, shows no numbers.
 _PICTURE = (140.0, 40.0)
 
 
@@ -40,7 +41,7 @@ class Document:
         pages: how many it has.
         blocks: its tables and lines of text, digits as ASCII, right-to-left text as it is read.
         plain: the text layer in its own order, digits as ASCII.
-        pictures: whether it shows a picture in which numbers could stand: larger than a logo.
+        pictures: whether it shows a picture that could contain numbers, being larger than a logo.
         partly: why it was not read to the end; empty if it was.
     """
 
@@ -51,9 +52,9 @@ class Document:
     partly: str = ""
 
 
-@functools.lru_cache(maxsize=2)  # the report is compared with the notebooks and, for copies, with others
+@functools.lru_cache(maxsize=2)  # it is read twice: for the check, and to find copies
 def read(data: bytes) -> Document:
-    """The text of a PDF. A restricted one that opens without a password is read.
+    """The text of a PDF. An encrypted PDF is read if it opens without a password.
 
     Raises:
         Locked: it opens only with a password.
@@ -68,7 +69,7 @@ def read(data: bytes) -> Document:
         document = Document(len(reader.pages))
     except Locked:
         raise
-    except Exception as problem:  # pypdf raises what the damaged bytes lead it to
+    except Exception as problem:  # damaged bytes can make pypdf raise anything
         raise Damaged(_kind(problem)) from problem
     left = _LARGEST
     for number in range(min(document.pages, _MOST_PAGES)):
@@ -114,21 +115,19 @@ def _read_page(document: Document, page: PageObject) -> None:
         blocks = []
         document.pictures |= _has_pictures(page)
     said = sum(len(block.text) for block in blocks)
-    if said * 2 < len(text.strip()):  # drawn in a way that is not followed here, such as in a form
+    if said * 2 < len(text.strip()):  # the page draws its text in a way that `drawn` does not follow
         blocks = [line_block(line) for line in text.splitlines()[:3_000] if line.strip()]
     document.blocks += blocks
 
 
 def _size(page: PageObject, limit: int) -> int:
     """Bytes of drawing on a page, with its forms; counting stops at `limit`."""
-    contents = page.get("/Contents")
-    waiting = [contents.get_object() if contents is not None else None, page.get("/Resources")]
+    waiting = [page.get("/Contents"), page.get("/Resources")]
     size, seen = 0, 0
     streams: set[int] = set()
     while waiting and size <= limit and seen < 500:
-        one = waiting.pop()
+        one = _resolved(waiting.pop())
         seen += 1
-        one = one.get_object() if hasattr(one, "get_object") else one
         if isinstance(one, list):
             waiting += one
         elif isinstance(one, StreamObject):
@@ -138,10 +137,14 @@ def _size(page: PageObject, limit: int) -> int:
             size += len(one.get_data())
             waiting.append(one.get("/Resources"))
         elif isinstance(one, DictionaryObject):
-            forms = one.get("/XObject")
-            forms = forms.get_object() if forms is not None else None
+            forms = _resolved(one.get("/XObject"))
             waiting += list(forms.values()) if isinstance(forms, DictionaryObject) else []
     return size
+
+
+def _resolved(one: Any) -> Any:
+    """The object itself: a PDF may hold a reference in its place."""
+    return one.get_object() if hasattr(one, "get_object") else one
 
 
 def _shows_pictures(page: PageObject, objects: list[tuple[str, float, float]]) -> bool:
@@ -153,9 +156,8 @@ def _shows_pictures(page: PageObject, objects: list[tuple[str, float, float]]) -
 
 def _has_pictures(page: PageObject) -> bool:
     try:
-        resources = page.get("/Resources")
-        objects = resources.get_object().get("/XObject") if resources is not None else None
-        found = [one.get_object() for one in objects.get_object().values()] if objects is not None else []
-    except Exception:  # damaged: there may be a picture, so nothing is called missing
+        objects = _resolved(_resolved(page.get("/Resources", {})).get("/XObject", {}))
+        found = [_resolved(one) for one in objects.values()]
+    except Exception:  # the page is damaged, and may have a picture
         return True
     return any(isinstance(one, StreamObject) and one.get("/Subtype") in ("/Image", "/Form") for one in found)

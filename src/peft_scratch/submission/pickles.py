@@ -1,7 +1,7 @@
-"""A pickle of torch.save, followed opcode by opcode over plain values: nothing is called.
+"""Reads a pickle of torch.save opcode by opcode, without calling anything that the pickle names.
 
-`pickletools` only lists the opcodes. The few that torch.save writes for a dictionary of tensors are followed;
-anything else is refused.
+`pickletools` only lists the opcodes. The few that torch.save writes for a dictionary of tensors are followed,
+and any other is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 _MOST_OPCODES = 400_000
 _DEVICE = re.compile(r"(cuda|mps|xpu|hpu|npu)(:\d+)?")
 _KNOWN = {"torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "collections OrderedDict"}
-#: The types of numbers by the name of torch's storage.
+#: The types of numbers, by the names that torch's storages have.
 TYPES = {
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
@@ -34,11 +34,11 @@ TYPES = {
 
 
 class Damaged(Exception):
-    """The file is not one of torch.save, or broken; the message says why, in plain words."""
+    """The file is broken, or not a file of torch.save; the message says why."""
 
 
 class Foreign(Exception):
-    """The file asks for more than tensors; the message says for what."""
+    """The file asks for something other than tensors; the message says for what."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Pickle:
         """What the pickle describes.
 
         Raises:
-            Damaged, Foreign: see `read`.
+            Damaged, Foreign: as their docstrings say.
         """
         for opcode, argument in self._opcodes():
             try:
@@ -88,14 +88,14 @@ class Pickle:
         raise Damaged("its pickle has no end")
 
     def _opcodes(self) -> Iterator[tuple[str, Any]]:
-        """The opcodes up to the end of this pickle; the stream stays behind it."""
+        """The opcodes of this pickle. The stream is then at what follows the pickle."""
         operations = pickletools.genops(self._stream)
         for _ in range(_MOST_OPCODES):
             try:
                 opcode, argument, _ = next(operations)
             except StopIteration:
                 return
-            except Exception as problem:  # pickletools raises what the damaged bytes lead it to
+            except Exception as problem:  # damaged bytes can make pickletools raise anything
                 raise Damaged("its pickle is cut short or damaged") from problem
             yield opcode.name, argument
         raise Foreign("its pickle is longer than that of any weights")
@@ -117,9 +117,9 @@ class Pickle:
             self._memory[len(self._memory) if opcode == "MEMOIZE" else argument] = stack[-1]
         elif opcode in ("BINGET", "LONG_BINGET"):
             value = self._memory[argument]
-            # Tuples of one tuple, doubled forty times, would take years to hash.
+            # A tuple that holds one other twice, forty levels deep, would take years to hash.
             if isinstance(value, tuple) and value:
-                raise Foreign("it uses one tuple twice, which torch.save does not,")
+                raise Foreign("it uses one tuple twice, which torch.save does not")
             stack.append(value)
         elif opcode == "GLOBAL":
             stack.append(self._global(argument))
@@ -139,7 +139,7 @@ class Pickle:
         elif opcode == "BINPERSID":
             stack.append(self._storage(stack.pop()))
         else:
-            raise Foreign(f"it uses pickle's {opcode}, which torch.save does not write for tensors,")
+            raise Foreign(f"it uses pickle's {opcode}, which torch.save does not write for tensors")
 
     def _since_mark(self) -> list[Any]:
         values, self._stack = self._stack, self._below.pop()
@@ -157,18 +157,19 @@ class Pickle:
         target = self._stack[-1]
         if opcode.startswith("APPEND"):
             if not isinstance(target, list):
-                raise Damaged("its pickle adds to something that is no list")
+                raise Damaged("its pickle appends to something that is not a list")
             target.extend(values)
             return
         for key, value in zip(values[::2], values[1::2], strict=True):
             if not isinstance(key, (str, int)):
-                raise Foreign("it has a key that is no name,")
+                raise Foreign("it has a key that is not a name")
             target[key] = value
 
     def _global(self, name: str) -> _Global:
         if name in _KNOWN or re.fullmatch(r"torch \w+Storage", name):
             return _Global(name)
-        raise Foreign(f"it asks for `{name[:120].replace(' ', '.')}`, which is no tensor and could run code,")
+        asked = name[:120].replace(" ", ".")
+        raise Foreign(f"it asks for `{asked}`, which is not a tensor and could run code")
 
     def _made(self, made: Any, arguments: Any) -> Any:
         if made == _Global("collections OrderedDict"):
@@ -182,7 +183,7 @@ class Pickle:
             if not isinstance(storage, Storage) or not right:
                 raise Damaged("a tensor in its pickle is damaged")
             return Tensor(storage, offset, tuple(shape), tuple(strides))
-        raise Foreign("it calls something that is no tensor,")
+        raise Foreign("it calls something that is not a tensor")
 
     def _storage(self, said: Any) -> Storage:
         kind, storage_type, key, _, length = said[:5]
@@ -190,7 +191,7 @@ class Pickle:
         if kind != "storage" or name not in TYPES or not isinstance(key, str) or not isinstance(length, int):
             raise Damaged(f"it stores numbers of an unknown type {name[:40]}".rstrip())
         if len(said) > 5 and said[5] is not None:
-            raise Foreign("it has views of storages, as torch before 0.4 wrote them,")
+            raise Foreign("it has views of storages, as torch before 0.4 wrote them")
         storage = Storage(name, key, length)
         self.storages.append(storage)
         return storage

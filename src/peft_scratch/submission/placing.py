@@ -1,4 +1,4 @@
-"""Which number in a report belongs to which run: by its row, the head of its column, the text above it."""
+"""Which number in a report belongs to which run: by its row, the head of its column and the text above."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peft_scratch.submission.layout import Block, Box
 from peft_scratch.submission.numerals import percent_of
 from peft_scratch.submission.pdf import Document
 
-#: Words that say that a number is not the accuracy of the best epoch.
+#: Words that mean that a number is not the accuracy of the best epoch.
 _OTHER = re.compile(
     r"\blast\b|train(?!ed)|loss|time|second|minute|publish|reference|range|zero[\s-]?shot|bag of|macro|error"
     r"|validation-chosen|by validation|malformed|behind|difference|improve\w* by|آخر|آموزش|اختلاف",
@@ -23,17 +23,17 @@ _NUMBER = re.compile(
     r"(?<![\d.,/=_-])(\d{1,3})(?:([.,/])(\d{1,4}))?(?![\d_]|[.,/]\d)(\s?%)?(?!\s?(?:[kKM]\b|million|MB|GB|KB|sec|min\b|s\b|hours?|epoch))"
 )
 _REVERSED = re.compile(r"(?<![\d.,/])(\d{1,2})([.,/])(\d\d)(?![\d]|[.,/]\d)")
-#: What is said after a number and belongs to it.
+#: Words after a number that say what it is.
 _BEHIND = re.compile(
     r"\s*%?\s*(?:\([^()]{0,60}\)|(?:for|with|at|using|برای|با)\s[^.,;]{0,40}?"
     r"(?=\s+and\b|[.,;]|$))"
 )
 _SENTENCE = re.compile(r"(?<=[.!?؟])\s+(?=[^\W\d_])")
-#: A line continues in the next one if it takes this share of the width, and the next is nearer, in heights.
+#: A line continues in the next if it takes this share of the width and the next is so near, in heights.
 _FULL, _STEP = 0.7, 2.3
-#: A box with more letters than this is text rather than a cell.
+#: A box with more letters than this is a text, not a cell.
 _LONG = 70
-#: In points: heads may stand this far beside their column where no rules part them.
+#: Without rules, the head of a column may stand so far beside it, in points.
 _BESIDE = 4.0
 #: The smallest cell that a person would write into.
 _SMALLEST = 9.0
@@ -45,8 +45,8 @@ class Placed:
 
     Attributes:
         value: in %.
-        runs: the runs that it can belong to; all ten if nothing is said.
-        is_other: whether the text says that it is something else, such as the last epoch's.
+        runs: the runs that it can belong to; all ten if the report says nothing.
+        is_other: whether the report says that it is another number, such as the last epoch's.
         written: as it stands in the report.
         table: the number of the table that it stands in; 0 in text.
     """
@@ -60,12 +60,12 @@ class Placed:
 
 @dataclass
 class Places:
-    """All numbers of a report, and what is empty.
+    """All numbers of a report, and the runs that have an empty place in it.
 
     Attributes:
         placed: the numbers with their runs.
-        empty_cells: runs whose cell of a ruled table is empty.
-        empty_rows: runs of rows and headings without a number.
+        empty_cells: the runs that have an empty cell in a table with rules.
+        empty_rows: the runs that have a row or a heading without a number.
         any_reading: percentages that some reading of the text gives, also from right to left.
     """
 
@@ -95,7 +95,7 @@ def place(document: Document) -> Places:
 
 
 def _paragraphs(blocks: list[Block]) -> Iterator[str | Block]:
-    """Lines joined with the next one if they reach the margin, and tables as they are."""
+    """The lines of text, joined with the next line if they reach the margin; and the tables."""
     lines = [block.rows[0][0] for block in blocks if block.is_line]
     width = max((box.right - box.left for box in lines), default=0.0)
     text, before = "", None
@@ -119,7 +119,7 @@ def _paragraphs(blocks: list[Block]) -> Iterator[str | Block]:
 
 @dataclass
 class _Flow:
-    """Lines of text, one after the other: a number belongs to what was said before it."""
+    """Reads the lines of text in their order: a number belongs to what was said before it."""
 
     places: Places
     section: Hints = field(default_factory=Hints)
@@ -127,7 +127,6 @@ class _Flow:
     before: str = ""
 
     def line(self, text: str) -> None:
-        """Read one line or sentence."""
         row = hints_of(text)
         if not _accuracies(text):
             self._heading(text, row)
@@ -147,7 +146,7 @@ class _Flow:
         if row.kind is not None and row.kind != self.section.kind:
             self.section, self.counted = row, Hints()
         elif row != Hints() and len(text) < 160:
-            # The same method: what is said now replaces what was said before.
+            # It is the same method: what is said now replaces what was said before.
             kept = self.section.without_size
             self.section = row.over(kept) if runs_of(row.over(kept)) else row.without_size.over(kept)
         counts = hints_of_counts(text)
@@ -169,7 +168,7 @@ def _agree(one: Hints, other: Hints) -> bool:
 def _in_text(
     text: str, section: Hints, beside: Hints | None = None, context: str = "", table: int = 0
 ) -> list[Placed]:
-    """The numbers of a line of text, or of a cell. What is said before one also counts for the next."""
+    """The numbers of a line or of a cell. What is said before a number also counts for the next one."""
     placed = []
     carried, before = Hints(), 0
     found_here = _accuracies(text)
@@ -253,7 +252,7 @@ def _table(block: Block, number: int, places: Places, caption: Hints) -> None:
 
 
 def _of_row(row: list[Box], indexes: set[Box]) -> Hints:
-    """What the labels of a row say: each for itself, and what they say only together."""
+    """What the labels of a row say, each alone and all together."""
     known = Hints()
     labels = [box for box in row if box not in indexes and len(box.text) <= 3 * _LONG]
     for box in labels:
@@ -293,7 +292,7 @@ def _among_numbers(box: Box, with_numbers: set[Box]) -> bool:
 
 
 def _running(boxes: list[Box]) -> set[Box]:
-    """The boxes of a column that only numbers the rows, from 1 on."""
+    """The boxes of a column that only numbers the rows from 1 (or 0) on."""
     found: set[Box] = set()
     digits = [box for box in boxes if re.fullmatch(r"\d{1,2}[.)]?", box.text)]
     for first in (box for box in digits if box.text.strip(".)") in ("0", "1")):
@@ -305,7 +304,7 @@ def _running(boxes: list[Box]) -> set[Box]:
 
 
 def _lone_size(known: Hints, row: list[Box], column: list[Box], indexes: set[Box]) -> Hints:
-    """A size in a cell of its own, or the number of a notebook under such a head."""
+    """`known` with the size that stands alone in a cell of the row or column, if there is exactly one."""
     if known.size is not None:
         return known
     sizes = {int(b.text) for b in [*row, *column] if b.text in ("1", "8", "10") and b not in indexes}
@@ -316,7 +315,7 @@ def _lone_size(known: Hints, row: list[Box], column: list[Box], indexes: set[Box
 
 
 def _settle(placed: list[Placed]) -> None:
-    """In each table, and in the text: if a method has one number per run, and they fit in only one way."""
+    """Assign numbers to runs where that is possible in only one way: in each table, and in the text."""
     for table, kind in itertools.product({one.table for one in placed}, SIZES):
         runs = [run.id for run in RUNS.values() if run.kind == kind]
         mine = [one for one in placed if one.table == table and not one.is_other and one.runs]

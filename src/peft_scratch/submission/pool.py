@@ -1,7 +1,7 @@
-"""Each submission is checked in its own process, with limits on time and memory.
+"""Checks each submission in its own process, with limits on time and memory.
 
-The processes come from a fork server that has imported what they need. If one takes too long or too much
-memory, it ends, and the row of its submission says so. The others continue.
+The processes come from a fork server that has imported what they need. A process that takes too long or too
+much memory is ended, and the row of its submission says so. The others continue.
 """
 
 from __future__ import annotations
@@ -33,43 +33,43 @@ def check_all(
     processes: int | None = None,
     work: Callable[..., Checked] | None = None,
 ) -> Iterator[tuple[int, Checked]]:
-    """The checklists of all submissions, each with its index in `groups`, in the order they are finished.
+    """The checklists of all submissions, each with its index in `groups`, in the order of being finished.
 
     Args:
         deep: also measure the accuracies again from the weights.
         processes: how many at a time; by default one per core, but at most four.
-        work: what is done in the process; `check` by default.
+        work: what each process runs; `check` by default.
     """
     processes = processes or min(os.cpu_count() or 1, 4)
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     if sys.platform != "win32":
         context.set_forkserver_preload(_PRELOADED)
     seconds = _SECONDS_DEEP if deep else SECONDS
-    threads = {name: os.environ.get(name) for name in _THREADS}
+    before = {name: os.environ[name] for name in _THREADS if name in os.environ}
     os.environ |= dict.fromkeys(_THREADS, "1")  # otherwise each process reserves memory for many
     try:
         pool = ProcessPool(
             processes, max_tasks=1, context=context, initializer=_limit, initargs=[None if deep else MEMORY]
         )
         with pool:
-            futures: dict[int, ProcessFuture] = {
-                n: pool.schedule(work or _check, args=[[str(p) for p in group.paths], deep], timeout=seconds)
+            futures: dict[ProcessFuture, int] = {
+                pool.schedule(work or _check, args=[list(map(str, group.paths)), deep], timeout=seconds): n
                 for n, group in enumerate(groups)
             }
             yield from _finished(futures, groups, seconds)
     finally:
-        for name, value in threads.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        for name in _THREADS:
+            os.environ.pop(name, None)
+        os.environ |= before
 
 
 def _finished(
-    futures: dict[int, ProcessFuture], groups: list[Group], seconds: float
+    futures: dict[ProcessFuture, int], groups: list[Group], seconds: float
 ) -> Iterator[tuple[int, Checked]]:
-    index = {future: n for n, future in futures.items()}
-    for future in as_completed(futures.values()):
-        n = index[future]
+    for future in as_completed(futures):
+        n = futures[future]
         if problem := future.exception():
-            # Nothing is known of this submission, so nothing is called wrong.
+            # Nothing is known about this submission, so nothing is called an error.
             finding = look(FILES, *_why(problem, seconds), "look by hand")
             checked = Checked(str(groups[n].paths[0]), findings=[finding], unread=True)
         else:
@@ -90,7 +90,7 @@ def _why(problem: BaseException, seconds: float) -> tuple[str, str]:
 
 
 def _limit(memory: int | None) -> None:
-    """Limit this process's memory on Linux. On other systems the limits on files and pages have to do."""
+    """Limit this process's memory on Linux. Other systems have only the limits on files and pages."""
     if memory is None or not sys.platform.startswith("linux"):
         return
     import resource

@@ -1,4 +1,4 @@
-"""The report: whether it is a PDF, has the notebooks' number for each run, the counts and the calculation."""
+"""The report: whether it is a PDF and has the notebooks' number of each run, the counts, the calculation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from peft_scratch.submission.placing import Placed, Places, place
 from peft_scratch.submission.sizes import sizes_of
 from peft_scratch.wording import counted
 
-#: Two numbers are the same if they differ by less: rounding or cutting off a decimal changes less than 0.1.
+#: Numbers that differ by less are the same: rounding or cutting off a decimal changes them by less than 0.1.
 _SAME = 0.0999
-#: A number that differs by more from the right one is about something else, and not a typing error.
+#: A number that differs by more from the right one is another number, and not that one with a typing error.
 _TYPED_WRONGLY = 8.0
 _PRODUCT = re.compile(r"[\d)dDNrbn]\s*(?:[×*·⋅∗∙✕]|\bx\b|\\times)\s*[\d(dDNrbn2]")
 
@@ -28,9 +28,9 @@ def examine(
     """The findings on the PDFs of a submission.
 
     Args:
-        numbers: the accuracies of the notebooks in %, by run: the report has to give each to its run.
-        profile: of the runs, which decides the parameter counts.
-        student_number: as the files' names give it, which the report should have too; empty if they do not.
+        numbers: the accuracies in the notebooks in %, by run. The report has to give each to its run.
+        profile: the profile of the runs, which decides the parameter counts.
+        student_number: the number in the files' names, which the report should contain; empty if unknown.
     """
     if not files:
         yield error(REPORT, "report-missing", "the report as PDF is missing", "make it and add it")
@@ -65,8 +65,8 @@ def examine(
     elif document.partly:
         yield look(REPORT, "report-partly", f"{where} was not read: {document.partly}", "look by hand")
     else:
-        why = "like a scan" if document.pictures else "and no picture either"
-        text = f"{where} has no text that can be read, {why}"
+        why = "; it may be a scan" if document.pictures else " and no picture either"
+        text = f"{where} has no text that can be read{why}"
         yield look(REPORT, "report-no-text", text, "look by hand")
 
 
@@ -110,10 +110,10 @@ class _Said:
         instead: another number in the run's own place.
         own_right, possibly, elsewhere: whether the number stands where only this run is meant, where this run
             can be meant, or anywhere.
-        unlabelled: whether it stands only where nothing says whose it is.
+        unlabelled: whether it stands only where nothing says which run is meant.
         in_some_reading: whether some reading of the text has the number.
-        is_right: whether the run's own place has the number; or the number stands somewhere, and nothing says
-            that it is another run's.
+        is_right: whether the run's own place has the number, or the run has no place of its own and the
+            number stands where it can belong to this run.
     """
 
     def __init__(self, run: str, value: float, places: Places) -> None:
@@ -151,7 +151,7 @@ def _numbers(where: str, places: Places, numbers: dict[str, float], in_part: boo
 
 
 def _all_right(where: str, said: dict[str, _Said]) -> Finding:
-    """All numbers are there; whether the report says whose each is."""
+    """All numbers are there: whether the report also says which run each belongs to."""
     text = f"{where} has the notebooks' {counted(len(said), 'number')}"
     if sum(one.unlabelled for one in said.values()) * 2 >= len(said):
         text += ", but does not say which run each belongs to"
@@ -177,8 +177,8 @@ def _swapped(said: dict[str, _Said]) -> dict[str, str]:
 def _wrong(where: str, run: str, one: _Said, places: Places, readable: bool) -> Finding:
     title, value = RUNS[run].title, f"{one.value:.1f}"
     if one.instead is not None:
-        text = f"{where} has {one.instead.written} for {title}, its notebook has {value} %"
-        if one.possibly:  # the right number is there too, but it is not clear whose it is
+        text = f"{where} has {one.instead.written} for {title}, but its notebook has {value} %"
+        if one.possibly:  # the right number is there too, but perhaps for another run
             text += f"; {value} stands elsewhere"
             return look(REPORT, "report-number", text, "check which one is meant")
         fix = "put the number of the notebook that is handed in"
@@ -202,7 +202,7 @@ def _wrong(where: str, run: str, one: _Said, places: Places, readable: bool) -> 
 
 
 def _counts(where: str, whole: set[int], profile: str) -> list[Finding]:
-    """The four-row table: of each method the added part, or the whole model."""
+    """Whether the report has the parameter count of each method: of its added part or the whole model."""
     found = []
     for run in WEIGHT_FILES.values():
         sizes = sizes_of(run.id, profile)

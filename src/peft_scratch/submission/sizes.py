@@ -1,7 +1,7 @@
 """The sizes that a right submission has: entries, their shapes, and counts, calculated without a model.
 
-This needs no torch, which takes seconds and hundreds of megabytes to start: the check runs in many short
-processes. A test compares every size with the layers that are really trained.
+The check runs in many short processes, so it does without torch, which takes seconds and hundreds of
+megabytes to start. A test compares every size with the layers that are really trained.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from dataclasses import dataclass
 
 from peft_scratch.assignment import HUB_BASE, PROFILES, RUNS, SIZES, Run
 from peft_scratch.paths import OFFLINE_BASE
-
-#: The name of the model in weights/base.
-OFFLINE = "offline"
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Base:
 
     @property
     def parameters(self) -> int:
-        """Of the whole model, with nothing added."""
+        """The parameters of the whole model before a method is applied."""
         attention, feed_forward = 4 * self.d * self.inner, 2 * self.d * self.d_ff
         encoder = self.encoder * (attention + feed_forward + 2 * self.d)
         decoder = self.decoder * (2 * attention + feed_forward + 3 * self.d)
@@ -63,8 +60,8 @@ def base_of_profile(profile: str) -> Base:
 
 
 def base_name_of(profile: str) -> str:
-    """The name of that base in sentences."""
-    return "t5-small" if PROFILES[profile].base == HUB_BASE else OFFLINE
+    """The name of that base in messages."""
+    return "t5-small" if PROFILES[profile].base == HUB_BASE else "offline"
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class Sizes:
 
     Attributes:
         entries: the shapes of the trained entries, by the names that this kit's layers give them.
-        added, whole: parameters that the method adds, and of the whole model.
+        added, whole: the parameters that the method adds, and those of the whole model.
     """
 
     entries: dict[str, tuple[int, ...]]

@@ -1,4 +1,4 @@
-"""What the code of a foreign notebook says about its runs: constants set, libraries called, loops over sizes.
+"""What the code of a foreign notebook says about its runs: constants, calls of libraries, loops over sizes.
 
 The code is parsed, never executed. Numbers are followed through names, arithmetic, and calls of functions
 that the notebook defines.
@@ -13,7 +13,7 @@ import re
 import warnings
 from dataclasses import dataclass, field
 
-#: What a size is called, by kind of method.
+#: The names that a size can have in code, by kind of method.
 SIZE_NAMES = {
     "lora": re.compile(r"(?:.*_)?(?:lora_?)?(?:rank|ranks|r|lora_r|lora_dim)(?:_\w*)?", re.IGNORECASE),
     "soft_prompt": re.compile(
@@ -39,9 +39,7 @@ _LIBRARY_CALLS = {
 }
 #: Modules of the libraries, whose import in a part from scratch is worth a look.
 LIBRARY_MODULES = {"peft", "opendelta", "adapters", "loralib"}
-_TRAINS = re.compile(
-    r"\.backward\(|optimizer\.step|optim\w*\.step|trainer\.train\(|\.fit\(|Trainer\(|\btrain_?\w*\("
-)
+_TRAINS = re.compile(r"\.backward\(|optim\w*\.step|trainer\.train\(|\.fit\(|Trainer\(|\btrain_?\w*\(")
 _OPERATIONS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -53,15 +51,19 @@ _LARGEST_SOURCE, _MOST_STEPS, _DEEPEST = 200_000, 40_000, 5
 #: d_model of t5-small, where a notebook computes with it.
 _D_MODEL = 512
 
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+#: The values of names; None for a value that was not followed.
+_Names = dict[str, object]
+
 
 @dataclass
 class Event:
-    """Something that a cell does before its outputs.
+    """Something that the code of a cell does.
 
     Attributes:
         what: `size`, `sizes` (a loop over several), `library`, `scratch`.
         values: the sizes.
-        by: the call or name that says so, for messages.
+        by: the call or the name that shows it, for messages.
     """
 
     what: str
@@ -82,8 +84,8 @@ class CodeReader:
     kind: str
     imports: set[str] = field(default_factory=set)
     trains: bool = False
-    _names: dict[str, object] = field(default_factory=dict)
-    _functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=dict)
+    _names: _Names = field(default_factory=dict)
+    _functions: dict[str, _Function] = field(default_factory=dict)
     _classes: dict[str, ast.ClassDef] = field(default_factory=dict)
     _events: list[Event] = field(default_factory=list)
     _steps: int = 0
@@ -106,10 +108,10 @@ class CodeReader:
 
     # Statements
 
-    def _walk(self, body: list[ast.stmt], names: dict[str, object], depth: int) -> None:
+    def _walk(self, body: list[ast.stmt], names: _Names, depth: int) -> None:
         for statement in body:
             self._step()
-            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if isinstance(statement, _Function):
                 self._functions[statement.name] = statement
             elif isinstance(statement, ast.ClassDef):
                 self._classes[statement.name] = statement
@@ -124,8 +126,8 @@ class CodeReader:
             else:
                 self._simple(statement, names, depth)
 
-    def _compound(self, statement: ast.AST, names: dict[str, object], depth: int) -> None:
-        """`if`, `while`, `with`, `try`, `match`: what stands in the head, then every branch."""
+    def _compound(self, statement: ast.AST, names: _Names, depth: int) -> None:
+        """`if`, `while`, `with`, `try`, `match`: first its head, then every branch."""
         for child in ast.iter_child_nodes(statement):
             if isinstance(child, ast.stmt):
                 self._walk([child], names, depth)
@@ -134,7 +136,7 @@ class CodeReader:
             else:
                 self._calls(child, names, depth)
 
-    def _simple(self, statement: ast.stmt, names: dict[str, object], depth: int) -> None:
+    def _simple(self, statement: ast.stmt, names: _Names, depth: int) -> None:
         self._calls(statement, names, depth)
         if isinstance(statement, ast.Assign):
             targets, value = statement.targets, statement.value
@@ -154,31 +156,31 @@ class CodeReader:
                 elif isinstance(one, ast.Attribute):
                     self._size(one.attr, got)
 
-    def _loop(self, loop: ast.For | ast.AsyncFor, names: dict[str, object], depth: int) -> None:
+    def _loop(self, loop: ast.For | ast.AsyncFor, names: _Names, depth: int) -> None:
         self._calls(loop.iter, names, depth)
         values = self._value(loop.iter, names)
         name = loop.target.id if isinstance(loop.target, ast.Name) else ""
-        if isinstance(values, tuple) and values and name:
-            names[name] = values[0]
-            before = len(self._events)
+        if not (isinstance(values, tuple) and values and name):
             self._walk(loop.body, names, depth)
-            said = self._events[before:]
-            others = [event for event in said if event.what != "size"]
-            if self._is_size(name) or len(others) < len(said):
-                made = tuple(self._as_size(name, value) for value in values)
-                self._events[before:] = [*others, Event("sizes", made, f"the loop over {name}")]
             return
+        names[name] = values[0]
+        before = len(self._events)
         self._walk(loop.body, names, depth)
+        said = self._events[before:]
+        others = [event for event in said if event.what != "size"]
+        if self._is_size(name) or len(others) < len(said):
+            made = tuple(self._as_size(name, value) for value in values)
+            self._events[before:] = [*others, Event("sizes", made, f"the loop over {name}")]
 
     # Calls
 
-    def _calls(self, node: ast.AST, names: dict[str, object], depth: int) -> None:
+    def _calls(self, node: ast.AST, names: _Names, depth: int) -> None:
         for inner in _outside_functions(node):
             self._step()
             if isinstance(inner, ast.Call):
                 self._call(inner, names, depth)
 
-    def _call(self, call: ast.Call, names: dict[str, object], depth: int) -> None:
+    def _call(self, call: ast.Call, names: _Names, depth: int) -> None:
         full = _dotted(call.func)
         last = full.rpartition(".")[2]
         if last in self._classes:
@@ -198,7 +200,7 @@ class CodeReader:
                 if word.arg:
                     self._size(word.arg, self._value(word.value, names), callee)
 
-    def _own_class(self, call: ast.Call, made: ast.ClassDef, names: dict[str, object]) -> None:
+    def _own_class(self, call: ast.Call, made: ast.ClassDef, names: _Names) -> None:
         """The notebook's own layer: this is a part from scratch, unless the class is no module."""
         bases = " ".join(map(_dotted, made.bases))
         word = {"lora": "lora|low_?rank", "soft_prompt": "prompt", "adapter": "adapter|bottleneck"}[self.kind]
@@ -209,13 +211,7 @@ class CodeReader:
             for name, value in self._bound(init, call, names, skip=1).items():
                 self._size(name, value, made.name)
 
-    def _bound(
-        self,
-        function: ast.FunctionDef | ast.AsyncFunctionDef,
-        call: ast.Call,
-        names: dict[str, object],
-        skip: int = 0,
-    ) -> dict[str, object]:
+    def _bound(self, function: _Function, call: ast.Call, names: _Names, skip: int = 0) -> _Names:
         """The values of a function's parameters in this call: defaults, positions, keywords."""
         parameters = [argument.arg for argument in function.args.args][skip:]
         with_defaults = zip(reversed(parameters), reversed(function.args.defaults), strict=False)
@@ -236,7 +232,7 @@ class CodeReader:
         return _D_MODEL / number if "reduction" in name.lower() and number else number
 
     def _size(self, name: str, value: object, callee: str = "") -> None:
-        """Note a size where the name is that of one: set as a constant, or given in a call of `callee`."""
+        """Note a value whose name is that of a size: a constant, or an argument in a call of `callee`."""
         if isinstance(value, (int, float)) and self._is_size(name):
             size = self._as_size(name, value)
             if 1 <= size <= 512:
@@ -245,8 +241,8 @@ class CodeReader:
 
     # Values
 
-    def _value(self, node: ast.AST | None, names: dict[str, object]) -> object:
-        """A number, a tuple of numbers, or None for whatever takes more than arithmetic."""
+    def _value(self, node: ast.AST | None, names: _Names) -> object:
+        """A number or a tuple of numbers; None for whatever needs more than arithmetic."""
         self._step()
         if isinstance(node, ast.Constant):
             number = isinstance(node.value, (int, float)) and not isinstance(node.value, bool)
@@ -291,7 +287,7 @@ def literal_numbers(source: str) -> str:
 
 
 def _parsed(source: str) -> ast.Module | None:
-    """The syntax tree; None if it is no Python."""
+    """The syntax tree; None if `source` is not Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -301,7 +297,7 @@ def _parsed(source: str) -> ast.Module | None:
 
 
 def _outside_functions(node: ast.AST) -> list[ast.AST]:
-    """The nodes of a statement, without the bodies of functions in it, in the order in which they end."""
+    """The nodes of a statement in the order in which they end, without the bodies of functions in it."""
     found = [node]
     for one in found:  # grows while it is walked
         if not isinstance(one, (ast.Lambda, ast.FunctionDef, ast.ClassDef)):

@@ -1,4 +1,4 @@
-"""Which paths belong to which student: folders, loose files, a whole class; and the class list."""
+"""Which paths belong to which student: folders, single files, or a whole class; and the class list."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _NAME_HEADS = ("name", "نام")
 
 @dataclass
 class Group:
-    """The paths of one submission, and the student number that their names give; empty if none."""
+    """The paths of one submission, and the student number in their names; empty if there is none."""
 
     paths: list[Path]
     number: str = ""
 
 
 def submissions(paths: Iterable[Path]) -> tuple[list[Group], list[Path]]:
-    """`paths` as submissions, each a folder or the files of one student; and the paths that are none.
+    """The submissions among `paths`, each a folder or the files of one student; and the other paths.
 
     A folder with the files of several students is a class, and each student's files are a submission.
 
     Raises:
-        UserError: a path is not there.
+        UserError: a path does not exist.
     """
     groups: list[Group] = []
     loose: list[Path] = []
@@ -53,7 +53,7 @@ def submissions(paths: Iterable[Path]) -> tuple[list[Group], list[Path]]:
 
 
 def _of_a_class(folder: Path) -> list[Path] | None:
-    """What lies in a folder of several students; None if it is one student's."""
+    """The paths in a folder of several students; None if the folder is one student's."""
     if is_kit_folder(folder):
         return None
     try:
@@ -65,7 +65,7 @@ def _of_a_class(folder: Path) -> list[Path] | None:
 
 
 def _number_of_folder(folder: Path) -> str:
-    """By the files in it, else by its own name."""
+    """The student number in the names of its files, or else in its own name."""
     try:
         names = [read_name(path.name) for path in sorted(folder.iterdir())[:50]]
     except OSError:
@@ -74,7 +74,7 @@ def _number_of_folder(folder: Path) -> str:
 
 
 def _grouped(loose: list[Path]) -> list[Group]:
-    """Files by the number in their names; those without one by what their names share."""
+    """Files by the student number in their names, or else by what their names have in common."""
     groups: dict[tuple[str, str], Group] = {}
     without: list[Path] = []
     for path in loose:
@@ -105,7 +105,7 @@ def _grouped(loose: list[Path]) -> list[Group]:
 def read_class_list(path: Path) -> dict[str, str]:
     """The names of the students by their number, from a CSV file.
 
-    The columns may be in any order and language. The one with most student numbers is that of the numbers.
+    The columns may be in any order and language. The numbers are in the column with most student numbers.
 
     Raises:
         UserError: the file cannot be read, or no column holds student numbers.

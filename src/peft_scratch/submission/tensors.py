@@ -1,8 +1,8 @@
 """The tensors of a file of torch.save, read without torch and without unpickling anything.
 
-A foreign file is never given to torch or to pickle: torch before 2.6 could be made to run code even with
-`weights_only=True` (CVE-2025-32434), and two parsers may see two different files in one zip. Here the opcodes
-of the pickle are only listed (`pickles.py`). The numbers become NumPy arrays.
+A student's file is never given to torch or to pickle. Torch before 2.6 could be made to run code even with
+`weights_only=True` (CVE-2025-32434), and two programs may read two different files from one zip. Here the
+opcodes of the pickle are only listed (`pickles.py`), and the numbers become NumPy arrays.
 
 Two formats of torch.save are read: the zip of torch 1.6 and later, and the stream of pickles before that.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from peft_scratch.submission.pickles import TYPES, Damaged, Foreign, Pickle, Tensor
 
-#: Largest pickle in bytes; that of a whole model has some 40 kB.
+#: Largest pickle in bytes; the pickle of a whole model has some 40 kB.
 _LARGEST_PICKLE = 2**20
 #: All tensors together, in bytes.
 _LARGEST = 512 * 2**20
@@ -28,7 +28,7 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class NotTensors(Exception):
-    """The file is one of torch.save, but no dictionary of tensors; the message says what it holds."""
+    """The file is a file of torch.save, but not a dictionary of tensors; the message says what it holds."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Tensors:
     """What a weight file holds.
 
     Attributes:
-        entries: the tensors by name, as float32 where they are of floating point.
+        entries: the tensors by name; those of floating point as float32.
         types: the name of each entry's type as it was stored.
         devices: devices other than the CPU that the tensors were saved on.
         old: whether it is in the format of torch before 1.6.
@@ -52,9 +52,9 @@ def read(data: bytes) -> Tensors:
     """The tensors of a weight file.
 
     Raises:
-        Damaged: it is not a file of torch.save, or a broken one.
-        Foreign: it asks for something that is no tensor, or has a form that torch never writes.
-        NotTensors: it is no dictionary of tensors.
+        Damaged: it is broken, or not a file of torch.save.
+        Foreign: it asks for something that is not a tensor, or has a form that torch never writes.
+        NotTensors: it is not a dictionary of tensors.
     """
     if data[:4] == b"PK\x03\x04":
         return _read_zip(data)
@@ -78,26 +78,26 @@ def _read_zip(data: bytes) -> Tensors:
         raise NotTensors(f"unpacks from {len(data):,} to {unpacked:,} bytes, which torch.save never does")
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        raise Foreign("it has two members of one name, which torch.save does not write,")
+        raise Foreign("it has two members of one name, which torch.save does not write")
     pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
-        raise Damaged(f"its zip holds {len(pickles)} files data.pkl where torch.save writes one")
+        raise Damaged(f"its zip holds {len(pickles)} files data.pkl, but torch.save writes one")
     if pickles[0].file_size > _LARGEST_PICKLE:
-        raise Damaged(f"a pickle of {pickles[0].file_size:,} bytes")
+        raise Damaged(f"its pickle has {pickles[0].file_size:,} bytes, far too many")
     folder = pickles[0].filename.removesuffix("data.pkl")
     if f"{folder}byteorder" in names and _member(archive, f"{folder}byteorder") not in (b"little", b""):
-        raise Damaged("its numbers are stored big end first")
+        raise Damaged("its numbers are stored as big-endian")
     walked = Pickle(io.BytesIO(_member(archive, pickles[0].filename)))
     found = walked.value()
     return _as_tensors(found, lambda key: _member(archive, f"{folder}data/{key}"), walked.devices)
 
 
 def _one_archive(data: bytes) -> zipfile.ZipFile:
-    """The archive, if every parser would see the same one: one directory, at the end of the file."""
+    """The archive, if every program would read the same files: it has one directory, at the end."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         members = [*archive.infolist()]
-    except Exception as problem:  # zipfile raises what the damaged bytes lead it to
+    except Exception as problem:  # damaged bytes can make zipfile raise anything
         raise Damaged("its zip is cut short or damaged") from problem
     end = data.rfind(b"PK\x05\x06")
     directory = int.from_bytes(data[end + 12 : end + 16], "little")
@@ -105,12 +105,10 @@ def _one_archive(data: bytes) -> zipfile.ZipFile:
     members.sort(key=lambda member: member.header_offset)
     starts_late = members and members[0].header_offset != 0
     if end != len(data) - 22 or (behind not in (0, 76) and directory != 2**32 - 1) or starts_late:
-        raise Foreign(
-            "its zip has more than one directory, so that two programs could read two files from it,"
-        )
+        raise Foreign("its zip has more than one directory, so two programs could read different files")
     for member, after in itertools.pairwise(members):
         if after.header_offset < member.header_offset + member.compress_size:
-            raise Foreign("the members of its zip lie over each other,")
+            raise Foreign("the members of its zip overlap")
     return archive
 
 
@@ -162,7 +160,7 @@ def _as_tensors(found: Any, content: Callable[[str], bytes], devices: set[str]) 
     storages: dict[str, bytes] = {}
     for key, value in found.items():
         if not isinstance(key, str):
-            raise NotTensors(f"holds a dictionary whose keys are no names, {str(key)[:40]!r} for one")
+            raise NotTensors(f"holds a dictionary with keys that are not names, such as {str(key)[:40]!r}")
         if not isinstance(value, Tensor):
             raise NotTensors(f"holds a {_kind(value)} under {key[:80]!r}, not a tensor")
         if value.storage.key not in storages:

@@ -1,4 +1,4 @@
-"""The three weight files: their form, entries, shapes and types, and whether training changed them."""
+"""The three weight files: their format, entries, shapes and types, and whether training changed them."""
 
 from __future__ import annotations
 
@@ -11,52 +11,49 @@ import numpy as np
 from safetensors import safe_open
 
 from peft_scratch.assignment import ENTRY_DIMENSIONS, FILES, PROFILES, WEIGHT_FILES, Run
-from peft_scratch.paths import ROOT
+from peft_scratch.paths import BY_HAND, ROOT
 from peft_scratch.submission import tensors
 from peft_scratch.submission.archive import File
 from peft_scratch.submission.findings import ERROR, Finding, error, look, ok
 from peft_scratch.submission.sizes import base_name_of, sizes_of
 from peft_scratch.wording import counted
 
-#: To which file an entry belongs, by a part of its key.
+#: What the keys of the entries of each file contain.
 _KINDS = {"lora.pt": "sharif_llm_A", "adapter.pt": "sharif_llm_adapter", "prompts.pt": "soft_prompt"}
-#: The course's own loader takes the entries whose keys have this marker.
+#: The course's own loader takes the entries whose keys contain this marker.
 _MARKER = "sharif_llm"
 _SAVE = "save `{name: p.detach().float().cpu()}` of the trained parameters with torch.save"
-#: What starts at zero and is still below this was not trained: an optimiser moves it by a thousandth or more.
+#: What starts at zero and is still below this was not trained: an optimiser changes it by 0.001 or more.
 _IDLE = 1e-6
-#: Where files lie that were downloaded from the Hub by hand. As in `data.hub`, whose import takes seconds.
-BY_HAND = ROOT / "hub"
 _BASE_WEIGHTS = "model.safetensors"
 
 Entries = dict[str, np.ndarray]
 
 
 def examine(files: list[File], profile: str) -> tuple[dict[str, Entries], list[Finding]]:
-    """The weights that fit, by the run that trained them, and the findings on all.
+    """The weights that fit the model, by run, and the findings on all files.
 
     Args:
         files: the `.pt` files of the submission.
-        profile: of the runs, which decides the base that they have to fit.
+        profile: the profile of the runs, which decides the base that the weights have to fit.
     """
     fitting: dict[str, Entries] = {}
     findings: list[Finding] = []
     left = list(files)
     for name, run in WEIGHT_FILES.items():
         stem = name.removesuffix(".pt")
-        named = [file for file in left if file.name == name]
-        alike = [
-            one for one in left if one.name not in WEIGHT_FILES and stem.rstrip("s") in one.name.casefold()
-        ]
-        file = next(iter([*named, *alike]), None)
-        if file is None:
+        others = [file for file in left if file.name not in WEIGHT_FILES]
+        candidates = [file for file in left if file.name == name]
+        candidates += [file for file in others if stem.rstrip("s") in file.name.casefold()]
+        if not candidates:
             fix = f"save the trained entries of notebook {run.notebook} and add the file"
             findings.append(error(run.notebook, "weights-missing", f"{name} is missing", fix))
             continue
+        file = candidates[0]
         left.remove(file)
         if file.name != name:
             text = f"{file.where} has to be called {name}"
-            # Colab and Windows add a number to a second download.
+            # Colab and Windows add a number to the name of a second download, which is no error.
             say = look if file.name.casefold().startswith(stem) else error
             findings.append(say(run.notebook, "weights-name", text, "rename it"))
         said, entries = _examine(file, run, profile)
@@ -64,7 +61,7 @@ def examine(files: list[File], profile: str) -> tuple[dict[str, Entries], list[F
         if entries is not None:
             fitting[run.id] = entries
     for file in left:
-        text = f"{file.where} is a weight file beyond the three that are asked for"
+        text = f"{file.where} is not one of the three weight files that are asked for"
         findings.append(look(FILES, "weights-more", text, "leave it out"))
     return fitting, findings
 
@@ -78,7 +75,7 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], Entries
     try:
         read = tensors.read(file.data)
     except tensors.Foreign as problem:
-        return wrong("pickled-code", f"was not read: {str(problem).rstrip(',')}", _SAVE)
+        return wrong("pickled-code", f"was not read: {problem}", _SAVE)
     except tensors.Damaged as problem:
         return wrong("weights-damaged", f"is not a file of torch.save: {problem}", _SAVE)
     except tensors.NotTensors as problem:
@@ -96,7 +93,7 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], Entries
     if bad := [name for name, entry in entries.items() if not np.isfinite(entry).all()]:
         fix = "the training went wrong: train again, in float32"
         return wrong("weights-not-finite", f"holds NaN or infinity in {bad[0]}", fix)
-    if of_the_kit(file.data):
+    if hashlib.sha256(file.data).hexdigest() in _kit_hashes():
         return wrong("weights-of-the-kit", "is a file that comes with the kit", "hand in what you trained")
     if idle := untrained(entries, run, profile):
         return wrong("weights-untrained", idle, "save the model that was trained, after its training")
@@ -110,7 +107,7 @@ def _examine(file: File, run: Run, profile: str) -> tuple[list[Finding], Entries
 def _remarks(
     file: File, run: Run, profile: str, read: tensors.Tensors, entries: Entries
 ) -> Iterator[Finding]:
-    """What is wrong with a file whose entries can be used."""
+    """What is wrong with a file although its entries can be used."""
     item, where = run.notebook, file.where
     if types := {read.types[name] for name in entries} - {"float32"}:
         yield error(item, "weights-type", f"{where} holds {', '.join(sorted(types))}, not float32", _SAVE)
@@ -131,14 +128,21 @@ def first_difference(
     entries: Mapping[str, np.ndarray],
     expected: Mapping[str, tuple[int, ...]],
 ) -> str | None:
-    """The first thing in which a file differs from what is expected, in words; None if it fits."""
+    """The first difference between the entries of a file and what is expected; None if it fits.
+
+    Args:
+        all_entries: every entry of the file, to name another one if one is missing.
+        entries: the trained ones.
+        expected: shapes by name.
+    """
     unexpected = next((key for key in entries if key not in expected), None)
     for name, shape in expected.items():
         if name not in entries:
-            other = unexpected or next((key for key in all_entries if key not in expected), None)
-            instead = (
-                f" (it has {other} instead)" if other else " (it has no entry at all)" * (not all_entries)
-            )
+            instead = ""
+            if other := unexpected or next((key for key in all_entries if key not in expected), None):
+                instead = f" (it has {other} instead)"
+            elif not all_entries:
+                instead = " (it has no entry at all)"
             return f"the file lacks the entry {name}{instead}"
         if (got := tuple(entries[name].shape)) != shape:
             return f"{_difference_in_shape(name, got, shape)}, at {name}"
@@ -157,7 +161,7 @@ def _difference_in_shape(name: str, got: tuple[int, ...], expected: tuple[int, .
 
 
 def untrained(entries: Mapping[str, np.ndarray], run: Run, profile: str) -> str | None:
-    """In which way the entries are still those that training starts from; `None` if they are not.
+    """What shows that the entries were not trained, in words; `None` if nothing does.
 
     LoRA's B and the adapter's up-projection start at zero. The prompt starts as the first rows of the
     vocabulary, which can be compared only if the base is on this machine.
@@ -168,7 +172,7 @@ def untrained(entries: Mapping[str, np.ndarray], run: Run, profile: str) -> str 
         return [name for name in names if not np.abs(entries[name]).max(initial=0) > _IDLE], len(names)
 
     if run.kind == "soft_prompt":
-        (rows,) = entries.values()  # (N, D)
+        (rows,) = entries.values()  # (N, d)
         if zero("")[0]:
             return "holds a prompt of zeros"
         start = _vocabulary(profile, len(rows))
@@ -184,17 +188,13 @@ def untrained(entries: Mapping[str, np.ndarray], run: Run, profile: str) -> str 
 
 @functools.cache
 def _kit_hashes() -> frozenset[str]:
+    """The hashes of the weight files that come with the kit."""
     files = [path for folder in ("weights", "out") for path in (ROOT / folder).glob("*.pt")]
     return frozenset(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
 
 
-def of_the_kit(data: bytes) -> bool:
-    """Whether these bytes are a weight file that the kit carries."""
-    return hashlib.sha256(data).hexdigest() in _kit_hashes()
-
-
 def _vocabulary(profile: str, rows: int) -> np.ndarray | None:
-    """The first `rows` of the base's vocabulary embedding, (rows, D), if the base is on this machine."""
+    """The first `rows` of the base's vocabulary embedding, (rows, d), if the base is on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
     base = PROFILES[profile].base
@@ -205,5 +205,5 @@ def _vocabulary(profile: str, rows: int) -> np.ndarray | None:
             return None
         with safe_open(path, "np") as file:
             return file.get_slice("shared.weight")[:rows].astype(np.float32)
-    except Exception:  # damaged, or of another form: it cannot be compared
+    except Exception:  # the base is damaged or not as expected, so it cannot be compared with
         return None

@@ -151,7 +151,7 @@ def scored_predictions(
     decoder_ids = torch.full_like(batch["input_ids"][:, :1], model.config.decoder_start_token_id)  # (B, 1)
     out = model(**inputs, decoder_input_ids=decoder_ids, use_cache=True)
     require_finite(out.logits)
-    encoded = out.encoder_last_hidden_state  # (B, T, D), or longer by a prompt's rows
+    encoded = out.encoder_last_hidden_state  # (B, T, d), or longer by a prompt's rows
     word = out.logits[:, -1].argmax(-1)  # (B,)
     settled = torch.isin(word, first) if all(len(target) == 2 for target in targets) else word < 0
     if settled.any():

@@ -105,7 +105,7 @@ RECIPES = {
         ),
         Recipe(
             name="fast",
-            summary="same hyperparameters; half precision, batches sorted by length, "
+            summary="the hyperparameters of `reference`; half precision, batches sorted by length, "
             "scoring instead of generation",
             training_batches=length_grouped_batches,
             evaluation_batches=sorted_batches,

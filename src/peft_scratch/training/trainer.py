@@ -91,11 +91,11 @@ class Trainer:
             collator: makes training batches from indices.
             evaluate: given the model, returns at least `accuracy`, a share of 1.
             folder: holds the run's checkpoints; training continues from the newest readable one.
-            remark: given an epoch as it is recorded, returns what is to be said of it, if anything.
+            remark: given an epoch as it is recorded, returns a remark about it, or None.
 
         Raises:
             UserError: the loss or a weight stopped being a number, a single review does not fit into memory,
-                or a checkpoint cannot be written; those of earlier epochs stay.
+                or a checkpoint cannot be written; checkpoints of earlier epochs stay.
         """
         checkpoints = Checkpoints(folder) if folder else None
         history = self._resume(checkpoints, epochs)
@@ -165,7 +165,7 @@ class Trainer:
         return losses
 
     def train_batches(self, collator: Collator, batches: Batches, title: str) -> list[float]:
-        """A step on each of `batches`; returns their losses, without those of skipped steps.
+        """Do one step on each batch. Returns the losses; skipped steps have none.
 
         Raises:
             UserError: as `fit`.

@@ -57,9 +57,8 @@ def _computed(made: nn.Module, adapter: nn.Module, oracle: Oracle, part: str) ->
     x = oracle[f"{part}/x"]
     with Shapes(x=x):
         y = made(x)
-    what = oracle.like(f"{part}/y", y)
-    if what != "right":
-        return what or f"{part}_forward"
+    if mistake := oracle.mistake(f"{part}/y", y, f"{part}_forward"):
+        return mistake
     if not y.requires_grad:
         return "adapter_no_gradient"
     (y * oracle[f"{part}/direction"]).sum().backward()

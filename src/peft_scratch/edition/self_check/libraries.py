@@ -58,9 +58,7 @@ def hub_config(student: Any, oracle: Oracle) -> str | None:
     for d in (oracle.facts["config"]["d_model"], 512):
         for b in (8, 5, 1):
             config = student.bottleneck_config(adapters, d, b)
-            get = getattr(
-                config, "get", lambda name, default=None, config=config: getattr(config, name, default)
-            )
+            get = getattr(config, "get", lambda name, config=config: getattr(config, name, None))
             if get("mh_adapter"):
                 return "hub_double"
             if not get("output_adapter") or get("reduction_factor") is None:

@@ -19,8 +19,7 @@ def update(student: Any, oracle: Oracle) -> str | None:
     x, a, b = (oracle[f"lora/{name}"] for name in ("x", "A", "B"))
     with Shapes(x=x, a=a, b=b):
         found = student.low_rank_update(x, a, b, oracle.facts["scaling"])
-    what = oracle.like("lora/update", found)
-    return None if what == "right" else what or "lora_forward"
+    return oracle.mistake("lora/update", found, "lora_forward")
 
 
 def start_of_a(student: Any, oracle: Oracle) -> str | None:
@@ -45,7 +44,7 @@ def layer(student: Any, oracle: Oracle) -> str | None:
 
 
 def merging(student: Any, oracle: Oracle) -> str | None:
-    """The mistake in `merge` and `unmerge`, or None. It asks for a layer that computes the right thing."""
+    """The mistake in `merge` and `unmerge`, or None. The layer's output must be right already."""
     merged = _filled(student, oracle)
     shared = merged.weight.detach()  # the tensor that other models may share
     before = shared.clone()
@@ -75,9 +74,9 @@ def _merged_once(merged: nn.Module, before: Tensor, oracle: Oracle) -> str | Non
     merged.merge()
     if close(merged.weight, before):
         return "merge_nothing"
-    what, y = oracle.like("lora/merged", merged.weight), merged(oracle["lora/x"])
-    if what != "right":
-        return what or "merge_wrong"
+    if mistake := oracle.mistake("lora/merged", merged.weight, "merge_wrong"):
+        return mistake
+    y = merged(oracle["lora/x"])
     if close(y, oracle["lora/y"]):
         return None
     return "merge_beside" if close(y, oracle["lora/counted_twice"]) else "merge_wrong"
@@ -97,12 +96,12 @@ def _merged_again(merged: nn.Module, before: Tensor, oracle: Oracle) -> str | No
 
 
 def _unguarded(made: nn.Module, before: Tensor) -> str | None:
-    """Whether `unmerge` does something to a layer that is not merged."""
+    """Whether `unmerge` changes a layer that is not merged, or fails on it."""
     try:
         made.unmerge()
     except NotImplementedError:
         raise
-    except Exception:  # whatever a student's code may raise where nothing is kept to be put back
+    except Exception:  # a student's code may raise anything if there is no weight to restore
         return "unmerge_unguarded"
     return None if torch.equal(made.weight, before) else "unmerge_unguarded"
 

@@ -1,7 +1,7 @@
 """The oracle: what our layers did, as data. Inputs, weights, outputs, gradients, and what mistakes give.
 
-There is no code of ours in it: a student's layer is run on the recorded inputs, and what comes out is
-compared with what is recorded, right or wrong.
+It contains none of our code. A student's layer is run on the recorded inputs, and its output is compared
+with the recorded outputs, right and wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
-#: Recorded with three sizes, so that nothing passes by the luck of one.
+#: Recorded with three sizes, so that no mistake passes by chance.
 FILES = tuple(sorted((Path(__file__).parent / "recorded").glob("*.safetensors")))
 
 #: Largest error that is rounding, relative to the largest value.
@@ -49,6 +49,11 @@ class Oracle:
         prefix = f"{name}/"
         wrong = [key for key in self.tensors if key.startswith(prefix) and close(found, self.tensors[key])]
         return wrong[0].removeprefix(prefix) if wrong else None
+
+    def mistake(self, name: str, found: Tensor, unknown: str) -> str | None:
+        """None if `found` is the tensor `name`, else the mistake that gives it, or `unknown`."""
+        what = self.like(name, found)
+        return None if what == "right" else what or unknown
 
     def t5(self) -> T5ForConditionalGeneration:
         """The small recorded T5, in evaluation mode."""
@@ -96,8 +101,8 @@ def linear(oracle: Oracle, where: str, device: str | None = None) -> torch.nn.Li
 
 
 def on_meta(make: Callable[[torch.device], _T]) -> _T | None:
-    """What `make` gives for the device `meta`, which every machine has; None if it cannot be made there."""
+    """What `make` makes on the device `meta`, which every machine has; None if that raises an error."""
     try:
         return make(torch.device("meta"))
-    except Exception:  # it reads a value, which no tensor has there: nothing can be learnt from it
+    except Exception:  # it reads values, which tensors on `meta` do not have
         return None

@@ -1,4 +1,4 @@
-"""Run the checks of a student's layers, and say what came of it."""
+"""Run the checks of a student's layers, and say what they found."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Item:
         group: the section of `layers.py`.
         name: the blank that it is about, and its method if there is a check for that alone.
         check: returns a mistake's name, or None.
-        after: blanks that have to be right before; otherwise the check would blame the wrong one.
+        after: blanks that must be right first; otherwise this check would name the wrong blank.
         library: imports the library that the blank is about.
     """
 
@@ -45,11 +45,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check.
+    """The result of one check.
 
     Attributes:
         mistake: a name of `DIAGNOSES`, or `raised`, `blank` or `waits`; None if there is none.
-        sentence: what is said of it.
+        sentence: what the student is told about it.
     """
 
     name: str
@@ -122,7 +122,7 @@ def outcomes(
         group: only these checks.
         oracles: the recordings; by default those that come with the kit.
         only: only the checks of these blanks.
-        instead: blanks that were handed over in place of those of `layers.py`, on which they do not build.
+        instead: blanks that were given in place of those of `layers.py`; they do not build on the file's.
     """
     oracles = recorded() if oracles is None else oracles
     found: dict[str, Outcome] = {}
@@ -141,7 +141,7 @@ def outcomes(
 
 
 def outcome_of(item: Item, student: Any, oracles: Sequence[Oracle]) -> Outcome:
-    """What one check says of `student`, whatever it builds on."""
+    """What one check says of `student`, without checking the blanks that it builds on."""
     if item.library is not None:
         try:
             item.library()
@@ -156,7 +156,7 @@ def outcome_of(item: Item, student: Any, oracles: Sequence[Oracle]) -> Outcome:
             line = _line_of(problem)
             said = f"Line {line} of {layers_file.PATH.name}: {problem}" if line else str(problem)
             return Outcome(item.name, "shapes", str(DIAGNOSES["shapes"]).format(said))
-        except Exception as problem:  # whatever a student's code may raise
+        except Exception as problem:  # a student's code may raise anything
             return Outcome(item.name, "raised", _raised(problem))
         if mistake is not None:
             mistake = mistake.strip()

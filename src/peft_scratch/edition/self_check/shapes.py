@@ -1,4 +1,4 @@
-"""Which two shapes did not fit, and where: torch's own message knows neither the tensors nor the product."""
+"""Says which two shapes do not fit, and where: torch's own message names neither tensors nor product."""
 
 from __future__ import annotations
 

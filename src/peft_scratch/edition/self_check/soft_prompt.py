@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,9 +42,8 @@ def rows(student: Any, oracle: Oracle) -> str | None:
     embedded = oracle["prompt/embedded"]
     with Shapes(prompt_emb=named["prompt_emb"], embedded=embedded):
         y = made(embedded)
-    what = oracle.like("prompt/y", y)
-    if what != "right":
-        return what or "rows_wrong"
+    if mistake := oracle.mistake("prompt/y", y, "rows_wrong"):
+        return mistake
     if not y.requires_grad:
         return "prompt_copied"
     (y * oracle["prompt/direction"]).sum().backward()
@@ -60,7 +60,7 @@ def mask(student: Any, oracle: Oracle) -> str | None:
 
 
 def encoder_hook(student: Any, oracle: Oracle) -> str | None:
-    """The mistake in `prepend_prompt`, or None. It asks for rows that are right by themselves."""
+    """The mistake in `prepend_prompt`, or None. `PromptRows` must be right already."""
     encoder = oracle.t5().encoder
     encoder.embed_tokens = _table(student, encoder.embed_tokens, oracle)
     ids, given = oracle["prompt/ids"].long(), oracle["prompt/mask"].long()
@@ -71,9 +71,8 @@ def encoder_hook(student: Any, oracle: Oracle) -> str | None:
     seen = inspect.signature(type(encoder).forward).bind_partial(encoder, *args, **kwargs).arguments
     if seen.get("inputs_embeds") is None:
         return "rows_lost"
-    what = oracle.like("prompt/encoder_input", seen["inputs_embeds"])
-    if what != "right":
-        return what or "rows_wrong"
+    if mistake := oracle.mistake("prompt/encoder_input", seen["inputs_embeds"], "rows_wrong"):
+        return mistake
     if seen.get("attention_mask") is None:
         return "mask_encoder"
     return _mask(seen["attention_mask"], given, oracle, "mask_encoder")
@@ -91,21 +90,19 @@ def decoder_hook(student: Any, oracle: Oracle) -> str | None:
 
 
 def _mask(found: object, given: Tensor, oracle: Oracle, short: str) -> str | None:
-    """What is wrong with a mask that should be the given one, lengthened; `short` if it is as it was."""
+    """What is wrong with a mask that should be `given`, lengthened; `short` if it was not lengthened."""
     if not torch.equal(given, oracle["prompt/mask"].long()) or found is given:
         # `.data` may have been set, which changes even the shape
         unchanged = tuple(given.shape) == tuple(oracle.tensors["prompt/mask"].shape)
         return short if unchanged and torch.equal(given, oracle["prompt/mask"].long()) else "mask_in_place"
     if not isinstance(found, Tensor):
         return short
-    what = oracle.like("prompt/long_mask", found.float())
-    if what == "mask_short":
-        return short
-    return None if what == "right" else what or "mask_wrong"
+    mistake = oracle.mistake("prompt/long_mask", found.float(), "mask_wrong")
+    return short if mistake == "mask_short" else mistake
 
 
 class _Table(nn.Embedding):
-    """An embedding with the rows beside it, as the kit's."""
+    """An embedding that can carry the rows, as in the kit."""
 
 
 def _table(student: Any, table: nn.Embedding, oracle: Oracle) -> nn.Module:
@@ -116,7 +113,7 @@ def _table(student: Any, table: nn.Embedding, oracle: Oracle) -> nn.Module:
 
 
 def hooks(student: Any, oracle: Oracle) -> str | None:
-    """The mistake in `hook_prompt`, or None. It asks for the two hooks to be right by themselves."""
+    """The mistake in `hook_prompt`, or None. The two hooks must be right already."""
     model, n = oracle.t5(), oracle.facts["rows"]
     model.encoder.embed_tokens = _table(student, model.encoder.embed_tokens, oracle)
     seen: dict[str, dict[str, Any]] = {}
@@ -127,9 +124,7 @@ def hooks(student: Any, oracle: Oracle) -> str | None:
 
     student.hook_prompt(model, n)
     for name in ("encoder", "decoder"):
-        getattr(model, name).register_forward_pre_hook(
-            lambda stack, args, kwargs, name=name: spy(name, stack, args, kwargs), with_kwargs=True
-        )
+        getattr(model, name).register_forward_pre_hook(partial(spy, name), with_kwargs=True)
     ids, mask_ = oracle["prompt/ids"].long(), oracle["prompt/mask"].long()
     targets = ids[:, :2].contiguous()
     t, error = ids.shape[1], None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_scratch.edition.self_check.oracle import Oracle, close
-from peft_scratch.methods.derivation import step
+from peft_scratch.methods.derivation import LETTER, step
 from peft_scratch.methods.parameters import is_own
 
 
@@ -27,7 +27,7 @@ def places(student: Any, oracle: Oracle) -> str | None:
         student.find_in_blocks(model, ("q", "no_such_layer"), nn.Linear)
     except NotImplementedError:
         raise
-    except Exception:  # whatever it is: it is not silent
+    except Exception:  # any error will do: it is not silent
         return None
     return "missing_silent"
 
@@ -53,7 +53,7 @@ def freezing(student: Any, oracle: Oracle) -> str | None:
     """The mistake in `freeze_all_but`, or None."""
     for before in (True, False):
         model, returned = _with_own_parameters(oracle).requires_grad_(before), []
-        with suppress(ValueError):  # also raised where it found that nothing trains: that is looked at below
+        with suppress(ValueError):  # raised if nothing trains, which is checked below
             returned = student.freeze_all_but(model, is_own)
         named = dict(model.named_parameters())
         own = [name for name in named if is_own(name)]
@@ -161,6 +161,9 @@ def _unreadable(symbols: object, sizes: Mapping[str, int]) -> str | None:
         return "count_number"
     if "other" in symbols:
         return "count_other"
-    if not all(sign.isdecimal() or sign in sizes or sign in "+·() " for sign in symbols):
+    if not all(sign.isdecimal() or sign in "+·() " for sign in LETTER.sub("", symbols)):
         return "count_letters"
-    return "count_sign" if re.search(r"[A-Za-z0-9)]\s*[A-Za-z(]|[A-Za-z)]\s*\d|\d\s+\d", symbols) else None
+    if not set(LETTER.findall(symbols)) <= sizes.keys():
+        return "count_letters"
+    bare = LETTER.sub("d", symbols)  # without index and prime
+    return "count_sign" if re.search(r"[a-z0-9)]\s*[a-z(]|[a-z)]\s*\d|\d\s+\d", bare) else None

@@ -1,8 +1,7 @@
 """The report's figures: matplotlib draws them as SVG, Typst sets their labels.
 
-Text stays text in the SVG, so that Typst, which shapes Persian whatever matplotlib is installed, sets
-it in the PDF and in the pictures alike. Every figure is drawn from the results alone and is None when
-there is nothing measured to draw.
+Text stays text in the SVG. Typst sets it in the PDF and in the pictures, because Typst shapes Persian and
+not every matplotlib does. Every figure is drawn from the results alone, and is None if nothing was measured.
 """
 
 from __future__ import annotations

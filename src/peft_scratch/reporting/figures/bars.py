@@ -90,18 +90,17 @@ def knowledge(runs: Mapping[str, RunResult], language: Language) -> Figure | Non
 
 def _rows(language: Language) -> tuple[Figure, Axes]:
     """A row for each of the ten, named, the first on top."""
-    figure, (ax,) = style.new_figure(style.WIDE, 0.6 + 0.165 * len(TEN))
+    figure, (ax,) = style.new_figure(language, 0.6 + 0.165 * len(TEN))
     ax.set_yticks(range(len(TEN)), [language.drawn(language.run(name)) for name in TEN])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(TEN) - 0.5, -0.5)
     ax.grid(axis="x")
     ax.set_axisbelow(True)
-    ax.xaxis.set_major_formatter(style.ticks(language))
     return figure, ax
 
 
 def _drawn(ax: Axes, measured: Mapping[str, object], language: Language) -> Iterator[tuple[int, str]]:
-    """Row and id of each run that is measured; the rows of the others say that they are not."""
+    """Row and id of each run that was measured. The rows of the others get the words `not measured`."""
     for row, name in enumerate(TEN):
         if name in measured:
             yield row, name

@@ -34,13 +34,13 @@ def place_labels(
 ) -> list[Annotation]:
     """Write a label beside each point, so that none covers a point or another label.
 
-    Of the free places, near and far and round the point, each label takes the one that covers the fewest
-    error bars and lines and is the nearest. A far one gets a thin line to its point, which never runs up or
-    down: it would look like a part of the error bar.
+    Each label takes the free place around its point that covers the fewest error bars and lines and is the
+    nearest. A distant label gets a thin line to its point. This line is never vertical, or it would look like
+    a part of the error bar.
 
     Args:
         points: (x, y, text, colour).
-        markers: (x, y) of every marker, those without a label too.
+        markers: (x, y) of every marker, also of those without a label.
         bars: error bars, which a label should not cover.
         lines: other lines, which a label should not cover either.
 
@@ -123,7 +123,7 @@ def _best_place(
 
 
 def label_lines(ax: Axes, lines: Sequence[tuple[float, str]], at_the_foot: Sequence[str] = ()) -> None:
-    """Write what a horizontal line is at its right end, outside; lines that are close push labels apart.
+    """Write the name of each horizontal line outside at its right end; labels that are close move apart.
 
     Args:
         lines: height and label.

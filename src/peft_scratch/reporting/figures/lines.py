@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from peft_scratch.assignment import TEN
-from peft_scratch.reporting.facts import error_of
-from peft_scratch.reporting.figures.style import BLUE, GREEN, RED, WIDE, legend, line, new_figure, ticks
+from peft_scratch.comparison import error_of
+from peft_scratch.reporting.figures.style import BLUE, GREEN, RED, legend, line, new_figure
 from peft_scratch.reporting.languages import Language
 from peft_scratch.results import RunResult, SmallDataResult
 
-# Of the runs of one method: colour, marker, line.
+# Colour, marker and line of the runs of one method.
 SERIES = ((BLUE, "o", "-"), (RED, "s", "--"), (GREEN, "^", ":"))
 
 
@@ -26,7 +26,7 @@ def curves(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
         by_kind.setdefault(run.config.kind, []).append(name)
     if not by_kind:
         return None
-    figure, axes = new_figure(WIDE, 3.0, rows=2, columns=len(by_kind), sharex="col", sharey="row")
+    figure, axes = new_figure(language, 3.0, rows=2, columns=len(by_kind), sharex="col", sharey="row")
     for column, (kind, names) in enumerate(by_kind.items()):
         upper, lower = axes[column], axes[len(by_kind) + column]
         for name, (colour, marker, dashes) in zip(names, SERIES, strict=False):
@@ -41,12 +41,10 @@ def curves(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
         lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         lower.set_xlim(left=0)
         lower.set_xlabel(language.label("epoch"))
-        for ax in (upper, lower):
-            ax.grid(axis="y")
-            ax.xaxis.set_major_formatter(ticks(language))
-            ax.yaxis.set_major_formatter(ticks(language))
+        upper.grid(axis="y")
+        lower.grid(axis="y")
         if len(names) > 1:
-            # Below the axis' name, whatever the height of the axes: 5 times the size of the font.
+            # Below the label of the axis at any height of the axes: 5 times the size of the font.
             lower.legend(
                 loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, borderpad=0, handlelength=2.2
             )
@@ -57,13 +55,14 @@ def curves(runs: Mapping[str, RunResult], language: Language) -> Figure | None:
 
 
 def small(small_data: Mapping[str, SmallDataResult], language: Language) -> Figure | None:
-    """For each run on few reviews a panel: accuracy on what it trained on and on the test reviews."""
+    """A panel for each run on few reviews: accuracy on the training reviews and on the test reviews."""
     names = [name for name in TEN if name in small_data]
     if not names:
         return None
     columns = min(len(names), 5)
     rows = math.ceil(len(names) / columns)
-    figure, axes = new_figure(WIDE, 0.6 + 1.35 * rows, rows=rows, columns=columns, sharex=True, sharey=True)
+    share = {"sharex": True, "sharey": True}
+    figure, axes = new_figure(language, 0.6 + 1.35 * rows, rows, columns, **share)
     kinds = (
         ("training_accuracy", RED, "s", "--", "on_training"),
         ("test_accuracy", BLUE, "o", "-", "on_test"),
@@ -81,8 +80,6 @@ def small(small_data: Mapping[str, SmallDataResult], language: Language) -> Figu
         title = filter(None, (language.method_of(name), language.source_and_size_of(name)))
         ax.set_title("\n".join(map(language.drawn, title)), fontsize=7, pad=3)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
-        ax.xaxis.set_major_formatter(ticks(language))
-        ax.yaxis.set_major_formatter(ticks(language))
         ax.grid(axis="y")
     for ax in axes[len(names) :]:
         ax.set_visible(False)

@@ -1,4 +1,4 @@
-"""Accuracy and trained parameters: the report's main figure."""
+"""Accuracy and trainable parameters: the report's main figure."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from peft_scratch.reporting.facts import error_of
+from peft_scratch.comparison import error_of
 from peft_scratch.reporting.figures import style
 from peft_scratch.reporting.figures.labels import label_lines, place_labels
 from peft_scratch.reporting.inputs import Inputs
 from peft_scratch.reporting.languages import Language
 from peft_scratch.results import RunResult
 
-#: Points below the lowest run from which on a line of comparison is named at the foot instead of drawn.
+#: A baseline that is more points below the lowest run is named at the foot and not drawn.
 FAR_BELOW = 10
 
 _DASHES = {"bag_of_words": (5, 2), "zero_shot": (1, 2), "zero_shot_prefix": (3, 2, 1, 2)}
 
 
 def accuracy(inputs: Inputs, language: Language) -> Figure | None:
-    """Test accuracy of the best epoch against the number of trained parameters, with its error.
+    """Test accuracy of the best epoch against the number of trainable parameters, with its error.
 
     A run with several seeds stands at their mean, with its interval.
     """
     runs = inputs.runs
     if not runs:
         return None
-    figure, (ax,) = style.new_figure(style.WIDE, 2.6)
+    figure, (ax,) = style.new_figure(language, 2.6)
     ax.set_xscale("log")
-    markers, bars, labels = [], [], {}  # from scratch and through a library at the same place: one label
+    markers, bars = [], []
+    labels = {}  # one for scratch and library, if they have the same number of parameters and size
     for name, run in runs.items():
         colour, marker = style.METHODS[run.config.kind]
         x, y, low, high = run.parameters.trainable, *_percent(inputs, name, run)
@@ -70,7 +71,7 @@ def _lines_of_comparison(
             continue
         y = inputs.results[name].percent
         label = language.drawn(f"{language.run(name)} {language.number(y, 1)}")
-        if y < lowest - FAR_BELOW:  # if the axis reached it, the runs would seem to lie on one line
+        if y < lowest - FAR_BELOW:  # an axis that reaches this far would hide the differences of the runs
             at_the_foot.append(f"{label} ↓")
             continue
         ax.axhline(y, color=style.GREY, lw=0.9, dashes=dashes, zorder=1)
@@ -81,8 +82,7 @@ def _lines_of_comparison(
 def _axes_and_legend(figure: Figure, ax: Axes, inputs: Inputs, language: Language) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.xaxis.set_major_locator(LogLocator(numticks=12))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(style.ticks(language))
+    ax.xaxis.set_major_formatter(style.ticks(language))  # the logarithmic scale has set its own
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(language.label("trained_parameters"))
     ax.set_ylabel(language.label("test_accuracy"))

@@ -1,4 +1,4 @@
-"""How every figure of the report looks: colours, fonts, legends, rows."""
+"""How every figure of the report looks: colours, fonts, axes, legends."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ BLUE, RED, GREEN, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56
 YELLOW, GREY = "#F0E442", "#666666"
 METHODS = {"full": ("#000000", "s"), "soft_prompt": (BLUE, "o"), "adapter": (RED, "^"), "lora": (GREEN, "D")}
 
-#: Typefaces that the kit carries; matplotlib brings DejaVu Sans itself.
+#: The folder of the typefaces that matplotlib does not have.
 FONTS = Path(__file__).resolve().parents[1] / "fonts"
 
-WIDE = 6.7  # inches: the text width of the page
+_WIDTH = 6.7  # inches: the text width of the page
 
 _STYLE: Mapping[str, Any] = {
     "svg.fonttype": "none",
@@ -52,8 +52,8 @@ _STYLE: Mapping[str, Any] = {
 
 
 def styled(language: Language) -> AbstractContextManager[None]:
-    """The style, for as long as it is entered."""
-    if language.typeface:  # matplotlib measures with it, Typst sets it
+    """A context in which matplotlib draws in this style."""
+    if language.typeface:  # matplotlib measures the text with it, Typst sets the text in it
         known = {font.fname for font in font_manager.fontManager.ttflist}
         for path in sorted(map(str, FONTS.glob("*.ttf"))):
             if path not in known:
@@ -63,17 +63,21 @@ def styled(language: Language) -> AbstractContextManager[None]:
 
 
 def ticks(language: Language) -> FuncFormatter:
-    """Numbers at an axis, as the language sets them."""
+    """How the language writes the numbers at an axis."""
     return FuncFormatter(lambda x, _: language.number(x) if x == round(x) else language.numeral(f"{x:g}"))
 
 
 def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **share: Any
+    language: Language, height: float, rows: int = 1, columns: int = 1, **share: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of so many inches, and its axes row by row."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    """A figure as wide as the text and `height` inches high, and its axes row by row."""
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **share).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False, **share).flat)
+    for ax in axes:
+        ax.xaxis.set_major_formatter(ticks(language))
+        ax.yaxis.set_major_formatter(ticks(language))
+    return figure, axes
 
 
 def svg(figure: Figure) -> str:
@@ -84,13 +88,13 @@ def svg(figure: Figure) -> str:
 
 
 def legend(figure: Figure, handles: list[Artist], columns: int | None = None) -> None:
-    """The legend above the axes, on one line unless it is given its `columns`."""
+    """The legend above the axes, on one line, or in `columns` (the page of `peft-scratch app` is narrow)."""
     place = {"loc": "outside upper center", "ncols": columns or len(handles)}
     figure.legend(handles=handles, handlelength=1.8, columnspacing=1.2, **place)
 
 
 def note(ax: Axes, text: str, at: tuple[float, float], right: float, **more: Any) -> Annotation:
-    """Small words beside a point, so many typographic points to its right."""
+    """Small words beside a point, `right` typographic points to its right."""
     small = {"textcoords": "offset points", "va": "center", "fontsize": 7}
     return ax.annotate(text, at, (right, 0), **small, **more)
 

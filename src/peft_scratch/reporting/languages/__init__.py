@@ -12,7 +12,7 @@ from typing import Any
 from peft_scratch.assignment import LIBRARY_NAMES, RUNS, SIZES
 from peft_scratch.reporting.languages import english, persian
 
-#: Kept apart from the direction of the text around it, a minus sign or a unit stays on its side.
+#: Unicode's isolates: a minus sign or a unit stays on its side, whatever the direction of the text around.
 _LEFT_TO_RIGHT, _RIGHT_TO_LEFT, _END = "\u2066", "\u2067", "\u2069"
 
 
@@ -21,13 +21,13 @@ class Language:
     """The words of a language, and numbers as it sets them.
 
     Attributes:
-        code: as ISO 639 has it.
+        code: of ISO 639.
         words: sentences and names, by key.
-        units: how a number gets its unit, by unit.
-        right_to_left: the direction of the text.
+        units: by unit, the format of a number with this unit.
+        right_to_left: whether the script is written from right to left.
         commas: what separates the parts of a list, and of a list whose parts have commas themselves.
         typeface: from the folder `fonts`, if the default one lacks the script.
-        digits: from the digits and marks of an English number to the language's own.
+        digits: translates the digits and marks of an English number into the language's own.
     """
 
     code: str
@@ -37,11 +37,6 @@ class Language:
     commas: tuple[str, str] = (", ", "; ")
     typeface: str = ""
     digits: Mapping[int, str] = field(default_factory=dict)
-
-    @property
-    def direction(self) -> str:
-        """As Typst names it."""
-        return "rtl" if self.right_to_left else "ltr"
 
     @property
     def suffix(self) -> str:
@@ -54,11 +49,11 @@ class Language:
         return f"notes{self.suffix}.md"
 
     def say(self, key: str, **values: object) -> str:
-        """The words `key` with `values` put in, whole numbers as the language sets them."""
+        """The words `key` with `values` filled in; whole numbers are written as in the language."""
         return self.words[key].format(**{name: self.cell(value) for name, value in values.items()})
 
     def cell(self, value: Any) -> Any:
-        """`value` for a sentence or a table: a whole number as the language sets it, all else as it is."""
+        """`value` for a sentence or a table: a whole number as text of the language, all else unchanged."""
         return self.number(value) if isinstance(value, int) else value
 
     def join(self, parts: Iterable[str]) -> str:
@@ -80,19 +75,16 @@ class Language:
         return self.words[RUNS[name].kind if name in RUNS else name]
 
     def source_and_size_of(self, name: str) -> str:
-        """What tells a run from others of its method: `from scratch, r = 8`; empty for the only one."""
+        """What distinguishes a run from others of its method: `from scratch, r = 8`; may be empty."""
         if name not in RUNS or RUNS[name].kind not in SIZES:
             return ""
-        return self.join([self.library_of(name) or self.words["from_scratch"], self._size(name)])
+        return self.join([self.library_of(name) or self.words["from_scratch"], self.size_of(name)])
 
     def size_of(self, name: str) -> str:
-        """The size alone: `r = 8`; the method's name where it has no size."""
-        return self._size(name) or self.method_of(name)
-
-    def _size(self, name: str) -> str:
+        """The size alone: `r = 8`; the method's name if it has no size."""
         run = RUNS[name]
         if run.kind not in SIZES:
-            return ""
+            return self.method_of(name)
         key, letter = SIZES[run.kind]
         return self.formula(f"{letter} = {run.hyperparameters[key]}")
 
@@ -104,11 +96,11 @@ class Language:
     # Directions
 
     def ltr(self, text: str) -> str:
-        """`text`, which reads from left to right, to be put into a sentence."""
+        """`text`, which is read from left to right, for a sentence of any direction."""
         return f"{_LEFT_TO_RIGHT}{text}{_END}" if text and self.right_to_left else text
 
     def formula(self, text: str) -> str:
-        """`text` in letters and signs, on one line: no break at a space or a slash."""
+        """`text` as a formula, which never breaks at a space or a slash."""
         return self.ltr(text.replace(" ", "\u00a0").replace("/", "/\u2060"))
 
     def drawn(self, text: str) -> str:
@@ -134,19 +126,19 @@ class Language:
         text = f"{value:,.{digits}f}"
         return self.numeral(text if float(text.replace(",", "")) else text.lstrip("-"))
 
-    def points(self, share: float) -> str:
+    def points(self, share: float, digits: int = 1) -> str:
         """A difference of two shares, in points, with its sign."""
-        value = round(100 * share, 1)
-        return self.numeral(f"{value:+.1f}" if value else "0.0")
+        value = round(100 * share, digits)
+        return self.numeral(f"{value:+.{digits}f}" if value else f"{0:.{digits}f}")
 
     def rate(self, value: float) -> str:
-        """A learning rate: 0.003, 0.0001, 1e-5; a language with its own digits has no such exponents."""
+        """A learning rate: 0.003, 0.0001, 1e-5; without an exponent if the language has its own digits."""
         if self.digits:
             return self.numeral(f"{Decimal(f'{value:g}'):f}")
         return f"{value:g}".replace("e-0", "e-")
 
     def in_percent(self, share: float | None, digits: int = 1) -> str:
-        """A share of 1 in percent, where the sign stands elsewhere; nothing for `None`."""
+        """A share of 1 in percent, without the sign; nothing for `None`."""
         return "" if share is None else self.number(100 * share, digits)
 
     def percent(self, share: float, digits: int = 1) -> str:
@@ -154,7 +146,7 @@ class Language:
         return self._unit("percent", self.in_percent(share, digits))
 
     def share(self, share: float) -> str:
-        """A share in percent with two figures that count, for shares that may be tiny."""
+        """A share in percent with about two significant digits, for shares that may be tiny."""
         value = 100 * share
         digits = 0 if value >= 10 else 1 if value >= 1 else 2 if value >= 0.1 else 3
         return self.percent(share, digits)

@@ -18,7 +18,7 @@ Block = dict[str, Any]
 
 @dataclass(frozen=True)
 class Page:
-    """What every section writes with: the inputs, the language, and the figures as SVG by name."""
+    """What every section needs: the inputs, the language, and the figures as SVG by name."""
 
     inputs: Inputs
     language: Language
@@ -46,7 +46,7 @@ class Page:
         return {"kind": "note", "text": text}
 
     def verdict(self, key: str, **values: object) -> Block:
-        """The one sentence that a claim comes to."""
+        """The verdict on a claim, in one sentence."""
         return {"kind": "verdict", "title": self.say("verdict"), "text": capital(self.say(key, **values))}
 
     def not_measured(self) -> Block:
@@ -68,7 +68,7 @@ class Page:
     def table(
         self, head: list[str], rows: list[list[Any]], text_columns: int = 1, rules: Iterable[int] = ()
     ) -> Block:
-        """A table; `head` has words, `rules` the rows before which a line stands."""
+        """A table with the words `head` and a line before each of the rows `rules`."""
         return {
             "kind": "table",
             "head": [self.say(word) for word in head],
@@ -78,7 +78,7 @@ class Page:
         }
 
     def missing(self, word: str, span: int) -> Block:
-        """A cell that says what is not there, across `span` columns."""
+        """A cell across `span` columns that says what is missing."""
         return {"style": "missing", "text": self.say(word), "span": span}
 
     def rows(self, cells: Callable[[str, RunResult], list[Any]], span: int) -> list[list[Any]]:
@@ -90,13 +90,13 @@ class Page:
         ]
 
     def ends(self, values: Mapping[str, float], shown: Callable[[float], str]) -> dict[str, str]:
-        """Lowest and highest of the runs' `values`, and whose they are, for a sentence to put in."""
+        """The lowest and the highest of the runs' `values` and the names of these runs, for a sentence."""
         low, high = ends(values)
         runs = {"low_run": self.language.run(low), "high_run": self.language.run(high)}
         return {"low": shown(values[low]), "high": shown(values[high]), **runs}
 
     def distinct(self, of: Callable[[Any], Any], runs: Iterable[Any] | None = None, raw: bool = False) -> str:
-        """What `of` says of the runs, each different answer once; `raw` if a text has a direction already."""
+        """The different answers of `of` for the runs; `raw` if they are ready for a sentence."""
         answers = dict.fromkeys(of(run) for run in (self.runs.values() if runs is None else runs))
         return self.language.join_longer(
             self.language.cell(answer) if raw or isinstance(answer, int) else self.language.ltr(answer)
@@ -117,12 +117,14 @@ def aside(text: str) -> Block:
     return {"style": "aside", "text": text}
 
 
-_FORMULA = re.compile(r'(?:[A-Za-z](?![A-Za-z])|[0-9 ·+()=,"])*')
+_FORMULA = re.compile(r"(?:L_(?:enc|dec)|[A-Za-z]'?(?![A-Za-z])|[0-9 ·+()=,\"])*")
 
 
 def maths(text: str) -> Block:
-    """A formula of single letters, digits and signs; anything else is plain text: Typst would run it."""
-    return {"style": "maths" if _FORMULA.fullmatch(text) else "plain", "text": text}
+    """A formula of letters, digits and signs; anything else is plain text: Typst would run it."""
+    if not _FORMULA.fullmatch(text):
+        return {"style": "plain", "text": text}
+    return {"style": "maths", "text": re.sub("_(enc|dec)", r'_"\1"', text)}  # else Typst looks for a variable
 
 
 def check(right: bool) -> Block:

@@ -8,7 +8,7 @@ from typing import Any
 from peft_scratch.assignment import TEN
 from peft_scratch.reporting import facts
 from peft_scratch.reporting.sections.blocks import ABSENT, Block, Page
-from peft_scratch.results import RunResult
+from peft_scratch.results import Memory, RunResult
 
 
 def section(page: Page) -> list[Block]:
@@ -51,6 +51,18 @@ def _about_memory(page: Page) -> Iterable[str]:
     shares = {name: of.activations / facts.all_of(of) for name, of in measured.items()}
     ends = page.ends(shares, lambda share: language.percent(share, 0))
     yield page.say("activations", shares=language.range(ends["low"], ends["high"]))
+    yield from _held_lower(page, measured)
+
+
+def _held_lower(page: Page, measured: dict[str, Memory]) -> Iterable[str]:
+    """Why full fine-tuning's parameters take more: a frozen base may be held in lower precision."""
+    held = {name: of.parameters / page.runs[name].parameters.whole for name, of in measured.items()}
+    full = held.pop("full", 0.0)
+    if not held or max(held.values()) > 0.75 * full:
+        return
+    ends = page.ends(held, lambda each: page.language.number(each, 1))
+    others = page.language.range(ends["low"], ends["high"])
+    yield page.say("held_lower", full=page.language.number(full, 1), others=others)
 
 
 def _lower_than_full(page: Page, what: str, sizes: dict[str, int]) -> Iterable[str]:
@@ -66,18 +78,15 @@ def _lower_than_full(page: Page, what: str, sizes: dict[str, int]) -> Iterable[s
 def _memory_table(page: Page) -> Block:
     peaks = facts.gpu_peaks(page.runs)
     words = [*(f"memory_{part}" for part in (*facts.PARTS_OF_MEMORY, "sum")), *(["peak"] if peaks else [])]
-    rows: list[list[Any]] = []
-    for name in TEN:
-        of = page.runs[name].memory if name in page.runs else None
-        if of is None:
-            rows.append([page.language.run(name), page.missing("not_measured", span=len(words))])
-            continue
-        sizes = [*(getattr(of, part) for part in facts.PARTS_OF_MEMORY), facts.all_of(of)]
-        row: list[Any] = [page.language.run(name), *map(page.language.bytes, sizes)]
-        if peaks:
-            row.append(page.language.bytes(peaks[name]) if name in peaks else ABSENT)
-        rows.append(row)
-    return page.table(["run", *words], rows)
+
+    def cells(name: str, run: RunResult) -> list[Any]:
+        if run.memory is None:
+            return [page.missing("not_measured", span=len(words))]
+        sizes = [*(getattr(run.memory, part) for part in facts.PARTS_OF_MEMORY), facts.all_of(run.memory)]
+        peak = page.language.bytes(peaks[name]) if name in peaks else ABSENT
+        return [*map(page.language.bytes, sizes), *([peak] if peaks else [])]
+
+    return page.table(["run", *words], page.rows(cells, span=len(words)))
 
 
 def _disk(page: Page) -> list[Block]:
@@ -101,10 +110,16 @@ def _about_disk(page: Page) -> Iterable[str]:
             share=page.language.share(together / base),
             base=size(base),
             with_base=size(base + together),
-            copies=size(len(small) * base),
         )
     if "full" in measured:
-        yield page.say("disk_full", size=size(measured["full"].delta))
+        full, parameters = measured["full"], page.runs["full"].parameters.whole
+        each = {
+            name: page.language.number(of / parameters, 1)
+            for name, of in (("full_bytes", full.delta), ("base_bytes", full.base))
+        }
+        yield page.say("disk_full", size=size(full.delta), **each)
+        if small:
+            yield page.say("disk_copies", copies=size(len(small) * full.delta))
     if off:
         wrong, most = sum(map(bool, off.values())), page.language.ltr(f"{max(off.values()):.1e}")
         yield page.say("serves_no" if wrong else "serves_yes", runs=len(off), wrong=wrong, most=most)
@@ -127,7 +142,9 @@ def _base_verdict(page: Page) -> Block:
     verdict, moved, overfit = facts.base_verdict(page.runs, page.inputs.small_data)
     if moved is None or overfit is None:
         return page.verdict("base_open")
-    where = page.say("on_few" if facts.small_data_gaps(page.inputs.small_data) else "in_the_ten")
+    few = page.inputs.small_data.values()
+    reviews = page.distinct(lambda result: result.reviews, few)
+    where = page.say("on_few", reviews=reviews) if few else page.say("in_the_ten")
     gaps = {"overfit": overfit.exceed, "overfit_of": overfit.others, "where": where}
     return page.verdict(f"base_{verdict}", moved=moved.exceed, moved_of=moved.others, **gaps)
 

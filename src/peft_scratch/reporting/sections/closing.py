@@ -39,7 +39,7 @@ def sources(page: Page) -> list[Block]:
 
 # The references
 
-#: By what they are cited for; always cited are those under "".
+#: By the method or library that they are cited for. Those under "" are always cited.
 _REFERENCES: dict[str, tuple[str, ...]] = {
     "": (
         "Raffel, C. et al. (2020). Exploring the limits of transfer learning with a unified text-to-text "

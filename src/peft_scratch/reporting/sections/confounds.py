@@ -1,20 +1,20 @@
-"""Pairs of numbers that differ in more than they seem to, because of the assignment's constants."""
+"""Runs that differ in more than their names say, because of the assignment's constants."""
 
 from __future__ import annotations
 
 import math
 
-from peft_scratch.reporting.facts import error_of
+from peft_scratch.comparison import error_of
 from peft_scratch.reporting.sections.blocks import Block, Page
 from peft_scratch.results import RunResult
 
 
 def section(page: Page) -> list[Block]:
-    traps = {
-        "trap_alpha": (_alpha, ("lora_peft_r1", "lora_peft_r8")),
-        "trap_rate": (_rate, ("adapter_scratch_b8", "adapter_adapterhub_b8")),
-        "trap_start": (_start, ("lora_scratch_r8",)),
+    traps = {  # in the order of the notebooks
         "trap_prompt": (_prompt, ("prompt_opendelta_n1",)),
+        "trap_rate": (_rate, ("adapter_scratch_b8", "adapter_adapterhub_b8")),
+        "trap_alpha": (_alpha, ("lora_peft_r1", "lora_peft_r8")),
+        "trap_start": (_start, ("lora_scratch_r8",)),
     }
     items = [
         say(page, *(page.runs[name] for name in names))

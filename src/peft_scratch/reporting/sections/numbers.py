@@ -9,13 +9,12 @@ from statistics import fmean
 from typing import Any
 
 from peft_scratch.assignment import BASELINES, HUB_BASE, HUB_REVIEWS, RUNS, TEN
-from peft_scratch.comparison import CONFIDENCE, SIGNIFICANT, outside_published
+from peft_scratch.comparison import CONFIDENCE, SIGNIFICANT, error_of, outside_published
 from peft_scratch.reporting.facts import (
     Pair,
     compared_over_seeds,
     differences,
     differing,
-    error_of,
     is_assignments,
     reviews_of,
 )
@@ -74,7 +73,7 @@ def _about_the_published_column(page: Page) -> str:
 
 
 def _about_published(page: Page) -> Iterable[str]:
-    """Numbers outside the published ranges, with the usual cause; nothing about other profiles."""
+    """The numbers outside the published ranges, each with its usual cause; nothing in other profiles."""
     compared = {name: run for name, run in page.runs.items() if is_assignments(run)}
     outside = {name: found for name, run in compared.items() if (found := outside_published(run))}
     if compared:
@@ -115,7 +114,7 @@ def _about_numbers(page: Page) -> Iterable[str]:
 
 
 def _about_means(page: Page) -> Iterable[str]:
-    """The highest mean over the seeds, and how many of the others cannot be told from it."""
+    """The highest mean over the seeds, and how many of the others cannot be told apart from it."""
     language, means = page.language, {name: of.mean for name, of in page.inputs.summaries.items()}
     first = max(means, key=means.__getitem__)
     others = [Pair(first, name, "best") for name in means if name != first]
@@ -138,7 +137,7 @@ def _about_baselines(page: Page, shares: list[float]) -> Iterable[str]:
 
 
 def _about_noise(page: Page, first: str, best: dict[str, float]) -> Iterable[str]:
-    """How many of the others this many reviews cannot tell from the highest."""
+    """How many of the others cannot be told apart from the highest with this many reviews."""
     errors = {name: error_of(page.runs[name], share) for name, share in best.items()}
     if len(best) < 2 or None in errors.values():
         return
@@ -172,15 +171,16 @@ def _seeds(page: Page) -> list[Block]:
 
 
 def _unlike(page: Page) -> Iterable[str]:
-    """In what the seeds were not trained alike."""
+    """In what the seeds were trained differently."""
     by_seed: dict[int | None, list[Environment]] = {}
     for runs in page.inputs.seeds.values():
         for run in runs:
             by_seed.setdefault(run.seed, []).append(run.conditions.environment)
     if differ := differing(chain(*by_seed.values()), _ENVIRONMENT):
-        yield page.say("seeds_differ", what=page.language.join(map(page.say, differ)))
+        what = page.language.join(map(page.say, differ))
+        yield page.say("seeds_differ", what=what)
         if not any(set(differ) & set(differing(runs, _ENVIRONMENT)) for runs in by_seed.values()):
-            yield page.say("seeds_differ_in_pairs")
+            yield page.say("seeds_differ_in_pairs", what=what)
 
 
 _ENVIRONMENT: dict[str, Callable[[Environment], Any]] = {

@@ -30,7 +30,7 @@ def warnings(page: Page) -> list[Block]:
 
 
 def facts(page: Page) -> list[list[str]]:
-    """Name and value of what the runs were run with."""
+    """Name and value of everything that the runs depend on."""
     if not page.runs:
         return []
     distinct, number = page.distinct, page.language.number

@@ -1,4 +1,4 @@
-"""The derivation of every count, and whether it is what was counted."""
+"""The derivation of every count, and whether it equals what torch counted."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from peft_scratch.reporting.sections.blocks import Block, Page
 
 
 def section(page: Page) -> list[Block]:
-    """The comparison with the same weights, and the runs that were trained apart."""
+    """The comparison with the same weights, and the pairs of runs that were trained separately."""
     exactness = page.inputs.exactness
     exact = [page.text(page.say("exact_missing"))] if exactness is None else _exactness(page, exactness)
     return [page.heading("twins"), *exact, *_apart(page), *_over_seeds(page)]
@@ -51,7 +51,7 @@ def _title(page: Page, pair: Pair) -> str:
 
 
 def _apart(page: Page) -> list[Block]:
-    """The pairs as they were trained, on the same test reviews."""
+    """The pairs of the first seed, on the same test reviews."""
     found, language, rows = differences(page.inputs.results), page.language, []
     for pair in PAIRS:
         if pair.first not in page.runs or pair.second not in page.runs:
@@ -64,7 +64,7 @@ def _apart(page: Page) -> list[Block]:
         luck = [language.numeral(two_figures(value)) for value in (100 * of.error, of.p)] if of else ["", ""]
         numbers = [*map(language.in_percent, shares), language.points(shares[0] - shares[1]), *luck]
         rows.append([_title(page, pair), *numbers, language.ltr(" / ").join(rates)])
-    # What several seeds say of a pair stands in for what one says.
+    # For a pair with several seeds, the sentence about the seeds replaces this one.
     said = {pair: of.kind for pair, of in found.items() if pair not in page.inputs.seed_differences}
     head = ["pair", "first", "second", "difference", "error", "p", "rates"]
     return [
@@ -74,32 +74,34 @@ def _apart(page: Page) -> list[Block]:
     ]
 
 
-def _about_pairs(page: Page, kinds: dict[Pair, str]) -> Iterable[str]:
-    """What can be said of the pairs; those of which the same is said in one sentence."""
+def _about_pairs(page: Page, kinds: dict[Pair, str], over_seeds: bool = False) -> Iterable[str]:
+    """What can be said of the pairs: one sentence for all of which the same can be said."""
+    zero = page.language.points(0)
     for about in ("library", "size"):
-        for kind in ("none", "chance", "clear"):
+        for kind in ("clear", "chance", "none"):
             titles = [_title(page, pair) for pair, of in kinds.items() if (pair.about, of) == (about, kind)]
             if titles:
                 pairs = page.language.join_longer(titles)
-                yield page.say(f"{about}_{kind}", pairs=pairs)
+                key = f"{about}_{kind}{'_seeds' * (over_seeds and kind == 'none')}"
+                yield page.say(key, pairs=pairs, zero=zero)
 
 
 def _over_seeds(page: Page) -> list[Block]:
-    """The pairs over the seeds that both have; nothing without several seeds."""
+    """The pairs over the seeds that both runs have; nothing without several seeds."""
     found, language, rows = page.inputs.seed_differences, page.language, []
     for pair, of in found.items():
-        interval = page.say("range", low=language.points(of.low), high=language.points(of.high))
+        interval = page.say("range", low=language.points(of.low, 2), high=language.points(of.high, 2))
         p, findable = language.numeral(two_figures(of.p)), language.in_percent(of.findable)
         rows.append([_title(page, pair), of.seeds, language.points(of.gap), interval, p, findable])
     if not rows:
         return []
-    said = _about_pairs(page, {pair: of.kind for pair, of in found.items()})
+    said = _about_pairs(page, {pair: of.kind for pair, of in found.items()}, over_seeds=True)
     findings = [page.say("over_the_seeds", sentence=sentence) for sentence in said]
     seeds, needed = min(of.seeds for of in found.values()), seeds_needed(len(found))
+    if seeds < needed:  # first, because it explains a p of 1 beside an interval without 0
+        level = language.percent(SIGNIFICANT, 0)
+        findings.insert(0, page.say("too_few_seeds", level=level, seeds=seeds, needed=needed))
     low, high = (language.in_percent(end(of.findable for of in found.values())) for end in (min, max))
     findings.append(page.say("findable", share=language.percent(POWER, 0), low=low, high=high))
-    if seeds < needed:
-        level = language.percent(SIGNIFICANT, 0)
-        findings.append(page.say("too_few_seeds", level=level, seeds=seeds, needed=needed))
     head = ["pair", "seeds", "mean_difference", "interval", "p", "findable_head"]
     return [page.subheading("pairs_over_seeds"), page.table(head, rows), *page.findings(findings)]
