@@ -14,8 +14,10 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from peft_scratch.errors import UserError
@@ -89,15 +91,21 @@ def without_markers(code: str) -> str:
     return "\n".join(line for line in code.split("\n") if not marker.fullmatch(line))
 
 
+class _FreshLoader(SourceFileLoader):
+    """Reads the source each time: Python's cache notices a newer source only after a whole second."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _load() -> ModuleType:
-    """Run the file as it is now. An import would miss a second change within the same second."""
     file = str(PATH)
     linecache.checkcache(file)
-    module, before = ModuleType(_NAME), sys.modules.get(_NAME)
-    module.__file__ = file
+    loader = _FreshLoader(_NAME, file)
+    module, before = module_from_spec(spec_from_loader(_NAME, loader)), sys.modules.get(_NAME)
     sys.modules[_NAME] = module  # dataclasses and pickle look a class's module up
     try:
-        exec(compile(PATH.read_bytes(), file, "exec", dont_inherit=True), vars(module))
+        loader.exec_module(module)
     except Exception as problem:
         if before is not None:
             sys.modules[_NAME] = before

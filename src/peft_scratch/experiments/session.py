@@ -14,9 +14,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, find_executable_batch_size
 from huggingface_hub.utils import disable_progress_bars as disable_hub_progress_bars
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
@@ -332,6 +329,11 @@ def bag_of_words(reviews: Reviews) -> list[int]:
 
     It reads whole reviews; T5 reads only their beginnings.
     """
+    # Here, because scikit-learn takes 0.7 s to import and only this needs it.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     classifier = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
         LogisticRegression(C=10, max_iter=1000),
