@@ -10,7 +10,7 @@ from collections.abc import MutableMapping
 #: default some 300,000; Intel's and LLVM's (Windows, macOS) count milliseconds, by default 200. A checking
 #: thread blocks a core for everything else: two runs side by side took three to thirty times as long as one
 #: (see docs/performance.md).
-WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+WAITING = {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "0"}
 
 
 def let_idle_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> bool:
