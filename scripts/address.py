@@ -76,7 +76,11 @@ def readme(text: str, owner_and_name: str) -> str:
     # The image's address stands once, below the table, so that a long owner/name keeps the page short.
     image = [] if unset else ["", f"[Colab]: {_BADGE}"]
     table = "\n".join(["| notebook | numbers | |", "|---|---|---|", *rows, *image])
-    get = "# download and unpack" if unset else f"git clone https://github.com/{owner_and_name}"
+    get = (
+        "# download peft-scratch, unpack it, then:"
+        if unset
+        else f"git clone https://github.com/{owner_and_name}"
+    )
     commands = f"""```
 {get}
 cd {owner_and_name.partition("/")[2]}

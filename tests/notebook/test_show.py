@@ -156,8 +156,7 @@ def test_a_comparison_says_which_reviews_are_wrong_and_that_p_stands_alone(resul
     session = SimpleNamespace(reviews=SimpleNamespace(test=range(1000)))
     show.compare(session, first, second)
     said = capsys.readouterr().out
-    assert f"Of 1,000 reviews, both models get {len(both)} wrong." in said
-    assert f"On {len(either)} others, exactly one of the two is wrong." in said
+    assert f"Of 1,000 reviews, {len(both)} are wrong in both, and {len(either)} are wrong in exactly" in said
     assert "This p is for one comparison, without the report's correction" in said
     show.compare(session, first, first)
     assert "This p" not in capsys.readouterr().out

@@ -30,12 +30,12 @@ class Bottleneck(nn.Module):
     """Down to b, ReLU, up to d again: `relu(x W_down^T + b_down) W_up^T + b_up`.
 
     The residual connection around it belongs to the layer that contains it. There is no LayerNorm, and
-    no activation after the up-projection, because the result may be negative.
+    no activation after the up-projection: a ReLU there would remove negative results.
 
     The up-projection starts at zero, so the bottleneck returns zero at first; the down-projection
-    is drawn uniformly within `1 / sqrt(d)`, with a zero bias (AdapterHub's `mam_adapter` start, after
-    He et al. 2022, arXiv:2110.04366). Houlsby et al. start near zero, with small random weights in both;
-    here the start is exactly zero.
+    is drawn uniformly within `1 / sqrt(d)`, with a zero bias (as AdapterHub's setting `mam_adapter`
+    starts, after He et al. 2022, arXiv:2110.04366; its setting in notebook 4 starts differently).
+    Houlsby et al. start near zero, with small random weights in both; here the start is exactly zero.
 
     Its weights are float32, whatever the base's type; the products use the type of x.
 

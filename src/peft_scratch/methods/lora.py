@@ -99,8 +99,8 @@ class LoRALinear(nn.Linear):
         self.rank = rank
         self.scaling = alpha / rank
         # BEGIN SOLUTION
-        # A and B lie in memory as loralib's and PEFT's (r, d) and (d', r) do: .T changes the view,
-        # not the memory. So both use the same matrix product and agree to the last bit.
+        # In memory, A and B are laid out as in loralib and PEFT, as (r, d) and (d', r): .T changes the
+        # view, not the memory. So both use the same matrix product and agree to the last bit.
         device = base.weight.device
         self.sharif_llm_A = nn.Parameter(kaiming_uniform_down(self.in_features, rank, device))  # (d, r)
         up = torch.zeros(self.out_features, rank, device=device, dtype=torch.float32)  # (d', r)
@@ -157,18 +157,18 @@ class LoRALinear(nn.Linear):
         # END SOLUTION
 
     def _put(self, weight: Tensor) -> None:
-        """Have the parameter hold `weight`; what it held stays as it is, since other models may share it."""
+        """Put `weight` into the parameter. The old tensor stays as it is: other models may share it."""
         torch.autograd.graph.increment_version(self.weight)  # a graph that needs the old values says so
         self.weight.data = weight
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        """As for every layer; while merged, B is saved as zero, so that nobody adds the update again."""
+        """Save as every layer does; while merged, B as zero, so that the update is not added twice."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.merged:
             destination[f"{prefix}sharif_llm_B"] = torch.zeros_like(self.sharif_llm_B)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        """As for every layer; into W, A and B, whether or not they are merged."""
+        """Load as every layer does: into W, A and B, even while the update is merged."""
         merged = self.merged
         self.unmerge()
         super()._load_from_state_dict(*args, **kwargs)

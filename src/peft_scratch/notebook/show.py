@@ -238,7 +238,8 @@ _NUMBERS = ("best epoch, %", "last epoch, %", "by validation, %", "malformed, %"
 _SELECTION = (
     "*Best epoch: the assignment's number. It is optimistic, because the same reviews choose the epoch and "
     "score it. Last epoch: involves no choice. By validation: one fifth of the test reviews chooses the "
-    "epoch; its accuracy is measured on the other four fifths, so it can be higher than the first number.*"
+    "epoch, and its accuracy on the other four fifths is shown. These are other reviews, so it can be higher "
+    "than the accuracy of the best epoch.*"
 )
 
 
@@ -268,7 +269,7 @@ def mistakes(session: Session, prepared: PreparedRun, result: Result, count: int
         (_plain(opinion(prepared, texts[i], labels[i])), LABEL_WORDS[labels[i]], _plain(answer) or "nothing")
         for i, answer in zip(rows, prepared.answers(rows), strict=True)
     ]
-    table(("where the review says it", "label", "the model answers"), shown)
+    table(("phrase from the review", "label", "the model answers"), shown)
     _display(
         "*From each review, the table shows one phrase: the one that, read alone, moves the model most "
         "towards the right label.*"
@@ -334,8 +335,8 @@ def compare(session: Session, first: Result, second: Result) -> None:
     if difference.kind != "none":  # else the sentence has no p
         print("This p is for one comparison, without the report's correction for several comparisons.")
     print(
-        f"Of {difference.reviews:,} reviews, both models get {difference.both:,} wrong. "
-        f"On {differ:,} others, exactly one of the two is wrong."
+        f"Of {difference.reviews:,} reviews, {difference.both:,} are wrong in both, and {differ:,} are wrong "
+        "in exactly one of the two."
     )
 
 

@@ -79,17 +79,17 @@ class Trainer:
     ) -> History:
         """Train for `epochs` epochs, evaluating after each.
 
-        Data order and dropout of an epoch depend only on (seed, epoch). So a run that continues after its
-        last finished epoch, or starts over if there is none, ends where an uninterrupted one ends, on a CPU
-        to the last bit.
+        Data order and dropout of an epoch depend only on (seed, epoch). So an interrupted run, which
+        continues after its last finished epoch, ends with the same weights as an uninterrupted one. On a
+        CPU they are equal to the last bit.
 
         In float16, steps that are not finite are skipped and counted. If there are too many, the run
-        continues from its last finished epoch in float32, and says so. In such a run, each epoch records
-        its precision and its skipped steps.
+        continues from its last finished epoch in float32, and says so. In a run that starts in float16,
+        each epoch records its precision and its skipped steps.
 
         Args:
             collator: makes training batches from indices.
-            evaluate: given the model, returns at least `accuracy`, a share of 1.
+            evaluate: given the model, returns a dictionary with `accuracy`, from 0 to 1, at least.
             folder: holds the run's checkpoints; training continues from the newest readable one.
             remark: given an epoch as it is recorded, returns a remark about it, or None.
 
@@ -182,7 +182,7 @@ class Trainer:
                 continue
             losses.append(loss)
             bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
-        # No loss has been computed after the last update, and a bad one must not get into a checkpoint.
+        # No loss was computed after the last update, and bad weights must not get into a checkpoint.
         if not all(p.sum().isfinite() for p in model.parameters() if p.requires_grad):
             raise self._diverged(f"A weight stopped being a number in the last step of {title}")
         return losses
