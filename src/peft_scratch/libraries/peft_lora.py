@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -82,22 +82,15 @@ def lora_by_peft(
     # END SOLUTION
 
 
-@contextmanager
-def casts_left_to_autocast(model: nn.Module) -> Iterator[None]:
+def casts_left_to_autocast(model: nn.Module) -> AbstractContextManager[None]:
     """Within it, PEFT's layers in `model`, if any, do not convert their input to the type of `lora_A`.
 
     bfloat16's autocast converts it back at once: the result is the same to the bit, without two passes over
     each input and two over its gradient. (In float16, the update is computed in float32: see `SafeProducts`.)
-    PEFT's own `disable_input_dtype_casting` does the same, but needs PEFT imported.
     """
-    layers = [module for module in model.modules() if getattr(module, "cast_input_dtype_enabled", False)]
-    for layer in layers:
-        layer.cast_input_dtype_enabled = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.cast_input_dtype_enabled = True
+    if not any(hasattr(module, "cast_input_dtype_enabled") for module in model.modules()):
+        return nullcontext()  # without importing PEFT
+    return import_peft().helpers.disable_input_dtype_casting(model)
 
 
 def _refuse_while_merged(layer: nn.Module, *_: object) -> None:
